@@ -1,0 +1,109 @@
+"""Atomic files: the state of a training run as one safetensors file that is either whole or not there.
+
+A state file holds named tensors and one JSON document (in the safetensors metadata under "state"). Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .interfaces import AttuneError
+
+
+class CheckpointError(AttuneError):
+    """A file cannot be written or read; the message says which one and what to do."""
+
+
+def write_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file so that a crash, a kill or a full disk leaves the old file or none, never half a file.
+
+    Args:
+        path: the final file; its folder is made if it does not exist.
+        tensors: any device; stored contiguous, on the CPU, in their own dtype. Shared storage is copied.
+        metadata: text values, stored in the header.
+
+    Raises:
+        CheckpointError: the folder cannot be written or the disk is full. No partial file is left behind.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+        save_file(plain, partial, metadata=dict(metadata))
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True) if path.parent.exists() else None
+        raise CheckpointError(
+            f"Could not write {path}: {error}. Check that the folder is writable and the disk has room, then retry."
+        ) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors on the CPU, and its metadata.
+
+    Raises:
+        CheckpointError: the file is missing or is not a safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist. Check the name, or choose another file.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}). Choose another file.") from error
+
+
+def write_state(path: Path, tensors: Mapping[str, torch.Tensor], state: Any) -> None:
+    """Write tensors and a JSON-able `state` as one atomic file; see `write_atomically`."""
+    write_atomically(path, tensors, {"state": json.dumps(state)})
+
+
+def read_state(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
+    """Read what `write_state` wrote.
+
+    Raises:
+        CheckpointError: not a state file, or unreadable.
+    """
+    tensors, metadata = read_tensors(path)
+    if "state" not in metadata:
+        raise CheckpointError(f"{path} is not a training state of this pack: its header has no 'state'.")
+    return tensors, json.loads(metadata["state"])
+
+
+def flatten(tree: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Move every tensor of a nested dict/list into `tensors`, leaving JSON with `{"tensor": name}` in its place.
+
+    Dict keys that are integers (as in an optimizer's state) keep their type through a list of pairs.
+    """
+    if isinstance(tree, torch.Tensor):
+        tensors[prefix] = tree
+        return {"tensor": prefix}
+    if isinstance(tree, dict):
+        return {"pairs": [[key, flatten(value, f"{prefix}.{key}", tensors)] for key, value in tree.items()]}
+    if isinstance(tree, (list, tuple)):
+        return {"list": [flatten(value, f"{prefix}.{index}", tensors) for index, value in enumerate(tree)]}
+    return {"value": tree}
+
+
+def unflatten(document: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The inverse of `flatten`."""
+    kind, content = next(iter(document.items()))
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "pairs":
+        return {key: unflatten(value, tensors) for key, value in content}
+    if kind == "list":
+        return [unflatten(value, tensors) for value in content]
+    return content
