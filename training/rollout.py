@@ -1,0 +1,111 @@
+"""Rollouts: stochastic sampler trajectories with their log-probabilities.
+
+A trajectory is x_{σ_0} (noise) → … → x_{σ_T} (picture), each step drawn from P_F, the DDIM step with η = 1. Policy
+gradients need log P_F of each step under the network that played it, and GFlowNets also log P_B of the noising kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .diffusion import Convention, DiffusionProcess, log_probability
+from .interfaces import Denoiser
+
+
+@dataclass
+class Trajectories:
+    """A batch of played trajectories, all detached.
+
+    Attributes:
+        states: latents [B, T + 1, C, H, W], from noise to picture.
+        sigmas: noise levels [T + 1], descending, > 0.
+        log_forward: log P_F(x_s | x_t) of each step under the network that played it, [B, T].
+        log_backward: log P_B(x_t | x_s), [B, T].
+        cond: the B conditionings.
+    """
+
+    states: torch.Tensor
+    sigmas: torch.Tensor
+    log_forward: torch.Tensor
+    log_backward: torch.Tensor
+    cond: list[Any]
+
+    @property
+    def pictures(self) -> torch.Tensor:
+        """The final latents [B, C, H, W], network space."""
+        return self.states[:, -1]
+
+    @property
+    def steps(self) -> int:
+        return self.log_forward.shape[1]
+
+
+def step_log_probability(
+    process: DiffusionProcess,
+    x: torch.Tensor,
+    x0: torch.Tensor,
+    x_next: torch.Tensor,
+    sigma: torch.Tensor,
+    sigma_next: torch.Tensor,
+    *,
+    eta: float = 1.0,
+    convention: Convention = "mean",
+) -> torch.Tensor:
+    """log P_F(x_next | x) when the network predicted x0; [B]. Gradients flow through x0 only."""
+    step = process.posterior(x.detach(), x0, sigma, sigma_next, eta=eta)
+    return log_probability(step, x_next.detach(), convention=convention)
+
+
+@torch.no_grad()
+def play(
+    denoiser: Denoiser | Callable[..., torch.Tensor],
+    process: DiffusionProcess,
+    noise: torch.Tensor,
+    cond: Sequence[Any],
+    *,
+    steps: int,
+    guidance: float,
+    generator: torch.Generator,
+    eta: float = 1.0,
+    convention: Convention = "mean",
+    on_step: Callable[[int, int], None] | None = None,
+) -> Trajectories:
+    """Play one trajectory per conditioning.
+
+    Args:
+        noise: unit Gaussian [B, C, H, W] on the network's device.
+        generator: on the CPU, so that a run repeats on every device.
+        on_step: called with (steps done, steps in all); may raise to cancel.
+
+    Returns:
+        the trajectories, on the noise's device.
+    """
+    sigmas = process.schedule(steps).to(noise.device)
+    batch = len(noise)
+    x = process.initial(noise, sigmas[:1].expand(batch))
+    states, forward, backward = [x], [], []
+    for index in range(steps):
+        sigma, sigma_next = sigmas[index].expand(batch), sigmas[index + 1].expand(batch)
+        x0 = denoiser(x, sigma, cond, guidance=guidance)
+        step = process.posterior(x, x0, sigma, sigma_next, eta=eta)
+        draw = torch.randn(x.shape, generator=generator).to(x)
+        x_next = step.mean + step.deviation * draw
+        if eta > 0:
+            forward.append(log_probability(step, x_next, convention=convention))
+            backward.append(log_probability(process.kernel(x_next, sigma_next, sigma), x, convention=convention))
+        x = x_next
+        states.append(x)
+        if on_step:
+            on_step(index + 1, steps)
+    empty = torch.zeros(batch, 0, device=noise.device)
+    return Trajectories(
+        torch.stack(states, 1),
+        sigmas,
+        torch.stack(forward, 1) if forward else empty,
+        torch.stack(backward, 1) if backward else empty,
+        list(cond),
+    )
