@@ -1,0 +1,1 @@
+"""The demo model: its data, its recipes, and its key layouts."""
