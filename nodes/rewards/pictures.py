@@ -1,0 +1,123 @@
+"""What every scorer needs to know of pictures and prompts, before any network sees them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from ...training.interfaces import RewardError
+
+
+def to_rgb(images: torch.Tensor) -> torch.Tensor:
+    """Grey or transparent pictures as colour pictures.
+
+    Grey is repeated over the three channels; transparency is laid over white, because the colour of a fully transparent
+    pixel is arbitrary. Differentiable.
+
+    Args:
+        images: float [B, h, w, c] in [0, 1] with c = 1 (grey), 3 (RGB) or 4 (RGBA).
+
+    Returns:
+        float32 [B, h, w, 3].
+
+    Raises:
+        RewardError: not four dimensions, another number of channels, or no pixels at all.
+    """
+    _check_shape(images)
+    images = images.float()
+    if images.shape[-1] == 1:
+        return images.expand(-1, -1, -1, 3)
+    if images.shape[-1] == 4:
+        alpha = images[..., 3:].clamp(0, 1)
+        return images[..., :3] * alpha + (1 - alpha)
+    return images
+
+
+def _check_shape(images: torch.Tensor) -> None:
+    shape = list(images.shape)
+    if images.ndim != 4 or shape[-1] not in (1, 3, 4):
+        raise RewardError(
+            f"Pictures must have the shape [batch, height, width, channels] with 1, 3 or 4 channels, not {shape}. "
+            "Connect an IMAGE output."
+        )
+    if 0 in shape[1:3]:
+        raise RewardError(f"The pictures have no pixels (shape {shape}). Check the node that made them.")
+
+
+def fit_square(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Scale the short side to `size` (bicubic, antialiased) and crop the centre, as CLIP does. Differentiable.
+
+    Args:
+        images: float32 [B, 3, h, w] in [0, 1].
+        size: edge length in pixels.
+
+    Returns:
+        float32 [B, 3, size, size] in [0, 1]; the same values where the picture already has that size.
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == (size, size):
+        return images
+    scale = size / min(height, width)
+    shape = (max(size, round(height * scale)), max(size, round(width * scale)))
+    # Bicubic overshoots at hard edges; a picture file could not hold such values either.
+    images = F.interpolate(images, shape, mode="bicubic", antialias=True).clamp(0, 1)
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    return images[..., top : top + size, left : left + size]
+
+
+def unbatch(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Batches, possibly of different sizes, as single pictures [h, w, c] in the given order.
+
+    Raises:
+        RewardError: there is not one picture in them, or a batch is not a picture batch (see `to_rgb`).
+    """
+    for batch in batches:
+        _check_shape(batch)
+    pictures = [picture for batch in batches for picture in batch.unbind(0)]
+    if not pictures:
+        raise RewardError("There are no images to score: the batch is empty. Connect at least one image.")
+    return pictures
+
+
+def split_prompts(texts: Sequence[str], count: int) -> list[str]:
+    """One prompt per picture.
+
+    Several texts (a list from another node) are one prompt each. A single text is one prompt per line; empty lines
+    count for nothing, and a single prompt, or none, serves every picture.
+
+    Args:
+        texts: what the prompt input received.
+        count: number of pictures.
+
+    Raises:
+        RewardError: neither one prompt nor one per picture; the message holds both counts.
+    """
+    if len(texts) > 1:
+        prompts = [" ".join(text.split()) for text in texts]
+    else:
+        prompts = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    if not prompts:
+        prompts = [""]
+    if len(prompts) == 1:
+        return prompts * count
+    if len(prompts) != count:
+        raise RewardError(
+            f"There are {len(prompts)} prompts for {count} images. Give one prompt for all images, on a single line, "
+            f"or exactly {count} lines, one per image."
+        )
+    return prompts
+
+
+def content_hash(picture: torch.Tensor) -> str:
+    """A name for a picture's pixels: equal for equal pixels and shape, whatever node or file they came from.
+
+    Args:
+        picture: [h, w, c], any device.
+    """
+    pixels = picture.detach().to("cpu", torch.float32).contiguous()
+    digest = hashlib.blake2b(str(tuple(pixels.shape)).encode(), digest_size=16)
+    digest.update(pixels.numpy().data)
+    return digest.hexdigest()

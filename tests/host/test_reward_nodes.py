@@ -1,0 +1,213 @@
+"""The reward nodes in the real host: scores, ranking and chart through stock nodes, errors, cancelling, caching."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from attune.nodes.rewards import load_reward
+
+CONFIG = {
+    "embed_dim": 32,
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "image_size": 64},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+}
+HEADER = {"kind": "clip-open_clip", "name": "Tiny", "image_size": 64, "mean": [0.5] * 3, "std": [0.25] * 3}
+
+
+def write_reward(path: Path, seed: int = 0) -> Path:
+    """A small open_clip reward with random weights."""
+    import open_clip
+
+    torch.manual_seed(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = json.dumps(HEADER | {"config": CONFIG})
+    save_file(open_clip.CLIP(**CONFIG).state_dict(), path, {"attune.reward": header})
+    return path
+
+
+@pytest.fixture(scope="module")
+def reward_file(host) -> Path:
+    return write_reward(host.models_dir / "rewards" / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pictures(host) -> list[np.ndarray]:
+    """Four pictures of three sizes, in the host's input folder "attune_scores", as 0.png … 3.png."""
+    folder = host.input_dir / "attune_scores"
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    found = []
+    for index, size in enumerate([(64, 64), (96, 64), (64, 64), (80, 128)]):
+        found.append(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        Image.fromarray(found[-1]).save(folder / f"{index}.png")
+    return found
+
+
+def load_images(*indices: int) -> dict[str, dict]:
+    return {
+        f"image{index}": {"class_type": "LoadImage", "inputs": {"image": f"attune_scores/{index}.png"}}
+        for index in indices
+    }
+
+
+def scoring(images: list, reward: list, prompt: object = "a cat") -> dict[str, dict]:
+    return {
+        "score": {"class_type": "AttuneScoreImages", "inputs": {"images": images, "reward": reward, "prompt": prompt}}
+    }
+
+
+def reward_loader(name: str, **widgets: str) -> dict[str, dict]:
+    inputs = {"reward_name": name, "device": "default", "precision": "fp32"} | widgets
+    return {"reward": {"class_type": "AttuneLoadReward", "inputs": inputs}}
+
+
+def statistic(name: str = "brightness") -> dict[str, dict]:
+    inputs = {"statistic": name, "goal": "as high as possible", "target": 0.5}
+    return {"reward": {"class_type": "AttuneImageStatisticsReward", "inputs": inputs}}
+
+
+BATCH = {"batch": {"class_type": "ImageBatch", "inputs": {"image1": ["image0", 0], "image2": ["image2", 0]}}}
+
+
+def shown(source: str, slot: int) -> dict[str, dict]:
+    return {f"show{slot}": {"class_type": "PreviewAny", "inputs": {"source": [source, slot]}}}
+
+
+def saved(slot: int) -> dict[str, dict]:
+    return {f"save{slot}": {"class_type": "PreviewImage", "inputs": {"images": ["score", slot]}}}
+
+
+def test_the_nodes_and_their_files_are_offered(host, reward_file):
+    info = host.object_info()
+    assert {name for name, node in info.items() if node["category"] == "Attune/rewards"} == {
+        "AttuneLoadReward", "AttuneImageStatisticsReward", "AttuneScoreImages",
+    }  # fmt: skip
+    files = info["AttuneLoadReward"]["input"]["required"]["reward_name"][1]["options"]
+    assert "tiny.safetensors" in files
+    assert "attune_demo.safetensors" not in files
+    assert info["AttuneScoreImages"]["output_is_list"] == [True, True, False, False, False]
+
+
+def test_scores_ranking_best_and_table(host, reward_file, pictures):
+    graph = load_images(0, 2) | BATCH | reward_loader("tiny.safetensors") | scoring(["batch", 0], ["reward", 0])
+    graph |= shown("score", 0) | shown("score", 1) | shown("score", 4) | saved(2) | saved(3)
+    result = host.run(graph)
+    images = torch.from_numpy(np.stack([pictures[0], pictures[2]])).float() / 255
+    expected = load_reward(reward_file)(images, ["a cat"] * 2).tolist()
+    assert [float(text) for text in result.outputs["show0"]["text"]] == pytest.approx(expected, abs=1e-4)
+    best = int(np.argmax(expected))
+    assert [int(text) for text in result.outputs["show1"]["text"]] == [best, 1 - best]
+    table = result.outputs["score"]["text"][0]
+    assert result.outputs["show4"]["text"][0] == table
+    assert table.startswith("**Tiny**")
+    rows = result.outputs["score"]["attune_scores"]
+    assert [row["image"] for row in rows] == [best, 1 - best]
+    assert rows[0]["prompt"] == "a cat"
+    picture, chart = (host.pixels(host.output_path(result.outputs[name]["images"][0])) for name in ("save2", "save3"))
+    assert np.array_equal((picture * 255).round().astype(np.uint8), pictures[2 * best])
+    assert chart.shape[1] > 600
+
+
+def test_a_list_of_mixed_sizes_is_ranked_as_one_set(host, reward_file, pictures):
+    graph = {"list": {"class_type": "LoadImageDataSetFromFolder", "inputs": {"folder": "attune_scores"}}}
+    graph |= statistic() | scoring(["list", 0], ["reward", 0], "") | saved(3)
+    graph["list"]["_meta"] = {"title": "pictures"}
+    result = host.run(graph)
+    rows = result.outputs["score"]["attune_scores"]
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    expected = sorted(((picture / 255 @ weights).mean() for picture in pictures), reverse=True)
+    assert [float(row["score"]) for row in rows] == pytest.approx(expected, abs=1e-3)
+    assert len(result.outputs["save3"]["images"]) == 1
+
+
+def test_a_second_run_is_not_scored_again_until_the_file_changes(host, pictures):
+    """The host logs when it places a network; a score that is remembered places none."""
+    file = write_reward(host.models_dir / "rewards" / "changing.safetensors", seed=1)
+
+    def run(prompt: str) -> tuple[list[dict], int]:
+        host.free()  # forgets the results of nodes, so that the reward is loaded and asked again
+        before = host.log().count("Requested to load ModuleDict")
+        graph = load_images(0) | reward_loader("changing.safetensors")
+        result = host.run(graph | scoring(["image0", 0], ["reward", 0], prompt))
+        return result.outputs["score"]["attune_scores"], host.log().count("Requested to load ModuleDict") - before
+
+    first, placed = run("a dog")
+    assert placed == 1
+    other, placed = run("another dog")
+    assert placed == 1
+    assert other != first
+    assert run("a dog") == (first, 0)
+    write_reward(file, seed=2)
+    changed, placed = run("a dog")
+    assert placed == 1
+    assert changed != first
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [("one\ntwo\nthree", "3 prompts for 2 images"), ("", "prompt of image 0 is empty")],
+)
+def test_wrong_prompts_are_clear_errors(host, reward_file, pictures, prompt, says):
+    graph = load_images(0, 2) | BATCH | reward_loader("tiny.safetensors")
+    with pytest.raises(RuntimeError) as caught:
+        host.run(graph | scoring(["batch", 0], ["reward", 0], prompt))
+    assert says in json.dumps(caught.value.details) + str(caught.value)
+
+
+def test_a_missing_file_is_refused_before_anything_runs(host, pictures):
+    graph = load_images(0) | reward_loader("gone.safetensors") | scoring(["image0", 0], ["reward", 0])
+    # comfy-cli would refuse it by itself; the page does not.
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        host.post("/prompt", {"prompt": graph})
+    (error,) = json.loads(caught.value.read())["node_errors"]["reward"]["errors"]
+    for words in ("gone.safetensors", str(host.models_dir / "rewards"), "press R"):
+        assert words in error["details"]
+
+
+def test_a_foreign_file_is_a_clear_error(host, pictures):
+    foreign = host.models_dir / "rewards" / "foreign.safetensors"
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"visual.conv1.weight": torch.zeros(1)}, foreign)
+    graph = load_images(0) | reward_loader(foreign.name) | scoring(["image0", 0], ["reward", 0])
+    with pytest.raises(RuntimeError) as caught:
+        host.run(graph)
+    message = json.dumps(caught.value.details) + str(caught.value)
+    assert "It looks like a CLIP model in the layout of open_clip" in message
+    assert "clip-hf" in message
+
+
+def test_cancel_stops_the_scoring(host):
+    """JPEG files of 1,500 pictures take a good while; Cancel ends them at once, and the host goes on."""
+    graph = {
+        "many": {"class_type": "EmptyImage", "inputs": {"width": 256, "height": 256, "batch_size": 1500, "color": 255}}
+    }
+    graph |= statistic("JPEG size") | scoring(["many", 0], ["reward", 0], "")
+    interrupted = []
+
+    def cancel(event: dict) -> None:
+        text = json.dumps(event)
+        if not interrupted and "progress" in text and '"score"' in text:
+            interrupted.append(event)
+            host.interrupt()
+
+    with pytest.raises(RuntimeError):
+        host.run(graph, on_event=cancel)
+    assert interrupted, "the scoring never reported progress"
+    history = max(host.get("/history").values(), key=lambda entry: entry["prompt"][0])
+    stopped = [data for kind, data in history["status"]["messages"] if kind == "execution_interrupted"]
+    assert stopped
+    assert stopped[0]["node_id"] == "score"
+    result = host.run(
+        {"one": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 255}}}
+        | statistic()
+        | scoring(["one", 0], ["reward", 0], "")
+    )
+    assert result.outputs["score"]["attune_scores"][0]["score"] == "0.0722"
