@@ -5,6 +5,7 @@ A state file holds named tensors and one JSON document (in the safetensors metad
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -42,8 +43,11 @@ def write_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: 
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True) if path.parent.exists() else None
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if not isinstance(error, (OSError, SafetensorError)):
+            raise
         raise CheckpointError(
             f"Could not write {path}: {error}. Check that the folder is writable and the disk has room, then retry."
         ) from error

@@ -23,6 +23,10 @@ class ShiftedMixture(nn.Module):
         self.process = self.base.process
         self.shift = nn.Parameter(torch.zeros(2))
         self.guidances = set()
+        self.dropout_on = []
+
+    def training_mode(self, on):
+        self.dropout_on.append(on)
 
     device = torch.device("cpu")
     unconditional = None
@@ -234,6 +238,12 @@ def test_same_seed_same_losses_and_chunks_do_not_matter():
     assert total(7) == total(7)
     # The chunk size also groups rollouts (4 chunks each), so compare sizes that play all 16 at once.
     assert total(5) == pytest.approx(total(16), abs=1e-5)
+
+
+def test_rollouts_are_played_without_dropout():
+    policy = ShiftedMixture()
+    list(ddpo(policy, updates_per_rollout=2).losses(torch.Generator().manual_seed(0)))
+    assert policy.dropout_on == [False, True]
 
 
 def test_guidance_reaches_the_network_in_rollout_and_training():

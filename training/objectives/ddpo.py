@@ -190,7 +190,10 @@ class DDPOObjective:
 
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         if self._played is None:
+            # Rollouts are played as the finished LoRA will be used: adapter dropout belongs to learning only.
+            self._policy.training_mode(False)
             self._played = self._play(generator)
+            self._policy.training_mode(True)
         played, config = self._played, self.config
         batch, steps = played.trajectories.log_forward.shape
         count = config.transitions or steps

@@ -95,7 +95,6 @@ class SupervisedObjective:
             )
         self.latents, self.prompts, self.config = list(latents), list(prompts), config
         self.previews = list(previews) or _distinct(self.prompts)[:4]
-        self._figures: dict[str, float] = {}
         self._policy: Any = None
         self._order: list[int] = []
 
@@ -104,12 +103,8 @@ class SupervisedObjective:
 
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         indices = self._draw(generator)
-        total = 0.0
         for bucket in _same_size(indices, self.latents):
-            loss = self._loss(bucket, generator) * (len(bucket) / len(indices))
-            total += loss.detach()
-            yield loss
-        self._figures = {"denoising_loss": float(total)}
+            yield self._loss(bucket, generator) * (len(bucket) / len(indices))
 
     def _draw(self, generator: torch.Generator) -> list[int]:
         """The next batch without replacement: every picture is seen once before any is seen twice."""
@@ -133,7 +128,7 @@ class SupervisedObjective:
         return (expand(loss_weight(process, sigma, self.config.min_snr_gamma), error) * error).mean()
 
     def metrics(self) -> dict[str, float]:
-        return self._figures
+        return {}  # the trainer reports the loss itself
 
     def state_dict(self) -> dict[str, Any]:
         return {"order": list(self._order)}

@@ -1,0 +1,18 @@
+"""Adapters: LoRA with named roles, and its files."""
+
+from __future__ import annotations
+
+from .files import LoraMetadata, load_lora, lora_file_tensors, module_tensors, save_lora
+from .lora import TARGETS, LoraConfig, Policy, matching_layers
+
+__all__ = [
+    "TARGETS",
+    "LoraConfig",
+    "LoraMetadata",
+    "Policy",
+    "load_lora",
+    "lora_file_tensors",
+    "matching_layers",
+    "module_tensors",
+    "save_lora",
+]

@@ -1,0 +1,179 @@
+"""LoRA files that the host's stock loader and other tools read: kohya keys, float tensors, plain-text metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import read_tensors, write_atomically
+from ..interfaces import TrainingError
+
+PREFIX = "lora_unet_"
+_ENDINGS = (".lora_down.weight", ".lora_up.weight", ".alpha")
+
+
+@dataclass(frozen=True)
+class LoraMetadata:
+    """What a LoRA file says about itself. Empty values are left out.
+
+    Attributes:
+        title: shown by model browsers.
+        architecture: as Stability's model spec writes it, e.g. "stable-diffusion-v1/lora".
+        method: the training method, e.g. "ddpo".
+        base_model: name of the checkpoint it was trained on.
+        base_hash: identity of that checkpoint's weights.
+        data_hash: identity of pictures, captions, prompts and rewards.
+        parent: the LoRA this one continues.
+        prediction: "eps", "v" or "flow".
+        resolution: width and height of the pictures.
+        steps: optimizer updates.
+        metrics: final figures.
+        version: of this pack.
+        date: ISO 8601; the moment of writing if empty.
+    """
+
+    title: str
+    architecture: str = ""
+    method: str = ""
+    base_model: str = ""
+    base_hash: str = ""
+    data_hash: str = ""
+    parent: str = ""
+    prediction: str = ""
+    resolution: tuple[int, int] | None = None
+    steps: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    version: str = ""
+    date: str = ""
+
+    def entries(self, *, rank: int, alpha: float) -> dict[str, str]:
+        """The header's key-value pairs: modelspec.* (model browsers), ss_* (kohya's tools), attune.* (this pack)."""
+        date = self.date or datetime.now(timezone.utc).isoformat(timespec="seconds")
+        size = f"{self.resolution[0]}x{self.resolution[1]}" if self.resolution else ""
+        entries = {
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.title": self.title,
+            "modelspec.architecture": self.architecture,
+            "modelspec.date": date,
+            "modelspec.resolution": size,
+            "modelspec.prediction_type": {"eps": "epsilon"}.get(self.prediction, self.prediction),
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": str(rank),
+            "ss_network_alpha": str(alpha),
+            "ss_output_name": self.title,
+            "ss_sd_model_name": self.base_model,
+            "ss_base_model_version": self.architecture.removesuffix("/lora"),
+            "ss_steps": str(self.steps) if self.steps else "",
+            "attune.method": self.method,
+            "attune.base_hash": self.base_hash,
+            "attune.data_hash": self.data_hash,
+            "attune.parent": self.parent,
+            "attune.metrics": json.dumps(dict(self.metrics)) if self.metrics else "",
+            "attune.version": self.version,
+        }
+        return {name: value for name, value in entries.items() if value}
+
+
+def _split(name: str) -> tuple[str, str]:
+    for ending in _ENDINGS:
+        if name.endswith(ending):
+            return name.removesuffix(ending), ending
+    raise TrainingError(f"{name!r} is not a LoRA tensor: it ends in none of {', '.join(_ENDINGS)}.")
+
+
+def lora_file_tensors(
+    tensors: Mapping[str, torch.Tensor], module_prefix: str = PREFIX, rename: Mapping[str, str] | None = None
+) -> dict[str, torch.Tensor]:
+    """`Policy.tensors` with the keys of a LoRA file.
+
+    Args:
+        tensors: `<module path>.lora_down.weight`, `.lora_up.weight`, `.alpha`.
+        module_prefix: put before a path whose dots become underscores.
+        rename: module path → whole file key, where that rule does not hold.
+
+    Raises:
+        TrainingError: two layers would get the same key.
+    """
+    rename, owners, result = rename or {}, {}, {}
+    for name, value in tensors.items():
+        path, ending = _split(name)
+        key = rename.get(path, module_prefix + path.replace(".", "_"))
+        if owners.setdefault(key, path) != path:
+            raise TrainingError(f"{owners[key]} and {path} would both be saved as {key!r}.")
+        result[key + ending] = value
+    return result
+
+
+def module_tensors(
+    file_tensors: Mapping[str, torch.Tensor],
+    paths: Iterable[str],
+    module_prefix: str = PREFIX,
+    rename: Mapping[str, str] | None = None,
+) -> dict[str, torch.Tensor]:
+    """The inverse of `lora_file_tensors`, for `Policy.load_tensors`.
+
+    Args:
+        paths: of the layers that may appear (`Policy.paths`); keys of other layers are kept as they are, so that
+            `Policy.load_tensors` names them when it refuses.
+    """
+    known = {(rename or {}).get(path, module_prefix + path.replace(".", "_")): path for path in paths}
+    result = {}
+    for name, value in file_tensors.items():
+        key, ending = _split(name)
+        result[known.get(key, key) + ending] = value
+    return result
+
+
+def save_lora(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    metadata: LoraMetadata,
+    rename: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a LoRA file, whole or not at all.
+
+    Args:
+        path: ends in .safetensors; an existing file is replaced.
+        tensors: as `Policy.tensors` gives them.
+        rename: see `lora_file_tensors`.
+        dtype: of the stored weights; None keeps theirs.
+
+    Raises:
+        TrainingError: the name has another ending, there is nothing to save, or a tensor is not finite.
+        CheckpointError: the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise TrainingError(f"A LoRA file must end in .safetensors, not {Path(path).name!r}.")
+    downs = [value for name, value in tensors.items() if name.endswith(".lora_down.weight")]
+    if not downs:
+        raise TrainingError("There is nothing to save: the LoRA has no layers.")
+    broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise TrainingError(f"The LoRA is not saved: {broken[0]} holds values that are not finite.")
+    alphas = [float(value) for name, value in tensors.items() if name.endswith(".alpha")]
+    rank = downs[0].shape[0]
+    entries = metadata.entries(rank=rank, alpha=alphas[0] if alphas else float(rank))
+    stored = lora_file_tensors(tensors, rename=rename)
+    if dtype is not None:
+        stored = {name: value.to(dtype) for name, value in stored.items()}
+    write_atomically(path, stored, entries)
+
+
+def load_lora(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a LoRA file: its tensors by their keys in the file, and its metadata.
+
+    Raises:
+        CheckpointError: missing or unreadable.
+        TrainingError: a safetensors file without LoRA layers.
+    """
+    tensors, metadata = read_tensors(path)
+    if not any(name.endswith(".lora_down.weight") for name in tensors):
+        raise TrainingError(f"{path} holds no LoRA layers (no key ends in .lora_down.weight). Choose a LoRA file.")
+    return tensors, metadata

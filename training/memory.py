@@ -1,0 +1,145 @@
+"""Memory pre-flight: what a training step will need, measured on small batches, and advice if that is too much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .adapters.lora import Policy
+
+_PER_PARAMETER = 3  # gradient and AdamW's two moments
+_HEADROOM = 1.15  # temporary results of single layers and the allocator's rounding
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a training step needs on the device.
+
+    Attributes:
+        parameters: base network and adapters.
+        optimizer: gradients, AdamW's moments and the running average of the adapters.
+        activations: what the backward pass of one batch needs, with headroom.
+    """
+
+    parameters: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.optimizer + self.activations
+
+
+def module_bytes(module: nn.Module, device: torch.device | None = None) -> int:
+    """Bytes of all parameters and buffers, each storage once; only those on `device` if it is given."""
+    storages = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if device is None or tensor.device == device:
+            storages[tensor.untyped_storage().data_ptr(), tensor.device] = tensor.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+def activation_bytes(
+    policy: Policy,
+    shape: Sequence[int],
+    cond: Any,
+    *,
+    batch: int = 1,
+    guidance: float = 1.0,
+    autocast: torch.dtype | None = None,
+) -> int:
+    """Bytes that autograd keeps for one forward pass, measured in one; parameters and buffers do not count.
+
+    Args:
+        policy: attached.
+        shape: of a latent, [C, H, W].
+        cond: conditioning of a sample.
+        batch: samples in the pass.
+        guidance: other than 1 doubles the evaluation.
+        autocast: 16-bit type of mixed precision, None for off.
+    """
+    resident = {t.untyped_storage().data_ptr() for t in (*policy.module.parameters(), *policy.module.buffers())}
+    kept: dict[int, int] = {}
+    held = []  # a storage that is freed could give its address to the next one
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in resident:
+            kept[storage.data_ptr()] = storage.nbytes()
+            held.append(tensor)
+        return tensor
+
+    middle = policy.process.sigmas[len(policy.process.sigmas) // 2]
+    generator = torch.Generator().manual_seed(0)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(policy.device.type, autocast or torch.bfloat16, enabled=autocast is not None),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        x = torch.randn(batch, *shape, generator=generator).to(policy.device)
+        policy(x, middle.float().expand(batch).to(policy.device), [cond] * batch, guidance=guidance)
+    return sum(kept.values())
+
+
+def estimate(
+    policy: Policy,
+    shape: Sequence[int],
+    cond: Any,
+    *,
+    batch: int,
+    guidance: float = 1.0,
+    autocast: torch.dtype | None = None,
+    average: bool = False,
+) -> MemoryEstimate:
+    """What one training step will need.
+
+    Args:
+        policy: attached.
+        shape: of a latent, [C, H, W]; cond: any conditioning of the size used.
+        batch: samples per backward pass.
+        guidance, autocast: as training will use them.
+        average: whether a running average is kept.
+    """
+    trained = sum(p.numel() * p.element_size() for role in policy.roles for p in policy.parameters(role))
+    # Two passes, because what does not grow with the batch (mixed precision's copies of weights) must count once.
+    one, two = (
+        activation_bytes(policy, shape, cond, batch=count, guidance=guidance, autocast=autocast) for count in (1, 2)
+    )
+    return MemoryEstimate(
+        parameters=module_bytes(policy.module),
+        optimizer=trained * (_PER_PARAMETER + int(average)),
+        activations=int((one + (batch - 1) * (two - one)) * _HEADROOM),
+    )
+
+
+def advice(needed: MemoryEstimate, free: int, *, resident: int = 0) -> str | None:
+    """What to change when a step will not fit; None when it will.
+
+    Args:
+        needed: from `estimate`.
+        free: free bytes on the device.
+        resident: bytes of `needed.parameters` that are there already.
+    """
+    missing = needed.total - resident - free
+    if missing <= 0:
+        return None
+    parts = f"weights {_size(needed.parameters)}, optimizer {_size(needed.optimizer)}, step {_size(needed.activations)}"
+    room = free + resident - needed.parameters - needed.optimizer
+    if room <= 0:
+        hint = "Even an empty step does not fit: use a smaller or quantised checkpoint, or a lower LoRA rank."
+    else:
+        share = room / needed.activations
+        hint = (
+            f"Make a step about {1 / share:.1f} times smaller: a smaller batch with more accumulation (the result is "
+            f"the same), or smaller pictures."
+        )
+    return f"Training needs about {_size(needed.total)} ({parts}), {_size(missing)} more than there is. {hint}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"

@@ -1,0 +1,160 @@
+"""The saved states of a run: capture between updates, files in its folder, and the check that a resume continues it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoint import CheckpointError, flatten, read_state, unflatten, write_state
+from .interfaces import TrainingError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+KEPT = 2
+_NAME = re.compile(r"state-(\d+)\.safetensors")
+
+
+class Captured:
+    """A nested state as it stood at one moment, without copying its tensors.
+
+    JSON values are copied. Tensors are held by reference together with torch's count of in-place writes, so that a
+    later change is noticed instead of saved.
+    """
+
+    def __init__(self, tree: Any) -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.document = flatten(tree, "", self.tensors)
+        for name, tensor in self.tensors.items():
+            if tensor.is_inference():  # keeps no count
+                self.tensors[name] = tensor.clone()
+        self._versions = {name: tensor._version for name, tensor in self.tensors.items() if not tensor.is_inference()}
+
+    @property
+    def intact(self) -> bool:
+        """Whether every tensor still holds what it held."""
+        return all(self.tensors[name]._version == version for name, version in self._versions.items())
+
+    def tree(self) -> Any:
+        """The state itself."""
+        return unflatten(self.document, self.tensors)
+
+
+class StateFolder:
+    """`state-<step>.safetensors` files of one run; the newest `KEPT` stay.
+
+    Args:
+        path: the run's folder; made when first written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def files(self) -> list[Path]:
+        """State files, newest first."""
+        if not self.path.is_dir():
+            return []
+        found = [(int(match[1]), file) for file in self.path.iterdir() if (match := _NAME.fullmatch(file.name))]
+        return [file for _, file in sorted(found, reverse=True)]
+
+    def write(self, step: int, tree: Mapping[str, Any]) -> Path:
+        """Write one state and drop all but the newest.
+
+        Raises:
+            TrainingError: the folder cannot be written or the disk is full; what was there before is untouched.
+        """
+        target, tensors = self.path / f"state-{step}.safetensors", {}
+        document = flatten({"format": FORMAT, "step": step, **tree}, "", tensors)
+        try:
+            write_state(target, tensors, document)
+        except CheckpointError as error:
+            raise TrainingError(f"The state of this run could not be saved. {error}") from error
+        for file in self.files()[KEPT:]:
+            file.unlink(missing_ok=True)
+        return target
+
+    def clear(self) -> None:
+        """Remove every state of an earlier run."""
+        for file in self.files():
+            file.unlink(missing_ok=True)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest readable state, None if the folder has no state file.
+
+        Raises:
+            TrainingError: there are state files but none is readable, or the pack is too old for it.
+        """
+        failures = []
+        for file in self.files():
+            try:
+                tensors, document = read_state(file)
+                state = unflatten(document, tensors)
+            except (CheckpointError, KeyError, TypeError, ValueError, StopIteration) as error:
+                log.warning("Attune: %s is unreadable, trying the one before it: %s", file, error)
+                failures.append(f"{file.name}: {error}")
+                continue
+            if state.get("format") != FORMAT:
+                raise TrainingError(
+                    f"{file} has format {state.get('format')!r}, this version of the pack reads {FORMAT}. "
+                    f"Update the pack, or start over under another run name."
+                )
+            return state
+        if failures:
+            raise TrainingError(
+                f"No saved state in {self.path} is readable ({failures[0]}). Start over under another run name."
+            )
+        return None
+
+
+def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, folder: Path) -> None:
+    """Refuse to resume something else.
+
+    Args:
+        saved: identity of the run in `folder`: nested dicts of JSON values; current: of the run that wants to go on.
+
+    Raises:
+        TrainingError: names the first field that differs, with both values.
+    """
+    for name, old, new in _differences(saved, current, ""):
+        raise TrainingError(
+            f"The run in {folder} cannot be resumed: it was started with {name} = {_plain(old)}, now it is "
+            f"{_plain(new)}. Set it back, or start a new run under another name."
+        )
+
+
+def _differences(saved: Any, current: Any, name: str) -> Iterable[tuple[str, Any, Any]]:
+    if isinstance(saved, Mapping) and isinstance(current, Mapping):
+        for key in dict.fromkeys([*saved, *current]):
+            yield from _differences(saved.get(key), current.get(key), f"{name} {key}".strip())
+    elif _listed(saved) != _listed(current):
+        yield name, saved, current
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _plain(value: Any) -> str:
+    return "nothing" if value is None else repr(_listed(value))
+
+
+def pack_history(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Reports of a run as one float64 table [updates, names]; NaN where a report lacks a name."""
+    names = list(dict.fromkeys(name for report in history for name in report))
+    rows = [[float(report.get(name, math.nan)) for name in names] for report in history]
+    return {"names": names, "table": torch.tensor(rows, dtype=torch.float64).reshape(len(history), len(names))}
+
+
+def unpack_history(packed: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The inverse of `pack_history`; "step" is an integer again."""
+    reports = []
+    for row in packed["table"].tolist():
+        report = {name: value for name, value in zip(packed["names"], row, strict=True) if not math.isnan(value)}
+        reports.append(report | {"step": int(report["step"])})
+    return reports

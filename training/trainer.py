@@ -1,0 +1,436 @@
+"""The training loop: one way to optimise adapters, whatever the objective.
+
+One update: `objective.losses` is run `accumulation` times, every loss is divided by it and back-propagated at once;
+gradients are clipped; a guard looks at loss and gradient norm; AdamW steps; the average follows.
+
+A run is a sequence of states, one after each update. Whatever stops it (Cancel, an error, a kill), what is saved is the
+last complete state, and a run resumed from it continues bit for bit as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from .adapters.lora import Policy
+from .interfaces import Objective, RunCallbacks, TrainingError
+from .run_state import Captured, StateFolder, check_same_run, pack_history, unpack_history
+
+log = logging.getLogger(__name__)
+
+Schedule = Literal["constant", "linear", "cosine"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Knobs of the loop.
+
+    Attributes:
+        steps: optimizer updates, ≥ 1.
+        learning_rate: peak of the schedule, > 0.
+        warmup_steps: updates of linear rise to the peak; 0 = none.
+        schedule: after the rise: "constant", or down to 0 at the last update as "linear" or "cosine".
+        accumulation: runs of the objective per update, ≥ 1; the memory of one, the gradient of all.
+        clip_norm: gradients longer than this are shortened to it; 0 = off.
+        weight_decay: of AdamW, ≥ 0.
+        betas: of AdamW, each 0 … <1.
+        ema: decay of the running average that is saved instead of the last weights, 0 (off) … <1; it rises from .1 to
+            this value over the first updates.
+        seed: of all randomness of the run, 0 … 2^64 - 1.
+        precision: "auto" = 16 bit on a GPU that does it well, fp32 elsewhere.
+        checkpoint_seconds: time between saved states, ≥ 0; 0 = after every update.
+        sample_every: updates between preview pictures; 0 = none.
+
+    Raises:
+        TrainingError: a value out of range; the message quotes it.
+    """
+
+    steps: int = 100
+    learning_rate: float = 3e-4
+    warmup_steps: int = 5
+    schedule: Schedule = "constant"
+    accumulation: int = 1
+    clip_norm: float = 1.0
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    ema: float = 0.0
+    seed: int = 0
+    precision: Precision = "auto"
+    checkpoint_seconds: float = 60
+    sample_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("steps", 1), ("warmup_steps", 0), ("accumulation", 1), ("sample_every", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+                raise TrainingError(f"{name} must be a whole number of at least {lowest}, not {value!r}.")
+        if self.seed >= 2**64:
+            raise TrainingError(f"seed must be below 2^64, not {self.seed!r}.")
+        for name in ("clip_norm", "weight_decay", "checkpoint_seconds"):
+            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
+                raise TrainingError(f"{name} must be a number of at least 0, not {getattr(self, name)!r}.")
+        if not _is_number(self.learning_rate) or self.learning_rate <= 0:
+            raise TrainingError(f"learning_rate must be a number above 0, not {self.learning_rate!r}.")
+        if not _is_number(self.ema) or not 0 <= self.ema < 1:
+            raise TrainingError(f"ema must be at least 0 (off) and below 1, not {self.ema!r}.")
+        if len(self.betas) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in self.betas):
+            raise TrainingError(f"betas must be two numbers of at least 0 and below 1, not {self.betas!r}.")
+        for name, choices in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in choices:
+                raise TrainingError(f"{name} must be one of {', '.join(choices)}; not {getattr(self, name)!r}.")
+        object.__setattr__(self, "betas", tuple(self.betas))
+
+    def rate(self, step: int) -> float:
+        """The learning rate of update `step`, counted from 0.
+
+        warm-up: peak·(step + 1)/(warmup + 1); then with p = (step − warmup)/(steps − warmup):
+        constant peak, linear peak·(1 − p), cosine peak·(1 + cos πp)/2.
+        """
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / (self.warmup_steps + 1)
+        progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        if self.schedule == "linear":
+            return self.learning_rate * (1 - progress)
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+        return self.learning_rate
+
+    def average_decay(self, step: int) -> float:
+        """The decay of the running average after update `step`, counted from 0: min(ema, (1 + step)/(10 + step))."""
+        return min(self.ema, (1 + step) / (10 + step))
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that must not change on a resume. More steps may be asked for unless the schedule ends there."""
+        fields = dataclasses.asdict(self)
+        free = {"checkpoint_seconds", "sample_every"} | ({"steps"} if self.schedule == "constant" else set())
+        return {name: value for name, value in fields.items() if name not in free}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass
+class TrainResult:
+    """What a run leaves.
+
+    Attributes:
+        tensors: the LoRA, as `Policy.tensors` gives it; the running average if it is on.
+        steps_done: updates since the run began, resumed ones included.
+        status: "finished", or "stopped" when `RunCallbacks.should_stop` said so.
+        history: one report per update, as `RunCallbacks.on_report` got it, with its "step" (from 1).
+        seconds: wall time of this call.
+        seconds_per_step: mean time of an update in this call, without previews and saving; 0 if there was none.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    steps_done: int
+    status: Literal["finished", "stopped"]
+    history: list[dict[str, float]]
+    seconds: float
+    seconds_per_step: float
+
+
+def train(
+    policy: Policy,
+    objective: Objective,
+    config: TrainerConfig,
+    *,
+    callbacks: RunCallbacks | None = None,
+    run_folder: Path | None = None,
+    resume: bool = True,
+    sampler: Callable[[Policy], torch.Tensor] | None = None,
+    data_hash: str = "",
+) -> TrainResult:
+    """Train the policy's first role.
+
+    Args:
+        policy: attached; afterwards its first role holds the last (not averaged) weights.
+        objective: what is minimised. If it has a `config` dataclass, a resume must find the same.
+        callbacks: told about progress; may end the run.
+        run_folder: where states are saved; None = nowhere, and nothing can be resumed.
+        resume: continue the newest state in the folder; False removes what is there and starts over.
+        sampler: makes preview pictures [B, h, w, 3] with the weights that would be saved.
+        data_hash: identity of what is learned from; a resume must find the same.
+
+    Raises:
+        TrainingError: loss or gradients stopped being finite (before the weights are touched, after saving the last
+            good state), the folder cannot be written, or the saved run is another one.
+        BaseException: whatever objective, sampler or callbacks raise, the host's Cancel included, after saving.
+    """
+    devices = [policy.device] if policy.device.type == "cuda" else []
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+        run = _Run(policy, objective, config, callbacks or RunCallbacks(), run_folder, sampler, data_hash)
+        return run.go(resume)
+
+
+class _Run:
+    def __init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        config: TrainerConfig,
+        callbacks: RunCallbacks,
+        run_folder: Path | None,
+        sampler: Callable[[Policy], torch.Tensor] | None,
+        data_hash: str,
+    ) -> None:
+        self.policy, self.objective, self.config, self.callbacks = policy, objective, config, callbacks
+        self.sampler, self.data_hash = sampler, data_hash
+        self.folder = StateFolder(run_folder) if run_folder is not None else None
+        self.role = policy.roles[0]
+        self.named = policy.named_parameters(self.role)
+        self.parameters = list(self.named.values())
+        self.optimizer = _optimizer(self.parameters, config)
+        self.half = half_type(config.precision, policy.device)
+        self.scaler = torch.amp.GradScaler(policy.device.type, enabled=self.half == torch.float16)
+        self.average = [p.detach().clone() for p in self.parameters] if config.ema else None
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.history: list[dict[str, float]] = []
+        self.step, self.saved_step = 0, -1
+        self.writing_weights = False
+        self.identity: dict[str, Any] = {}
+
+    # ---- the run ----
+
+    def go(self, resume: bool) -> TrainResult:
+        began = time.perf_counter()
+        self.objective.prepare(self.policy)
+        if not (resume and self._resume()):
+            self._begin(clear=not resume)
+        updating, updates, status, saved = 0.0, 0, "finished", time.monotonic()
+        try:
+            if self.step == 0:
+                self._preview()
+            while self.step < self.config.steps:
+                start = time.perf_counter()
+                report = self._update()
+                if report is None:
+                    status = "stopped"
+                    break
+                updating, updates = updating + time.perf_counter() - start, updates + 1
+                self.callbacks.on_report(self.step, report)
+                last = self.step == self.config.steps
+                if last or (self.config.sample_every and self.step % self.config.sample_every == 0):
+                    self._preview()
+                if self.folder and time.monotonic() - saved >= self.config.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
+            self._save()
+        except BaseException as error:
+            self._save_after(error)
+            raise
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+            self.policy.training_mode(False)
+        with self._averaged():
+            tensors = self.policy.tensors(self.role)
+        return TrainResult(
+            tensors,
+            self.step,
+            status,
+            self.history,
+            time.perf_counter() - began,
+            updating / updates if updates else 0.0,
+        )
+
+    def _update(self) -> dict[str, float] | None:
+        """One update, or None (and nothing changed) when the run should stop."""
+        config = self.config
+        self.policy.training_mode(True)
+        # Adapter dropout draws from torch's own generator: a function of the step makes a resumed run draw the same.
+        torch.manual_seed((config.seed + 1_000_003 * (self.step + 1)) % 2**63)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._gradients()
+        if loss is None:
+            return None
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm or math.inf, foreach=True)
+        loss_value, norm_value = torch.stack([loss.float(), norm.to(loss.device)]).tolist()
+        stepping = self._guard(loss_value, norm_value)
+        rate = config.rate(self.step)
+        report = {"step": self.step + 1, "loss": loss_value, "learning_rate": rate}
+        report |= {"gradient_norm": norm_value} if stepping else {}
+        report |= {name: float(value) for name, value in self.objective.metrics().items()}
+        self.writing_weights = True
+        if stepping:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            current = [p.detach() for p in self.parameters]
+            torch._foreach_lerp_(self.average, current, 1 - config.average_decay(self.step))
+        self.step += 1
+        self.history.append(report)
+        self._rest()
+        self.writing_weights = False
+        return report
+
+    def _gradients(self) -> torch.Tensor | None:
+        """Back-propagate every loss of one update; their detached sum, or None when the run should stop."""
+        total: torch.Tensor | None = None
+        for _ in range(self.config.accumulation):
+            losses = iter(self.objective.losses(self.generator))
+            while True:
+                if self.callbacks.should_stop():
+                    return None
+                with self._autocast():
+                    loss = next(losses, None)
+                if loss is None:
+                    break
+                if loss.ndim or not loss.requires_grad:
+                    raise TrainingError(
+                        f"The objective {self.objective.name!r} gave a loss of shape {tuple(loss.shape)}"
+                        f"{'' if loss.requires_grad else ' that does not depend on the LoRA'}; it must be one number "
+                        f"computed with the policy."
+                    )
+                loss = loss / self.config.accumulation
+                self.scaler.scale(loss).backward()
+                total = loss.detach() if total is None else total + loss.detach()
+        if total is None:
+            raise TrainingError(f"The objective {self.objective.name!r} gave no loss, so there is nothing to learn.")
+        if self.step == 0 and all(p.grad is None for p in self.parameters):
+            raise TrainingError("No adapted layer took part in the prediction: choose other target layers.")
+        return total
+
+    def _guard(self, loss: float, norm: float) -> bool:
+        """Whether the optimizer may step; raises where going on would ruin the weights."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return True
+        if math.isfinite(loss) and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
+            return False  # fp16 overflowed: the scaler lowers its factor and the next update tries again
+        what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient norm became {norm}"
+        kept = f" The state after update {self.step} is saved in {self.folder.path}." if self.folder else ""
+        raise TrainingError(
+            f"Training stopped in update {self.step + 1}: {what}. The LoRA was not touched by it.{kept} "
+            f"Lower the learning rate (now {self.config.learning_rate:g}), raise warm-up, or check the data."
+        )
+
+    def _autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.policy.device.type, self.half) if self.half else nullcontext()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The running average in place of the weights, by exchanging storages."""
+        if self.average is None:
+            yield
+            return
+        current = [p.data for p in self.parameters]
+        try:
+            for parameter, value in zip(self.parameters, self.average, strict=True):
+                parameter.data = value
+            yield
+        finally:
+            for parameter, value in zip(self.parameters, current, strict=True):
+                parameter.data = value
+
+    def _preview(self) -> None:
+        if self.sampler is None or not self.config.sample_every:
+            return
+        self.policy.training_mode(False)
+        with self._averaged(), torch.no_grad():
+            images = self.sampler(self.policy)
+        self.callbacks.on_samples(self.step, images)
+
+    # ---- states ----
+
+    def _rest(self) -> None:
+        """Remember what the objective and the generator hold between two updates."""
+        self.resting = Captured({"generator": self.generator.get_state(), "objective": self.objective.state_dict()})
+
+    def _identity(self) -> dict[str, Any]:
+        settings = getattr(self.objective, "config", None)
+        return {
+            "method": self.objective.name,
+            "method setting": dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else {},
+            "LoRA": dataclasses.asdict(self.policy.config),
+            "training": self.config.identity() | {"precision": str(self.half or torch.float32)},
+            "base model": self.policy.base_fingerprint(),
+            "layers": len(self.named) // 2,
+            "data": self.data_hash,
+        }
+
+    def _begin(self, *, clear: bool) -> None:
+        self._rest()
+        if self.folder is None:
+            return
+        self.identity = self._identity()
+        if clear:
+            self.folder.clear()
+        # Before the first update, so that a folder that cannot be written is known now and not after an hour.
+        self._save()
+
+    def _resume(self) -> bool:
+        state = self.folder.newest() if self.folder else None
+        if state is None:
+            return False
+        self.identity = self._identity()
+        check_same_run(state["identity"], self.identity, folder=self.folder.path)
+        self.policy.load_tensors(state["adapters"], self.role)
+        if self.average is not None:
+            for name, value in zip(self.named, self.average, strict=True):
+                value.copy_(state["average"][name])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["resting"]["generator"])
+        self.objective.load_state_dict(state["resting"]["objective"])
+        self.history = unpack_history(state["history"])
+        self.step = self.saved_step = state["step"]
+        self._rest()
+        return True
+
+    def _save(self) -> None:
+        if self.folder is None or self.step == self.saved_step:
+            return
+        if self.writing_weights or not self.resting.intact:
+            # Half of an update is in the weights or in the objective: the state on disk is the last complete one.
+            log.warning("Attune: interrupted in the middle of a write; resume goes on from update %s", self.saved_step)
+            return
+        average = dict(zip(self.named, self.average, strict=True)) if self.average is not None else None
+        tree = {
+            "identity": self.identity,
+            "adapters": {name: value.detach() for name, value in self.named.items()},
+            "average": average,
+            "optimizer": self.optimizer.state_dict()["state"],
+            "scaler": self.scaler.state_dict(),
+            "resting": self.resting.tree(),
+            "history": pack_history(self.history),
+        }
+        self.folder.write(self.step, tree)
+        self.saved_step = self.step
+
+    def _save_after(self, error: BaseException) -> None:
+        """Save what stands when `error` ended the run; a second failure must not hide the first."""
+        try:
+            self._save()
+        except TrainingError as second:
+            log.error("Attune: %s (while ending after %s: %s)", second, type(error).__name__, error)
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], config: TrainerConfig) -> torch.optim.AdamW:
+    knobs = {"lr": config.rate(0), "betas": config.betas, "weight_decay": config.weight_decay}
+    try:
+        return torch.optim.AdamW(parameters, fused=True, **knobs)
+    except RuntimeError:  # a device without the fused kernel
+        return torch.optim.AdamW(parameters, foreach=True, **knobs)
+
+
+def half_type(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The 16-bit type of autocast, None for float32."""
+    if precision != "auto":
+        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
