@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+"""Everything one does with this repository, on a bare machine, in one command each.
+
+    python run.py demo                    the main job: align the demo model with a reward, and show before and after
+    python run.py test                    every test: style, unit, real host, real browser
+    python run.py serve                   ComfyUI with the pack, in your browser
+    python run.py evidence NAME           measure one claim (--quick: smaller; --table: the README's table)
+    python run.py train JOB               training without a graph, e.g. `train demo-model`
+
+Each sets up what is missing (see scripts/environment.py) and says so. `--comfyui PATH` uses the ComfyUI you have.
+Standard library only; Python 3.10 or newer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+if sys.version_info < (3, 10):  # noqa: UP036 — older ones must be told so, not shown a traceback
+    sys.exit(f"run.py needs Python 3.10 or newer; this is {sys.version.split()[0]}.")
+
+from scripts import browser, environment
+from scripts.environment import HOST, ROOT, Environment
+from scripts.server import Server, WorkflowError, WorkflowResult
+from scripts.terminal import STARTED, SetupError, clear, interactive, say, status, table
+
+MAIN_JOB = ROOT / "workflows" / "align_with_reward.json"
+# Our own host's folders for demo and serve: what the demo trains is in the list of LoRAs when one looks at it.
+OWN_BASE = HOST / "base"
+TEST_FOLDERS = ("unit", "host", "browser")
+MAPPED = ROOT / "scripts" / "module.py"
+
+
+def main() -> int:
+    arguments, rest = parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return COMMANDS[arguments.command](arguments, rest)
+    except (SetupError, WorkflowError) as error:
+        clear()
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        clear()
+        print("\nStopped.", file=sys.stderr)
+        return 130
+
+
+def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--comfyui", type=Path, metavar="PATH", help="use the ComfyUI in this folder, and its Python")
+    common.add_argument("--cpu", action="store_true", help="do not use a GPU even if there is one")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | test | serve | evidence | train")
+    commands.add_parser("demo", parents=[common], help="the main job, end to end")
+    commands.add_parser("test", parents=[common], help="every test; further arguments go to pytest")
+    serve = commands.add_parser("serve", parents=[common], help="the host with the pack; further arguments go to it")
+    serve.add_argument("--port", type=int, default=8188)
+    evidence = commands.add_parser("evidence", parents=[common], help="measure a claim")
+    evidence.add_argument("name", nargs="?", help="a script in tests/evidence")
+    evidence.add_argument("--quick", action="store_true", help="a smaller run of the same script")
+    evidence.add_argument("--table", action="store_true", help="write the recorded results into README.md")
+    train = commands.add_parser("train", parents=[common], help="train without a graph; further arguments go to it")
+    train.add_argument("job", help='"demo-model", or another job that `train --help` of the job runner lists')
+    arguments, rest = parser.parse_known_args(words)
+    if rest and arguments.command in {"demo", "evidence"}:
+        parser.error(f"{arguments.command} does not know: {' '.join(rest)}")
+    return arguments, rest
+
+
+def demo(arguments: argparse.Namespace, _rest: list[str]) -> int:
+    """The main job, from the demo checkpoint to a before/after picture."""
+    here = environment.prepare(arguments.comfyui)
+    began = time.monotonic()
+    with started(Server(here, OWN_BASE, force_cpu=arguments.cpu)) as server:
+        say(f"Running {MAIN_JOB.relative_to(ROOT)} by comfy-cli")
+        result = server.run(MAIN_JOB, on_event=EventPrinter())
+        say(f"Done: {result.seconds:.0f} s, with the host's start {time.monotonic() - began:.0f} s")
+        print(f"\n{summary(result)}\n")
+        for what, path in artefacts(server, result):
+            print(f"{what}: {path}")
+    return 0
+
+
+@contextmanager
+def started(server: Server) -> Iterator[Server]:
+    """The host while it runs: its start is shown, its end is certain."""
+    say("Starting the host …")
+    server.start(lambda seconds: status(f"Starting the host … {seconds:.0f} s"))
+    try:
+        say(f"The host answers at {server.url}")
+        yield server
+    finally:
+        server.stop()
+
+
+class EventPrinter:
+    """Turns comfy-cli's events into one line per node, with live progress on a terminal."""
+
+    def __init__(self) -> None:
+        self.titles: dict[str, str] = {}
+        self.spoken = 0.0
+
+    def __call__(self, event: dict) -> None:
+        kind = event.get("type")
+        if kind == "executing":
+            self.titles[event["node"]] = event.get("title") or event.get("class_type") or event["node"]
+            say(self.titles[event["node"]])
+            self.spoken = time.monotonic()
+        elif kind == "progress":
+            line = f"{self.titles.get(event['node'], '')}: {event['completed']} of {event['total']}"
+            if interactive():
+                status(line)
+            elif time.monotonic() - self.spoken > 15:
+                say(line)
+                self.spoken = time.monotonic()
+
+
+def summary(result: WorkflowResult) -> str:
+    """The comparison node's figures as a table; every number is read from the run."""
+    metrics = json.loads(result.ui("AttuneCompareAB", "attune_metrics")[0])
+    rows = [
+        [label, f"{metrics[f'{key}_before']:.4f}", f"{metrics[f'{key}_after']:.4f}", change(metrics, key)]
+        for label, key in (
+            ("Reward (trained for)", "reward"),
+            ("Held-out reward", "held_out"),
+            ("Diversity", "diversity"),
+        )
+        if metrics.get(f"{key}_before") is not None
+    ]
+    lines = [table(rows, header=["Same seeds and prompts", "before", "after", "change"])]
+    for report in result.nodes("AttuneTrainLora"):
+        for text in result.outputs.get(report, {}).get("attune_report", []):
+            training = json.loads(text)
+            if "seconds" in training:
+                lines.append(f"Training took {training['seconds']:.0f} s.")
+    lines.append(f"The whole workflow took {result.seconds:.0f} s.")
+    return "\n".join(lines)
+
+
+def change(metrics: dict, key: str) -> str:
+    return f"{metrics[f'{key}_after'] - metrics[f'{key}_before']:+.4f}"
+
+
+def artefacts(server: Server, result: WorkflowResult) -> list[tuple[str, Path]]:
+    """The before/after picture, and the LoRA."""
+    compared = set(result.nodes("AttuneCompareAB"))
+    found = []
+    for node, entry in result.prompt.items():
+        fed_by = {value[0] for value in entry["inputs"].values() if isinstance(value, list)}
+        images = result.outputs.get(node, {}).get("images", [])
+        if images and (fed_by & compared or node in compared):
+            found.append(("Before and after", server.output_path(images[0])))
+    loras = sorted((server.folder / "models" / "loras" / "attune").glob("*.safetensors"), key=os.path.getmtime)
+    if loras:
+        found.append(("The LoRA", loras[-1]))
+    return found
+
+
+def test(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Style, JavaScript, and all of pytest; the exit code is 0 only if everything passed."""
+    here = environment.prepare(arguments.comfyui, extras=environment.TEST_PACKAGES)
+    chromium = browser.prepare(here)
+    variables = here.variables() | {"ATTUNE_CHROMIUM": str(chromium)}
+    say(f"Testing with {here.comfyui} and {chromium}")
+    python = here.python
+    verdicts: list[list[str]] = []
+    HOST.mkdir(exist_ok=True)
+
+    def check(name: str, command: Sequence[str | os.PathLike[str]]) -> None:
+        say(name)
+        began = time.monotonic()
+        # Not in the repository: Python would put it on sys.path, where its folder `nodes` hides the host's module.
+        code = subprocess.run(command, env=variables, cwd=HOST, check=False).returncode
+        verdicts.append([name, "passed" if code == 0 else "FAILED", f"{time.monotonic() - began:.0f} s"])
+
+    check("ruff check", [python, "-m", "ruff", "check", ROOT])
+    check("ruff format", [python, "-m", "ruff", "format", "--check", ROOT])
+    scripts = sorted((ROOT / "tests").rglob("*.test.js")) + sorted((ROOT / "tests").rglob("*.test.mjs"))
+    node = shutil.which("node")
+    if scripts and node:
+        check("JavaScript", [node, "--test", *scripts])
+    elif scripts:
+        under_ci = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+        verdicts.append(["JavaScript", "FAILED" if under_ci else "NOT RUN", "no Node.js here: install it"])
+    folders = [ROOT / "tests" / name for name in TEST_FOLDERS]
+    selected = [word for word in rest if not word.startswith("-") and (ROOT / word.split("::")[0]).exists()]
+    paths = [ROOT / word for word in selected] or [folder for folder in folders if folder.is_dir()]
+    options = [word for word in rest if word not in selected]
+    check("pytest", [python, "-m", "pytest", "--durations=15", "-p", "no:cacheprovider", *options, *paths])
+    print(f"\n{table(verdicts, header=['Check', 'result', 'time'])}")
+    failed = any(verdict[1] == "FAILED" for verdict in verdicts)
+    say(f"{'FAILED' if failed else 'Everything passed'} in {time.monotonic() - STARTED:.0f} s")
+    return int(failed)
+
+
+def serve(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """The host until Ctrl-C."""
+    here = environment.prepare(arguments.comfyui)
+    base = OWN_BASE if here.own else None
+    with started(Server(here, base, port=arguments.port, arguments=rest, force_cpu=arguments.cpu)) as server:
+        say(f"Open {server.url}   (templates: Workflow → Browse Templates → ComfyUI-Attune)")
+        say(f"Its log: {server.log_file}   Ctrl-C ends it.")
+        if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+            webbrowser.open(server.url)
+        assert server.process is not None
+        code = server.process.wait()
+        raise SetupError(f"The host ended by itself with code {code}; its log is {server.log_file}.")
+
+
+def evidence(arguments: argparse.Namespace, _rest: list[str]) -> int:
+    """One claim, or the table of all."""
+    if not arguments.table and arguments.name is None:
+        raise SetupError(f"Which claim? There are: {', '.join(claims())}.")
+    if arguments.name is not None and arguments.name.replace("_", "-") not in claims():
+        raise SetupError(f"There is no claim {arguments.name!r}. There are: {', '.join(claims())}.")
+    here = environment.prepare(arguments.comfyui)
+    words = [arguments.name] if arguments.name else []
+    words += [flag for flag in ("--quick", "--table") if getattr(arguments, flag[2:])]
+    return run_module(here, "attune.tests.evidence.runner", words)
+
+
+def claims() -> list[str]:
+    helpers = {"__init__", "record", "runner"}
+    names = (file.stem for file in (ROOT / "tests" / "evidence").glob("*.py"))
+    return sorted(name.replace("_", "-") for name in names if name not in helpers and not name.startswith("_"))
+
+
+def train(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """A training job without a graph."""
+    extras = environment.DATA_PACKAGES if arguments.job == "demo-model" else ()
+    here = environment.prepare(arguments.comfyui, extras=extras)
+    return run_module(here, "attune.training", [arguments.job, *rest])
+
+
+def run_module(here: Environment, module: str, words: Sequence[str]) -> int:
+    command = [here.python, MAPPED, module, *words]
+    return subprocess.run(command, env=here.variables(), check=False).returncode
+
+
+COMMANDS = {"demo": demo, "test": test, "serve": serve, "evidence": evidence, "train": train}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `run.py` stands on: setting up, and driving the host. Standard library only."""
