@@ -1,0 +1,52 @@
+"""Every template runs through the real server, by comfy-cli, to its end, and leaves the pictures it promises."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+TEMPLATES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
+
+# Shorter runs of the long ones: the same graph with fewer updates. Every override must match an input of the graph.
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "align_with_reward": {"AttuneTrainLora.steps": 2},
+    "train_style_lora": {"AttuneTrainLora.steps": 4},
+}
+
+
+def test_there_are_templates():
+    assert {"score_images", "align_with_reward", "train_style_lora"} <= set(TEMPLATES)
+    assert set(OVERRIDES) <= set(TEMPLATES)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_template_runs(host, name: str):
+    result = host.run(WORKFLOWS / f"{name}.json", OVERRIDES.get(name))
+    images = host.images(result)
+    assert images, f"{name} shows no picture"
+    for file in images:
+        pixels = host.pixels(file)
+        assert min(pixels.shape[:2]) >= 64
+        assert pixels.std() > 0.01, f"{file.name} is one flat colour"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_template_holds_only_known_nodes_and_no_path_of_a_machine(host, name: str):
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    known = host.object_info().keys() | {"MarkdownNote", "Note", "Reroute", "PrimitiveNode"}
+    assert [node["type"] for node in workflow["nodes"] if node["type"] not in known] == []
+    machine_paths = [text for text in _strings(workflow) if re.match(r"/\w+/|[A-Za-z]:\\|https?://", text)]
+    assert machine_paths == [], "a template must run on every machine, without the network"
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for entry in value.values() for text in _strings(entry)]
+    return [text for entry in value for text in _strings(entry)] if isinstance(value, list) else []

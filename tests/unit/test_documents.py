@@ -1,0 +1,139 @@
+"""The promises that can be read from files: help pages, templates, packaging."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
+OWN_FOLDERS = ("nodes", "training", "scripts", "js", "tests", "workflows", ".ci")
+TEXT_ENDINGS = {".py", ".js", ".md", ".toml", ".txt", ".json", ""}
+
+
+def node_ids() -> list[str]:
+    """Every node id, read from the schemas' source: `node_id="Attune…"` (the host is not needed to know them)."""
+    found = []
+    for file in sorted((ROOT / "nodes").glob("*/nodes.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "node_id" and isinstance(node.value, ast.Constant):
+                found.append(node.value.value)
+    return found
+
+
+def nodes_in_templates() -> dict[str, set[str]]:
+    """Template → the types of its nodes, subgraphs included."""
+
+    def types(value: object) -> set[str]:
+        if isinstance(value, dict):
+            own = {value["type"]} if isinstance(value.get("type"), str) else set()
+            return own.union(*map(types, value.values()))
+        return set().union(*map(types, value)) if isinstance(value, list) else set()
+
+    return {file.stem: types(json.loads(file.read_text(encoding="utf-8"))) for file in TEMPLATES}
+
+
+def own_files() -> list[Path]:
+    files = [file for file in ROOT.iterdir() if file.is_file()]
+    for folder in OWN_FOLDERS:
+        for place, folders, names in os.walk(ROOT / folder):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            files += [Path(place) / name for name in names]
+    return sorted(file for file in files if file.suffix in TEXT_ENDINGS)
+
+
+def test_node_ids_are_unique_and_prefixed():
+    ids = node_ids()
+    assert len(ids) >= 8
+    assert len(set(ids)) == len(ids)
+    assert [name for name in ids if not name.startswith("Attune")] == []
+
+
+@pytest.mark.parametrize("node", node_ids())
+def test_node_has_a_help_page(node: str):
+    page = ROOT / "js" / "docs" / f"{node}.md"
+    assert page.is_file(), f"{page.relative_to(ROOT)} is missing"
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert len(text.split()) >= 40, "a help page says what the node does, what to wire, and what goes wrong"
+
+
+def test_no_help_page_without_a_node():
+    pages = {file.stem for file in (ROOT / "js" / "docs").glob("*.md")}
+    assert pages <= set(node_ids())
+
+
+@pytest.mark.parametrize("node", node_ids())
+def test_node_appears_in_a_template(node: str):
+    assert [name for name, types in nodes_in_templates().items() if node in types], f"no template shows {node}"
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda file: file.stem)
+def test_template_has_a_thumbnail(template: Path):
+    from PIL import Image
+
+    thumbnail = template.with_suffix(".jpg")
+    assert thumbnail.is_file(), f"{thumbnail.relative_to(ROOT)} is missing"
+    with Image.open(thumbnail) as picture:
+        picture.load()
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 256
+    assert thumbnail.stat().st_size <= 400_000
+
+
+def test_no_thumbnail_without_a_template():
+    assert {file.stem for file in (ROOT / "workflows").glob("*.jpg")} == {file.stem for file in TEMPLATES}
+
+
+def test_package_metadata_is_what_the_registry_wants():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    name = project["project"]["name"]
+    assert re.fullmatch(r"[a-z][a-z0-9-]*", name)
+    assert "comfyui" not in name
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["project"]["version"])
+    assert {"PublisherId", "DisplayName", "Icon"} <= project["tool"]["comfy"].keys()
+    license_text = (ROOT / project["project"]["license"]["file"]).read_text(encoding="utf-8")
+    assert license_text.split()[:7] == ["GNU", "GENERAL", "PUBLIC", "LICENSE", "Version", "3,", "29"]
+    assert len(license_text.split()) > 5000
+
+
+def test_version_is_in_the_changelog():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert f"## {project['project']['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_requirements_pin_nothing_of_the_host():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
+    assert requirements
+    assert [line for line in requirements if "==" in line or "<" in line or "://" in line] == []
+    assert [line for line in requirements if re.match(r"(torch|torchvision|numpy|transformers)\b", line)] == []
+
+
+def test_no_file_holds_a_path_of_a_machine_or_an_unfinished_mark():
+    marks = re.compile("|".join([r"(?<![\w.])/(?:home|root|Users)/\w", "TO" + "DO", "FIX" + "ME", "X" * 3]))
+    found = []
+    for file in own_files():
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if marks.search(line):
+                found.append(f"{file.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert found == []
+
+
+def test_ci_runs_exactly_the_test_command():
+    script = ROOT / ".ci" / "run"
+    lines = script.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert lines[-1] == "exec python3 run.py test"
+    assert os.name == "nt" or os.access(script, os.X_OK)
