@@ -1,0 +1,1 @@
+"""Claims, one script each: `python run.py evidence NAME`."""
