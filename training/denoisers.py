@@ -87,9 +87,7 @@ class MixtureDenoiser(nn.Module):
         means: [K, D]; deviation: of every component; weights: [K], summing to 1.
     """
 
-    def __init__(
-        self, process: DiffusionProcess, means: torch.Tensor, deviation: float, weights: torch.Tensor
-    ) -> None:
+    def __init__(self, process: DiffusionProcess, means: torch.Tensor, deviation: float, weights: torch.Tensor) -> None:
         super().__init__()
         self.process = process
         self.register_buffer("means", means)

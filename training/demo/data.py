@@ -252,9 +252,7 @@ def build_library(cache: Path) -> Library:
                 styles.append(STYLES.index(pack.style))
     library = Library(np.stack(rgba), np.array(concepts), np.array(styles))
     partial = path.with_name("library.partial.npz")
-    np.savez_compressed(
-        partial, recipe=wanted, rgba=library.rgba, concept=library.concept, style=library.style
-    )
+    np.savez_compressed(partial, recipe=wanted, rgba=library.rgba, concept=library.concept, style=library.style)
     partial.replace(path)
     return library
 
@@ -323,8 +321,16 @@ def caption(attributes: Attributes, rng: np.random.Generator, *, drop: float = 0
     if attributes.position != "center" and rng.random() >= drop:
         parts[0] += f" {POSITION_WORDS[attributes.position]}"
     if held_out:
-        return " ".join(filter(None, [f"picture of {parts[0]}", style and f"drawn in {style}",
-                                      background and f"against {with_article(background)}"]))
+        return " ".join(
+            filter(
+                None,
+                [
+                    f"picture of {parts[0]}",
+                    style and f"drawn in {style}",
+                    background and f"against {with_article(background)}",
+                ],
+            )
+        )
     form = rng.integers(4)
     if form == 0:
         return ", ".join(filter(None, [parts[0], style, background]))

@@ -177,7 +177,9 @@ def load_host_checkpoint(tensors: dict[str, torch.Tensor]) -> tuple[nn.Module, n
         KeyError: the checkpoint lacks a key of these networks.
     """
     unet, text, autoencoder = build_unet(), build_text_encoder(), build_autoencoder()
-    unet.load_state_dict({k: tensors[f"model.diffusion_model.{unet_key_to_host(k)}"].float() for k in unet.state_dict()})
+    unet.load_state_dict(
+        {k: tensors[f"model.diffusion_model.{unet_key_to_host(k)}"].float() for k in unet.state_dict()}
+    )
     text.load_state_dict(
         {
             k: tensors["cond_stage_model.transformer." + (k if k.startswith("text_model.") else f"text_model.{k}")].to(

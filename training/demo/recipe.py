@@ -22,7 +22,7 @@ STAGES = tuple(SHARES)
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line of the recipe."""
     parser = argparse.ArgumentParser(prog="run.py train demo-model", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=180.0, help="training time in all; shares: %s" % SHARES)
+    parser.add_argument("--minutes", type=float, default=180.0, help=f"training time in all; shares: {SHARES}")
     parser.add_argument("--stage", choices=STAGES, action="append", help="only these stages (default: all, in order)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
     parser.add_argument("--work", type=Path, default=PACK / ".cache" / "demo", help="folder of data and run states")

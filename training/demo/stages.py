@@ -131,9 +131,7 @@ class Pictures:
         colour_jitter: see `data.compose`.
     """
 
-    def __init__(
-        self, library: data.Library, keep: Callable[[str, str], bool], *, colour_jitter: float = 4.0
-    ) -> None:
+    def __init__(self, library: data.Library, keep: Callable[[str, str], bool], *, colour_jitter: float = 4.0) -> None:
         self.library = library
         self.pairs = [pair for pair in library.pairs() if keep(*pair)]
         self.colour_jitter = colour_jitter

@@ -1,8 +1,8 @@
 """The demo rewards: two small CLIP-type dual encoders trained on the demo data.
 
 *demo reward* may be optimised; *demo judge* is held out and never is. They share nothing but the vocabulary: other
-network families (CLIP's attention-pooled ResNet, timm's ResNet-10-T), other seeds, other augmentation, other training pairs. When
-a run raises the reward but not the judge, it has learned to please a network and not a person.
+network families (CLIP's attention-pooled ResNet, timm's ResNet-10-T), other seeds, other augmentation, other training
+pairs. When a run raises the reward but not the judge, it has learned to please a network and not a person.
 
 Loss: the symmetric cross-entropy of CLIP (Radford et al. 2021), where captions of the same picture attributes are not
 pushed apart: targets are spread over the equal captions of a batch (ours).

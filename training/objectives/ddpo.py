@@ -322,9 +322,7 @@ class DDPOObjective:
             return
         prompts = [int(i) for i in played["prompts"]]
         cond = [self.prompts[i].positive for i in prompts]
-        paths = Trajectories(
-            played["states"], played["sigmas"], played["log_forward"], played["log_backward"], cond
-        )
+        paths = Trajectories(played["states"], played["sigmas"], played["log_forward"], played["log_backward"], cond)
         self._played = _Played(paths, prompts, played["advantages"], int(played["updates_left"]))
 
     def sample_requests(self) -> Sequence[Prompt]:

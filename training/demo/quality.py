@@ -1,0 +1,161 @@
+"""How good the demo model is: contact sheets to look at, and what can be measured without a person.
+
+`python run.py train demo-quality` writes into `workflows/demo/card/`:
+    seen.jpg        48 samples of concepts and styles the model has seen; whether they can be named is for a person
+    held_out.jpg    concept × style pairs it has never seen together
+    curves.png      training losses
+    quality.json    background and style agreement, concept agreement by the judge, retrieval of both rewards
+Backgrounds are read from the pixels along the edge; styles and concepts by the demo judge, whose own accuracy on real
+drawings stands beside its verdict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ..rollout import play
+from . import data, train_reward
+from .pipeline import DemoPipeline, prompt_text
+
+PACK = Path(__file__).resolve().parents[2]
+COLUMNS, CELL = 8, 144
+STEPS, GUIDANCE = 20, 3.0
+
+
+def choose(pairs: Sequence[tuple[str, str]], count: int, seed: int) -> list[data.Attributes]:
+    """`count` pairs with random backgrounds, as many different concepts as there are."""
+    rng = np.random.default_rng(seed)
+    shuffled = [pairs[i] for i in rng.permutation(len(pairs))]
+    first, rest, seen = [], [], set()
+    for pair in shuffled:
+        (rest if pair[0] in seen else first).append(pair)
+        seen.add(pair[0])
+    backgrounds = list(data.BACKGROUNDS)
+    return [data.Attributes(*pair, str(rng.choice(backgrounds))) for pair in (first + rest)[:count]]
+
+
+@torch.no_grad()
+def sample(pipeline: DemoPipeline, wishes: Sequence[data.Attributes], seed: int) -> torch.Tensor:
+    """One picture per wish, float32 [B, 64, 64, 3]; 20 DDIM steps, guidance 3."""
+    prompts = pipeline.prompts([prompt_text(w.concept, w.style, w.background) for w in wishes])
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(prompts), *pipeline.latent_shape, generator=generator)
+    played = play(
+        pipeline.denoiser,
+        pipeline.denoiser.process,
+        noise,
+        [prompt.positive for prompt in prompts],
+        steps=STEPS,
+        guidance=GUIDANCE,
+        generator=generator,
+        eta=0.0,
+    )
+    return pipeline.decoder.decode(played.pictures)
+
+
+def background_of(images: torch.Tensor) -> list[str]:
+    """The named colour nearest to the median of each picture's outermost two pixels."""
+    edge = torch.cat([images[:, :2].flatten(1, 2), images[:, -2:].flatten(1, 2), images[:, :, :2].flatten(1, 2),
+                      images[:, :, -2:].flatten(1, 2)], 1)  # fmt: skip
+    colours = torch.tensor(list(data.BACKGROUNDS.values())) / 255
+    nearest = torch.cdist(edge.median(1).values, colours).argmin(1)
+    return [list(data.BACKGROUNDS)[i] for i in nearest]
+
+
+def sheet(images: torch.Tensor, wishes: Sequence[data.Attributes], *, words: bool) -> Image.Image:
+    """A contact sheet; `words=False` leaves the prompts out, for naming the objects at a glance."""
+    line = 22 if words else 0
+    rows = -(-len(images) // COLUMNS)
+    canvas = Image.new("RGB", (COLUMNS * CELL, rows * (CELL + line)), (24, 24, 27))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
+    for index, (image, wish) in enumerate(zip(images, wishes, strict=True)):
+        picture = Image.fromarray((image * 255).round().byte().numpy())
+        x, y = index % COLUMNS * CELL, index // COLUMNS * (CELL + line)
+        canvas.paste(picture.resize((CELL - 4, CELL - 4), Image.Resampling.LANCZOS), (x + 2, y + 2))
+        if words:
+            text = f"{wish.concept}, {wish.style}, {wish.background}"
+            draw.text((x + CELL / 2, y + CELL + 4), text, fill=(200, 200, 205), font=font, anchor="mt")
+    return canvas
+
+
+@torch.no_grad()
+def agreement(model: train_reward.DualEncoder, images: torch.Tensor, wishes: Sequence[data.Attributes]) -> dict:
+    """Shares of pictures whose concept (of all) and style (of six, the rest given) the encoder finds as wished."""
+    features = model.images(images.movedim(-1, 1))
+    concepts = model.texts([prompt_text(name) for name in data.CONCEPT_NAMES])
+    named = [data.CONCEPT_NAMES[i] for i in (features @ concepts.T).argmax(1)]
+    styled = []
+    for feature, wish in zip(features, wishes, strict=True):
+        texts = model.texts([prompt_text(wish.concept, style, wish.background) for style in data.STYLES])
+        styled.append(data.STYLES[int((texts @ feature).argmax())])
+    return {
+        "concept": float(np.mean([n == w.concept for n, w in zip(named, wishes, strict=True)])),
+        "style": float(np.mean([s == w.style for s, w in zip(styled, wishes, strict=True)])),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the shipped checkpoint."""
+    parser = argparse.ArgumentParser(prog="run.py train demo-quality", description=__doc__)
+    parser.add_argument("--work", type=Path, default=PACK / ".cache" / "demo", help="folder of data and run states")
+    parser.add_argument("--output", type=Path, default=PACK / "workflows" / "demo", help="folder of the finished files")
+    parser.add_argument("--count", type=int, default=192, help="pictures measured per set")
+    options = parser.parse_args(arguments)
+    library = data.build_library(options.work)
+    pipeline = DemoPipeline.load(options.output / "attune_demo.safetensors")
+    run, card = options.work / "run", options.output / "card"
+    card.mkdir(parents=True, exist_ok=True)
+    judge = train_reward.train_reward(library, run, train_reward.JUDGE, seconds=0)
+    seen = [pair for pair in library.pairs() if not data.is_held_out(*pair)]
+    held_out = [pair for pair in library.pairs() if data.is_held_out(*pair)]
+    figures: dict[str, object] = {"sampler": f"{STEPS} DDIM steps, guidance {GUIDANCE:g}"}
+    for name, pairs, seed in (("seen", seen, 1), ("held_out", held_out, 2)):
+        wishes = choose(pairs, options.count, seed)
+        images = sample(pipeline, wishes, seed)
+        right = [found == wish.background for found, wish in zip(background_of(images), wishes, strict=True)]
+        figures[name] = {"pictures": len(wishes), "background": float(np.mean(right))}
+        figures[name] |= agreement(judge, images, wishes)
+        sheet(images[:48], wishes[:48], words=True).save(card / f"{name}.jpg", quality=88)
+        sheet(images[:48], wishes[:48], words=False).save(options.work / f"{name}_without_words.png")
+    figures["judge_on_real_drawings"] = train_reward.retrieval(judge, library, train_reward.JUDGE)
+    reward = train_reward.train_reward(library, run, train_reward.REWARD, seconds=0)
+    figures["reward_on_real_drawings"] = train_reward.retrieval(reward, library, train_reward.REWARD)
+    _curves(run).save(card / "curves.png")
+    (card / "quality.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=1))
+
+
+def _curves(run: Path) -> Image.Image:
+    """The stages' losses over their minutes, one panel each, logarithmic."""
+    stages = [path for path in sorted(run.glob("*.log.jsonl")) if path.stat().st_size]
+    width, height, pad = 360, 220, 34
+    canvas = Image.new("RGB", (width * len(stages), height), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    for column, path in enumerate(stages):
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        minutes = np.array([row["seconds"] / 60 for row in rows])
+        losses = np.log10([row["loss"] for row in rows])
+        low, high = losses.min(), losses.max() + 1e-9
+        left = column * width + pad
+        xs = left + minutes / minutes.max() * (width - 2 * pad)
+        ys = height - pad - (losses - low) / (high - low) * (height - 2 * pad)
+        draw.line([(left, pad), (left, height - pad), (left + width - 2 * pad, height - pad)], fill="gray")
+        draw.line(list(zip(xs.tolist(), ys.tolist(), strict=True)), fill=(40, 90, 200), width=2)
+        draw.text((left, 8), f"{path.name.split('.')[0]}: loss (log)", fill="black", font=font)
+        draw.text((left + 3, pad), f"{10**high:.3g}", fill="black", font=font)
+        draw.text((left + 3, height - pad - 16), f"{10**low:.3g}", fill="black", font=font)
+        draw.text(
+            (left + width - 2 * pad, height - 24), f"{minutes.max():.0f} min", fill="black", font=font, anchor="rt"
+        )
+    return canvas
+
+
+if __name__ == "__main__":
+    main()
