@@ -103,9 +103,7 @@ class CachedReward:
         needs_graph = torch.is_grad_enabled() and images.requires_grad
         if contextual or needs_graph or len(images) != len(prompts):
             return checked_scores(self.reward, images, prompts, context)
-        keys = [
-            (self.reward_id, content_hash(image), prompt) for image, prompt in zip(images, prompts, strict=True)
-        ]
+        keys = [(self.reward_id, content_hash(image), prompt) for image, prompt in zip(images, prompts, strict=True)]
         scores = self.store.find(keys)
         missing = {key: index for index, key in enumerate(keys) if key not in scores}
         if missing:

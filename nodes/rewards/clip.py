@@ -226,6 +226,19 @@ class ClipReward:
             scores = [(self._image_features(image.to(device)) * text).sum(1) for image, text in parts]
             return torch.cat(scores).to(images.device)
 
+    @torch.no_grad()
+    def image_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [B, h, w, c] in [0, 1] → unit vectors float32 [B, D] on the images' device, without gradients.
+
+        Frozen features for measuring how different pictures are.
+
+        Raises:
+            RewardError: the images are no pictures (see `to_rgb`).
+        """
+        images, device = to_rgb(images), self.place()
+        parts = [self._image_features(image.to(device)) for image in images.split(IMAGES_AT_ONCE)]
+        return torch.cat(parts).to(images.device)
+
     def _image_features(self, images: torch.Tensor) -> torch.Tensor:
         """[B, h, w, 3] → unit vectors float32 [B, D]."""
         header = self.header

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from attune.training.denoisers import process_of
 from attune.training.diffusion import Gaussian, log_probability
 
@@ -103,7 +104,9 @@ def test_log_probability_conventions():
     torch.testing.assert_close(mean, torch.full((2,), -0.5 * math.log(2 * math.pi)))
     torch.testing.assert_close(log_probability(step, value, convention="sum"), 12 * mean)
     value[0, 0, 0, 0] = 2.0
-    assert log_probability(step, value, convention="sum")[0].item() == pytest.approx(12 * mean[1].item() - 2.0, abs=1e-5)
+    assert log_probability(step, value, convention="sum")[0].item() == pytest.approx(
+        12 * mean[1].item() - 2.0, abs=1e-5
+    )
 
 
 def test_log_probability_refuses_what_it_does_not_know():

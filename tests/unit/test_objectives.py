@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from attune.training.denoisers import MixtureDenoiser, process_of
 from attune.training.interfaces import Prompt, RewardError, TrainingError
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective, PromptStatistics, policy_loss
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective, loss_weight
-from torch import nn
 
 
 class ShiftedMixture(nn.Module):

@@ -128,6 +128,17 @@ def test_score_equals_the_library(files, images, kind):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
+def test_image_features_are_the_ones_that_are_scored(files, images, kind):
+    """A score is the dot product of the picture's features with those of its prompt."""
+    reward = load_reward(files[kind], "cpu").reward
+    features = reward.image_features(images)
+    assert features.shape[0] == len(images) and not features.requires_grad
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(len(images)))
+    texts = reward._text_features(["a cat"] * len(images), torch.device("cpu"))
+    torch.testing.assert_close((features * texts).sum(1), reward(images, ["a cat"] * len(images)))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
 def test_half_precision_file_scores_nearly_the_same(files, images, kind, tmp_path):
     half = {k: v.half() if v.is_floating_point() else v for k, v in build(kind).state_dict().items()}
     save_file(half, tmp_path / "half.safetensors", {"attune.reward": header(kind)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from attune.training.denoisers import MixtureDenoiser, process_of
 from attune.training.rollout import play, step_log_probability
 
