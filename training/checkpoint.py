@@ -39,7 +39,11 @@ def write_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(plain, partial, metadata=dict(metadata))
+        # safetensors makes files that only their owner can read; a model in a shared folder is for everybody there.
+        os.chmod(partial, mode)
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
