@@ -1,0 +1,84 @@
+"""Where things are: the host's folders that the pack reads and writes. Names from a workflow never leave them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ...training.interfaces import AttuneError
+
+log = logging.getLogger("attune")
+
+REWARDS = "rewards"
+REWARD_EXTENSIONS = {".safetensors", ".pt", ".pth", ".bin"}
+DEMO_FOLDER = Path(__file__).parents[2] / "workflows" / "demo"
+
+_WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+
+
+def register_folders() -> None:
+    """Add the model folder "rewards", and the pack's demo files to it and to the host's checkpoints. Idempotent."""
+    rewards = Path(folder_paths.models_dir) / REWARDS
+    try:
+        rewards.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("Attune: %s cannot be made (%s); rewards are only found in other reward folders.", rewards, error)
+    for name, folder in ((REWARDS, rewards), (REWARDS, DEMO_FOLDER), ("checkpoints", DEMO_FOLDER)):
+        if str(folder) not in folder_paths.folder_names_and_paths.get(name, ([],))[0]:
+            folder_paths.add_model_folder_path(name, str(folder))
+    # A folder that is new to the host has an empty extension set, which would let every file through.
+    paths, extensions = folder_paths.folder_names_and_paths[REWARDS]
+    folder_paths.folder_names_and_paths[REWARDS] = (paths, set(extensions) | REWARD_EXTENSIONS)
+
+
+def safe_name(name: str) -> str:
+    """Turn any text into a plain file name: no separators, no leading dots, no device names, at most 80 characters.
+
+    Raises:
+        AttuneError: nothing usable is left of the name.
+    """
+    plain = re.sub(r"[^\w\-. ()\[\]]+", "_", name, flags=re.UNICODE)[:80].strip(" ._")
+    if not plain:
+        raise AttuneError(f"{name!r} cannot be a file name. Use letters, digits, spaces, - or _.")
+    return f"_{plain}" if _WINDOWS_DEVICES.match(plain) else plain
+
+
+def lora_folder() -> Path:
+    """The folder of our LoRAs, inside the host's first LoRA folder."""
+    return Path(folder_paths.get_folder_paths("loras")[0]) / "attune"
+
+
+def lora_output_path(name: str) -> Path:
+    """A path for a new LoRA file called `name`: in `lora_folder()`, and never that of an existing file.
+
+    Raises:
+        AttuneError: the name is empty or consists of separators only.
+    """
+    stem = safe_name(re.sub(r"\.safetensors$", "", name, flags=re.IGNORECASE))
+    path, number = lora_folder() / f"{stem}.safetensors", 2
+    while path.exists():
+        path, number = lora_folder() / f"{stem}_{number}.safetensors", number + 1
+    return path
+
+
+def lora_name(path: Path) -> str:
+    """A LoRA file's name as the stock LoRA loader lists it, e.g. "attune/warm.safetensors"."""
+    return os.path.relpath(path, folder_paths.get_folder_paths("loras")[0])
+
+
+def user_folder() -> Path:
+    """What the pack keeps for the user: `<host's user directory>/attune`. Not created here."""
+    return Path(folder_paths.get_user_directory()) / "attune"
+
+
+def run_folder(name: str) -> Path:
+    """The folder of the training run `name`. Not created here.
+
+    Raises:
+        AttuneError: the name is empty or consists of separators only.
+    """
+    return user_folder() / "runs" / safe_name(name)

@@ -1,0 +1,91 @@
+"""How a training run shows itself in the host: progress bar, preview, live events, Cancel."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from PIL import Image
+
+from ...training.interfaces import RunCallbacks
+
+EVENT = "attune.training"
+PREVIEW_SIZE = 512
+
+
+def contact_sheet(images: torch.Tensor, *, columns: int | None = None) -> Image.Image:
+    """Images [B, h, w, 3] in [0, 1] → one picture, as square a grid as they allow."""
+    pixels = (images.detach().to("cpu", torch.float32).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    count, height, width, _ = pixels.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    sheet = Image.new("RGB", (columns * width, math.ceil(count / columns) * height))
+    for index, picture in enumerate(pixels):
+        sheet.paste(Image.fromarray(picture), (index % columns * width, index // columns * height))
+    return sheet
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture as a JPEG that a web page can show directly."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+class HostCallbacks(RunCallbacks):
+    """Shows a run in the host that executes it.
+
+    The host's progress bar counts updates. If there is a server, the web page receives events "attune.training":
+        {"node", "kind": "report", "step", "total", "metrics": {name: number or null}}
+        {"node", "kind": "samples", "step", "total", "image": JPEG data URL}
+        {"node", "kind": "phase", "text", "done", "total"}
+    The host raises its interrupt out of `on_report` and `on_samples` when Cancel was pressed; the trainer saves then.
+
+    Args:
+        total: updates of the whole run.
+        node_id: the node's id (`cls.hidden.unique_id`); None outside a graph.
+    """
+
+    def __init__(self, total: int, *, node_id: str | None = None) -> None:
+        self.total, self.node_id = total, node_id
+        self.samples: Image.Image | None = None
+        self._bar = comfy.utils.ProgressBar(total)
+        self._step = 0
+
+    def on_report(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._step = step
+        numbers = {
+            name: float(value) if math.isfinite(value) else None  # NaN is not JSON, and would break the page's parser
+            for name, value in metrics.items()
+        }
+        self._send({"kind": "report", "step": step, "total": self.total, "metrics": numbers})
+        self._bar.update_absolute(step, self.total)
+
+    def on_samples(self, step: int, images: torch.Tensor) -> None:
+        self.samples = contact_sheet(images)
+        shown = self.samples.copy()
+        shown.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
+        self._send({"kind": "samples", "step": step, "total": self.total, "image": data_url(shown)})
+        self._bar.update_absolute(self._step, self.total, ("JPEG", shown, PREVIEW_SIZE))
+
+    def on_phase(self, text: str, done: int, total: int) -> None:
+        self._send({"kind": "phase", "text": text, "done": done, "total": total})
+
+    def should_stop(self) -> bool:
+        return bool(comfy.model_management.processing_interrupted())
+
+    def raise_if_cancelled(self) -> None:
+        """After a run that was stopped: let the host end the prompt, as Cancel asks."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        # The server's module is only looked for, not imported: headless runs have none.
+        server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+        if server is not None:
+            server.send_sync(EVENT, {"node": self.node_id, **message}, getattr(server, "client_id", None))

@@ -1,0 +1,113 @@
+"""LoRA keys, folders and identities."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import comfy.lora
+import comfy.lora_convert
+import comfy.model_management
+import folder_paths
+import torch
+import world
+from cases import cases, demo, random_lora
+from compare import raises
+
+from attune.nodes.host import folders
+from attune.nodes.host.hashing import base_hash, file_hash
+from attune.nodes.host.lora_keys import lora_keys
+from attune.training.interfaces import AttuneError
+
+
+def check_lora_keys_are_all_matched() -> None:
+    expected = {
+        "demo (v)": ("input_blocks.1.1.proj_in", "lora_unet_down_blocks_0_attentions_0_proj_in"),
+        "sd15 (eps)": (
+            "middle_block.1.transformer_blocks.0.attn2.to_out.0",
+            "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0",
+        ),
+        "sdxl (eps, pooled)": (
+            "input_blocks.4.1.transformer_blocks.1.attn1.to_q",
+            "lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q",
+        ),
+        "sd3 (flow)": ("joint_blocks.0.x_block.attn.qkv", "lora_unet_joint_blocks_0_x_block_attn_qkv"),
+        "flux (flow), uneven prompts": ("double_blocks.1.img_attn.qkv", "lora_unet_double_blocks_1_img_attn_qkv"),
+    }
+    for name, (path, key) in expected.items():
+        model = cases()[name][0]
+        keys = lora_keys(model)
+        assert keys[path] == key, keys[path]
+        assert len(set(keys.values())) == len(keys)
+        layers = [n for n, m in model.model.diffusion_model.named_modules() if getattr(m, "in_features", 0)]
+        assert set(layers) <= set(keys), set(layers) - set(keys)
+        records: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record, seen=records: seen.append(record.getMessage())
+        logging.getLogger().addHandler(handler)
+        tensors = comfy.lora_convert.convert_lora(random_lora(model, keys))
+        matched = comfy.lora.load_lora(tensors, comfy.lora.model_lora_keys_unet(model.model, {}))
+        logging.getLogger().removeHandler(handler)
+        assert not [text for text in records if "not loaded" in text], records[:3]
+        assert set(matched) == {f"diffusion_model.{p}.weight" for p in keys}
+        assert len(model.clone().add_patches(matched)) == len(keys)
+
+
+def check_folders_hold_their_files() -> None:
+    folders.register_folders()
+    folders.register_folders()
+    paths, extensions = folder_paths.folder_names_and_paths["rewards"]
+    assert len(paths) == len(set(paths))
+    assert str(folders.DEMO_FOLDER) in paths
+    assert extensions == {".safetensors", ".pt", ".pth", ".bin"}
+    assert str(folders.DEMO_FOLDER) in folder_paths.get_folder_paths("checkpoints")
+    assert folders.DEMO_FOLDER == world.ROOT / "workflows" / "demo"
+    rewards = Path(folder_paths.models_dir) / "rewards"
+    for file in ("scorer.safetensors", "notes.txt"):
+        (rewards / file).write_text("")
+    assert "scorer.safetensors" in folder_paths.get_filename_list("rewards")
+    assert "notes.txt" not in folder_paths.get_filename_list("rewards")
+
+    home = folders.lora_folder()
+    assert home == Path(folder_paths.models_dir) / "loras" / "attune"
+    hostile = ("../../etc/passwd", "/tmp/x", "..\\..\\x", "a/b", "C:\\x", "con", "nul.txt", ".hidden", "x" * 300)
+    for name in (*hostile, "Wärme 2"):
+        written, run = folders.lora_output_path(name), folders.run_folder(name)
+        for path, parent in ((written, home), (run, folders.user_folder() / "runs")):
+            assert path.resolve().parent == parent.resolve(), path
+            assert not path.name.startswith("."), path
+            assert path.stem.lower() not in {"con", "nul"}, path
+    assert folders.lora_output_path("Wärme 2").name == "Wärme 2.safetensors"
+    for name in ("///", "..", "", " . "):
+        raises(AttuneError, "cannot be a file name", folders.run_folder, name)
+        raises(AttuneError, "cannot be a file name", folders.lora_output_path, name)
+    assert folders.user_folder() == Path(folder_paths.get_user_directory()) / "attune"
+
+    home.mkdir(parents=True, exist_ok=True)
+    first = folders.lora_output_path("warm.safetensors")
+    first.write_text("mine")
+    second = folders.lora_output_path("warm")
+    assert (first.name, second.name) == ("warm.safetensors", "warm_2.safetensors")
+    assert folders.lora_name(first) in folder_paths.get_filename_list("loras")
+    assert Path(folder_paths.get_full_path("loras", folders.lora_name(first))) == first
+
+
+def check_hashes_identify() -> None:
+    checkpoints = Path(folder_paths.models_dir) / "checkpoints"
+    world.save_demo_checkpoint(checkpoints / "half.safetensors", torch.float16)
+    half = world.load_checkpoint("half.safetensors")[0]
+    with torch.inference_mode():
+        asleep = base_hash(half)
+        comfy.model_management.load_models_gpu([half])
+        assert base_hash(half) == asleep
+        as_half = half.model.diffusion_model.half()
+        assert next(as_half.parameters()).dtype == torch.float16
+        assert base_hash(half) == asleep
+    assert len(asleep) == 16
+    assert base_hash(demo()["model"]) != asleep  # rounded weights are other weights
+
+    file = Path(folder_paths.base_path) / "content.bin"
+    file.write_bytes(b"abc")
+    assert file_hash(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    file.write_bytes(b"abcd")
+    assert file_hash(file) != "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
