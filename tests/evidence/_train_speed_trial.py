@@ -19,7 +19,7 @@ WARM_UP = 3
 
 def host_world() -> Any:
     """The module that starts the host as a library."""
-    spec = importlib.util.spec_from_file_location("host_world", ROOT / "tests" / "host" / "host_world.py")
+    spec = importlib.util.spec_from_file_location("host_world", ROOT / "tests" / "host" / "adapters" / "world.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
