@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from attune.training.denoisers import MixtureDenoiser, process_of
+from attune.training.diffusion import log_probability
 from attune.training.interfaces import Prompt, RewardError, TrainingError
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective, PromptStatistics, policy_loss
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective, loss_weight
@@ -247,6 +249,25 @@ def test_rollouts_are_played_without_dropout():
     assert policy.dropout_on == [False, True]
 
 
+def test_balanced_steps_weigh_by_the_inverse_of_their_gradient():
+    """The weights have mean 1, and undo the measured size of each step's ∂ log P_F / ∂ x0 shift; plain is all ones."""
+    policy = ShiftedMixture("flow")
+    objective = ddpo(policy, step_weights="balanced")
+    sigmas = policy.process.schedule(8)
+    weights = objective._step_weights(sigmas)
+    assert weights.mean().item() == pytest.approx(1)
+    sizes = []
+    for sigma, sigma_next in itertools.pairwise(sigmas):
+        x0 = torch.zeros(1, 2, 1, 1, requires_grad=True)
+        step = policy.process.posterior(torch.ones(1, 2, 1, 1), x0, sigma[None], sigma_next[None])
+        value = step.mean.detach() + step.deviation  # one deviation away in every dimension
+        log_probability(step, value, convention="sum").backward()
+        sizes.append(x0.grad[0, 0].abs().item() * sigma.item())  # flow: x0 = x − σ·output
+    products = weights * torch.tensor(sizes)
+    torch.testing.assert_close(products, products.mean().expand(8), rtol=1e-3, atol=0)
+    assert ddpo(policy, step_weights="plain")._step_weights(sigmas).tolist() == [1.0] * 8
+
+
 def test_guidance_reaches_the_network_in_rollout_and_training():
     policy = ShiftedMixture()
     list(ddpo(policy, guidance=3.5).losses(torch.Generator().manual_seed(0)))
@@ -298,6 +319,7 @@ def test_a_reward_that_returns_nan_is_named():
         ({"images_per_prompt": 1}, "at least 2"),
         ({"transitions": 99}, "99"),
         ({"form": "reinforce"}, "reinforce"),
+        ({"step_weights": "heavy"}, "heavy"),
         ({"form": "score", "updates_per_rollout": 2}, "on-policy"),
         ({"clip_range": 0.0}, "positive"),
         ({"buffer": 4}, "buffer of 4"),

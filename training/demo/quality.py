@@ -129,7 +129,34 @@ def main(arguments: list[str] | None = None) -> None:
     figures["reward_on_real_drawings"] = train_reward.retrieval(reward, library, train_reward.REWARD)
     _curves(run).save(card / "curves.png")
     (card / "quality.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    _write_card(options.output / "MODEL_CARD.md", figures)
     print(json.dumps(figures, indent=1))
+
+
+BEGIN, END = "<!-- figures: written by `python run.py train demo-quality` -->", "<!-- /figures -->"
+
+
+def _write_card(card: Path, figures: dict) -> None:
+    """Put the figures between the card's two marks; a card without them is left alone."""
+    if not card.exists():
+        return
+    before, begin, rest = card.read_text("utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        return
+    lines = ["| set | pictures | background as asked | style as asked (judge) | concept as asked (judge) |",
+             "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    titles = {
+        "seen": "generated, pairs seen in training",
+        "held_out": "generated, pairs never seen together",
+        "judge_on_real_drawings": "the judge itself, on real drawings it never saw",
+        "reward_on_real_drawings": "the reward itself, on real drawings it never saw",
+    }
+    for key, title in titles.items():
+        row = figures[key]
+        shares = " | ".join(f"{row[name]:.0%}" for name in ("background", "style", "concept"))
+        lines.append(f"| {title} | {row.get('pictures', row.get('images')):.0f} | {shares} |")
+    card.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}", "utf-8")
 
 
 def _curves(run: Path) -> Image.Image:

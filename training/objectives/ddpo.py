@@ -13,8 +13,10 @@ References:
     Black et al. 2023, "Training Diffusion Models with Reinforcement Learning", eq. 4-6 and appendix; values of the
     released code: log-probabilities averaged over latent dimensions, clip range 1e-4, guidance 5, 50 steps, LoRA 3e-4.
 
-Differences from the paper: any eps, v or flow model through `diffusion.py`; transitions of a trajectory can be
-subsampled (unbiased, ours), each update drawing new ones.
+Differences from the paper (all ours): any eps, v or flow model through `diffusion.py`; transitions of a trajectory can
+be subsampled (unbiased), each update drawing new ones; and by default the steps are balanced: each step's loss is
+divided by the size of its ∂ log P_F / ∂ output (`step_sensitivity`), so that no step drowns the others. Every step's
+policy still climbs its own expected reward; `step_weights="plain"` is the paper's sum.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ..diffusion import Convention
+from ..diffusion import Convention, step_sensitivity
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError, checked_scores
 from ..rollout import Trajectories, play, step_log_probability
 
@@ -46,6 +48,7 @@ class DDPOConfig:
         advantage_clamp: advantages are cut to ± this.
         buffer: rewards remembered per prompt; minimum: how many a prompt needs before its own statistics are used.
         form: "importance" or "score", see the module.
+        step_weights: "balanced" or "plain", see the module.
         convention: "mean" or "sum" over latent dimensions of the log-probability.
         chunk: samples per network call; smaller needs less memory.
     """
@@ -61,6 +64,7 @@ class DDPOConfig:
     buffer: int = 32
     minimum: int = 16
     form: Literal["importance", "score"] = "importance"
+    step_weights: Literal["balanced", "plain"] = "balanced"
     convention: Convention = "mean"
     chunk: int = 16
 
@@ -77,6 +81,8 @@ class DDPOConfig:
             raise TrainingError(f"DDPO: transitions must be 0 (all) … {self.steps} (steps), not {self.transitions}.")
         if self.form not in ("importance", "score"):
             raise TrainingError(f"DDPO: form must be 'importance' or 'score', not {self.form!r}.")
+        if self.step_weights not in ("balanced", "plain"):
+            raise TrainingError(f"DDPO: step_weights must be 'balanced' or 'plain', not {self.step_weights!r}.")
         if self.convention not in ("mean", "sum"):
             raise TrainingError(f"DDPO: convention must be 'mean' or 'sum', not {self.convention!r}.")
         if self.form == "score" and self.updates_per_rollout != 1:
@@ -200,6 +206,7 @@ class DDPOObjective:
         chosen = torch.rand(batch, steps, generator=generator).argsort(1)[:, :count]  # (B, count)
         pairs = [(row, int(step)) for row in range(batch) for step in chosen[row]]
         order = torch.randperm(len(pairs), generator=generator).tolist()
+        weights = self._step_weights(played.trajectories.sigmas)
         ratios, clipped, drift = [], [], []
         for start in range(0, len(pairs), config.chunk):
             part = [pairs[i] for i in order[start : start + config.chunk]]
@@ -212,7 +219,7 @@ class DDPOObjective:
             clipped.append(clip)
             drift.append((log_new.detach() - log_old).square())
             self.on_phase("learn", start + len(part), len(pairs))
-            yield loss.sum() / len(pairs)
+            yield (loss * weights[[step for _, step in part]]).sum() / len(pairs)
         played.updates_left -= 1
         if played.updates_left == 0:
             self._played = None
@@ -221,6 +228,13 @@ class DDPOObjective:
             "clipped": torch.cat(clipped).mean().item(),
             "log_probability_change": torch.cat(drift).mean().sqrt().item(),
         }
+
+    def _step_weights(self, sigmas: torch.Tensor) -> torch.Tensor:
+        """Factors of the steps' losses [T], with mean 1."""
+        if self.config.step_weights == "plain":
+            return torch.ones_like(sigmas[1:])
+        weights = 1 / step_sensitivity(self._policy.process, sigmas[:-1], sigmas[1:])
+        return weights / weights.mean()
 
     def _log_probabilities(
         self, played: _Played, part: Sequence[tuple[int, int]]
