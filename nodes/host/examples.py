@@ -1,0 +1,29 @@
+"""Example pictures for the templates, in the host's input folder where its own loaders find them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import folder_paths
+
+from .folders import DEMO_FOLDER
+
+log = logging.getLogger("attune")
+
+STYLE = "attune_style"
+
+
+def offer_style_pictures() -> None:
+    """Copy the example pictures to `input/attune_style`, unless there is a folder of that name already."""
+    source, target = DEMO_FOLDER / STYLE, Path(folder_paths.get_input_directory()) / STYLE
+    if target.exists() or not source.is_dir():
+        return
+    partial = target.with_name(f".{STYLE}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+        partial.rename(target)
+    except OSError as error:
+        log.warning("Attune: the example pictures could not be copied to %s: %s", target, error)

@@ -1,0 +1,61 @@
+"""The live view's messages: what `HostCallbacks` sends, kept for a reload, with a beginning and an end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..host.progress import PREVIEW_SIZE, HostCallbacks, contact_sheet, data_url
+from .live import LIVE
+
+# Phases change many times a second; a page needs a few.
+_SECONDS_BETWEEN_PHASES = 0.25
+
+
+class LiveCallbacks(HostCallbacks):
+    """Shows a run in the node, and lets Cancel act inside long phases too.
+
+    Attributes:
+        updates: how many updates this call has done.
+    """
+
+    def __init__(self, total: int, *, node_id: str | None = None) -> None:
+        super().__init__(total, node_id=node_id)
+        self.updates = 0
+        self._last_phase = 0.0
+
+    def start(self, *, run: str, method: str, step: int, history: Sequence[Mapping[str, float]], note: str) -> None:
+        """A run begins, or goes on after `step` updates."""
+        message = {"run": run, "method": method, "step": step, "total": self.total, "history": list(history)}
+        self._send({"kind": "start", **message, "note": note})
+
+    def end(self, status: str, *, file: str, message: str) -> None:
+        """The run is over: "finished", "stopped" or "failed"."""
+        self._send({"kind": "end", "status": status, "file": file, "message": message})
+
+    def on_report(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.updates += 1
+        super().on_report(step, metrics)
+
+    def on_samples(self, step: int, images: torch.Tensor) -> None:
+        # The node's own view shows every sheet; the host's preview of the last one would stand below it once more.
+        self.samples = contact_sheet(images)
+        shown = self.samples.copy()
+        shown.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
+        self._send({"kind": "samples", "step": step, "total": self.total, "image": data_url(shown)})
+        self.raise_if_cancelled()
+
+    def on_phase(self, text: str, done: int, total: int) -> None:
+        self.raise_if_cancelled()
+        now = time.monotonic()
+        if now - self._last_phase >= _SECONDS_BETWEEN_PHASES:
+            self._last_phase = now
+            super().on_phase(text, done, total)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self.node_id is not None:
+            LIVE.record({"node": self.node_id, **message})
+        super()._send(message)

@@ -1,0 +1,131 @@
+"""The training report as a picture: one panel per figure, over the updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from .drawing import COLOURS, GRID, MUTED, TEXT, Canvas, nice_ticks, short_number, wrapped
+
+WIDTH = 960
+_HEADER, _FOOTER, _GAP, _EDGE = 78, 20, 12, 16
+_PANEL_HEIGHT = 230
+# A curve of noisy figures is read through its moving average; this share of the run is one average's memory.
+_MEMORY = 0.08
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure over the updates.
+
+    Attributes:
+        key: its name in the reports, which chooses the colour.
+        title: what people read.
+        steps, values: equally long; `steps` ascending.
+    """
+
+    key: str
+    title: str
+    steps: Sequence[int]
+    values: Sequence[float]
+
+
+TITLES = {"reward": "Reward", "held_out_reward": "Held-out reward (never optimised)", "loss": "Loss"}
+
+
+def curves_of(history: Sequence[Mapping[str, float]], *, titles: Mapping[str, str] | None = None) -> list[Curve]:
+    """The curves that a run's history holds, rewards first.
+
+    Args:
+        history: one mapping per update, with "step" and the figures.
+        titles: what to call a figure, for example {"reward": "Reward: Demo CLIP"}.
+    """
+    curves = []
+    for key, title in TITLES.items():
+        points = [(int(row["step"]), float(row[key])) for row in history if math.isfinite(row.get(key, math.nan))]
+        if points:
+            steps, values = zip(*points, strict=True)
+            curves.append(Curve(key, (titles or {}).get(key, title), steps, values))
+    return curves
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Bias-corrected exponential moving average; its memory is a fixed share of the run, at least one update."""
+    keep = 1 - 1 / max(1.0, _MEMORY * len(values))
+    total, weight, result = 0.0, 0.0, []
+    for value in values:
+        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        result.append(total / weight)
+    return result
+
+
+def curve_chart(curves: Sequence[Curve], *, title: str, details: str) -> Image.Image:
+    """Draw the report.
+
+    Args:
+        curves: from `curves_of`; without any, the picture says that there is nothing to draw yet.
+        title: the run's name and result.
+        details: one line below it.
+    """
+    rows = max(1, len(curves))
+    canvas = Canvas(WIDTH, _HEADER + rows * (_PANEL_HEIGHT + _GAP) + _FOOTER)
+    canvas.text(_EDGE, 16, wrapped(title, WIDTH - 2 * _EDGE, size=22, lines=1)[0], size=22, bold=True)
+    canvas.text(_EDGE, 48, wrapped(details, WIDTH - 2 * _EDGE, size=14, lines=1)[0], size=14, colour=MUTED)
+    if not curves:
+        canvas.panel(_EDGE, _HEADER, WIDTH - _EDGE, _HEADER + _PANEL_HEIGHT)
+        canvas.text(WIDTH / 2, _HEADER + _PANEL_HEIGHT / 2, "No updates yet", size=18, colour=MUTED, anchor="mm")
+    for index, curve in enumerate(curves):
+        _panel(canvas, curve, _HEADER + index * (_PANEL_HEIGHT + _GAP))
+    canvas.text(WIDTH / 2, canvas.height - 17, "update", size=13, colour=MUTED, anchor="mm")
+    return canvas.finish()
+
+
+def _panel(canvas: Canvas, curve: Curve, top: float) -> None:
+    left, right, bottom = _EDGE, WIDTH - _EDGE, top + _PANEL_HEIGHT
+    canvas.panel(left, top, right, bottom)
+    colour = COLOURS[curve.key]
+    mean = smoothed(curve.values)
+    canvas.dot(left + 20, top + 21, colour, radius=5)
+    canvas.text(left + 34, top + 21, curve.title, size=16, anchor="lm")
+    change = f"{short_number(mean[0])}  to  {short_number(mean[-1])}"
+    canvas.text(right - 16, top + 21, change, size=16, colour=colour, anchor="rm")
+
+    plot = (left + 78, top + 44, right - 22, bottom - 28)
+    ticks = nice_ticks(*_bounds(curve.values))
+    low, high = min(ticks[0], *curve.values), max(ticks[-1], *curve.values)
+    first, last = curve.steps[0], max(curve.steps[-1], curve.steps[0] + 1)
+
+    def x_of(step: float) -> float:
+        return plot[0] + (step - first) / (last - first) * (plot[2] - plot[0])
+
+    def y_of(value: float) -> float:
+        return plot[3] - (value - low) / ((high - low) or 1.0) * (plot[3] - plot[1])
+
+    for tick in ticks:
+        canvas.line([(plot[0], y_of(tick)), (plot[2], y_of(tick))], GRID)
+        canvas.text(plot[0] - 10, y_of(tick), short_number(tick), size=13, colour=MUTED, anchor="rm")
+    for tick in nice_ticks(first, last, 9):
+        if tick == int(tick):
+            canvas.text(x_of(tick), plot[3] + 13, str(int(tick)), size=13, colour=MUTED, anchor="mm")
+    canvas.upright_text(left + 18, (plot[1] + plot[3]) / 2, curve.title.split(" (")[0].split(":")[0].lower())
+    raw = [(x_of(step), y_of(value)) for step, value in zip(curve.steps, curve.values, strict=True)]
+    canvas.line(raw, _faint(colour), width=1.2)
+    line = [(x_of(step), y_of(value)) for step, value in zip(curve.steps, mean, strict=True)]
+    canvas.line(line, colour, width=2.4)
+    canvas.dot(*line[-1], TEXT, radius=4.2)
+    canvas.dot(*line[-1], colour, radius=3)
+
+
+def _bounds(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.06 or abs(low) * 0.05 or 0.5
+    return low - margin, high + margin
+
+
+def _faint(colour: str) -> str:
+    """The colour mixed into the panel's, as if it were transparent."""
+    mix = [round(0.38 * int(colour[i : i + 2], 16) + 0.62 * base) for i, base in ((1, 0x1C), (3, 0x20), (5, 0x27))]
+    return "#" + "".join(f"{part:02x}" for part in mix)

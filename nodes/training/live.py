@@ -1,0 +1,97 @@
+"""What every training node shows, kept on the server so that a reload of the page loses nothing.
+
+The messages and the snapshot are documented in `js/live_state.js`, which is their reader.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FIGURES = ("loss", "reward", "held_out_reward")
+MOST_ROWS = 1000
+MOST_SAMPLES = 24
+# Nodes of workflows that were closed long ago are forgotten, oldest first.
+MOST_RUNS = 16
+
+
+def row_of(step: int, metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """The figures that are drawn, without what is missing or not finite."""
+    found = {key: metrics.get(key) for key in FIGURES}
+    return {"step": int(step), **{key: float(v) for key, v in found.items() if v is not None and math.isfinite(v)}}
+
+
+def rows_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """`row_of` for a whole history, thinned out."""
+    return thinned([row_of(int(report["step"]), report) for report in history])
+
+
+def thinned(rows: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Drop every other row, but never the last, until at most `MOST_ROWS` are left."""
+    rest = list(rows)
+    while len(rest) > MOST_ROWS:
+        rest = [row for index, row in enumerate(rest) if (len(rest) - 1 - index) % 2 == 0]
+    return rest
+
+
+class LiveRuns:
+    """The last state per node id; written by the prompt's thread, read by the server's."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def record(self, message: Mapping[str, Any]) -> None:
+        """Apply one message; one for a node that has not started is ignored."""
+        with self._lock:
+            node, kind = str(message["node"]), message["kind"]
+            if kind == "start":
+                previous = self._runs.pop(node, {})
+                resumed = message["step"] > 0 and previous.get("run") == message["run"]
+                self._runs[node] = {
+                    "node": node,
+                    "kind": "snapshot",
+                    "status": "running",
+                    "run": message["run"],
+                    "method": message["method"],
+                    "step": message["step"],
+                    "first": message["step"],
+                    "total": message["total"],
+                    "began": time.monotonic(),
+                    "history": thinned(message["history"]),
+                    "samples": previous["samples"] if resumed else [],
+                    "note": message["note"],
+                    "file": "",
+                    "message": "",
+                }
+                for oldest in list(self._runs)[:-MOST_RUNS]:
+                    del self._runs[oldest]
+                return
+            run = self._runs.get(node)
+            if run is None:
+                return
+            if kind == "report":
+                row = row_of(message["step"], message["metrics"])
+                run["history"] = thinned([*(r for r in run["history"] if r["step"] < row["step"]), row])
+                run["step"], run["total"] = message["step"], message["total"]
+            elif kind == "samples":
+                kept = [s for s in run["samples"] if s["step"] < message["step"]]
+                kept.append({"step": message["step"], "image": message["image"]})
+                run["samples"] = kept if len(kept) <= MOST_SAMPLES else [kept[0], *kept[1 - MOST_SAMPLES :]]
+            elif kind == "end":
+                run |= {key: message[key] for key in ("status", "file", "message")}
+
+    def snapshot(self) -> dict[str, dict[str, Any]]:
+        """Everything a page needs after a reload, by node id; JSON-able."""
+        with self._lock:
+            now = time.monotonic()
+            return {
+                node: {**{key: value for key, value in run.items() if key != "began"}, "elapsed": now - run["began"]}
+                for node, run in self._runs.items()
+            }
+
+
+LIVE = LiveRuns()

@@ -1,0 +1,252 @@
+"""The training nodes: sockets and widgets for what this folder and `training/` do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ...training.adapters import LoraConfig
+from ...training.objectives.ddpo import DDPOConfig
+from ...training.objectives.supervised import SupervisedConfig
+from ...training.trainer import TrainerConfig
+from ..host.examples import offer_style_pictures
+from ..host.sampling import sampler_names
+from ..host.schema import AttuneNode
+from . import run_schemas, schemas
+from .compare import SamplingSettings, compare
+from .drawing import to_tensor
+from .live import LIVE
+from .plans import PreviewSettings, prompt_lines
+from .run import TrainingRequest, run_training
+from .widgets import RUN_EXISTS, ddpo_plan, lora_config, single, supervised_plan
+
+CATEGORY = "Attune/training"
+Objective = io.Custom("ATTUNE_OBJECTIVE")
+LoraSettings = io.Custom("ATTUNE_LORA_SETTINGS")
+LoraModel = io.Custom("LORA_MODEL")
+LossMap = io.Custom("LOSS_MAP")
+
+
+def inputs(node: type[AttuneNode], slots: list[schemas.Slot]) -> list[Any]:
+    """The host's inputs of a table in `schemas`."""
+    return [node.input(getattr(io, kind, None) or io.Custom(kind), id, **words) for kind, id, words in slots]
+
+
+class AttuneLoraSettings(AttuneNode):
+    """Shape of the LoRA to be trained."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            node_id="AttuneLoraSettings",
+            display_name="LoRA Settings",
+            category=CATEGORY,
+            description="How large the trained LoRA is and which layers it changes. Without this node Train LoRA uses "
+            "the same defaults.",
+            search_aliases=["rank", "network dim", "alpha", "target modules"],
+            inputs=inputs(cls, schemas.LORA_SETTINGS),
+            outputs=[
+                cls.output(LoraSettings, id="lora_settings", display_name="lora_settings", tooltip="For Train LoRA.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, rank: int, alpha: float, dropout: float, **targets: bool) -> io.NodeOutput:
+        return io.NodeOutput(lora_config(rank, alpha, dropout, targets))
+
+
+class AttuneSupervisedObjective(AttuneNode):
+    """Learn the look of pictures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            node_id="AttuneSupervisedObjective",
+            display_name="Supervised Objective",
+            category=CATEGORY,
+            description="Teaches a style or a subject from pictures with captions.",
+            search_aliases=["dataset", "style lora", "fine-tune", "dreambooth", "captions"],
+            is_input_list=True,
+            inputs=inputs(cls, schemas.SUPERVISED_OBJECTIVE),
+            outputs=[cls.output(Objective, id="objective", display_name="objective", tooltip="For Train LoRA.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: list[torch.Tensor], clip: list, vae: list, captions: list[str], **lists: list
+    ) -> io.NodeOutput:
+        widget = {name: single(values, name) for name, values in lists.items()}
+        config = SupervisedConfig(
+            batch=widget["batch_size"],
+            caption_dropout=widget["caption_dropout"],
+            min_snr_gamma=widget["min_snr_gamma"],
+        )
+        plan = supervised_plan(
+            images,
+            captions,
+            single(clip, "clip"),
+            single(vae, "vae"),
+            trigger=widget["trigger"],
+            resolution=widget["resolution"],
+            preview_prompts=widget["preview_prompts"],
+            preview=PreviewSettings(widget["preview_steps"], widget["preview_cfg"]),
+            config=config,
+        )
+        return io.NodeOutput(plan)
+
+
+class AttuneDDPOObjective(AttuneNode):
+    """Raise a reward by reinforcement learning."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            node_id="AttuneDDPOObjective",
+            display_name="DDPO Objective",
+            category=CATEGORY,
+            description="Teaches the model to make pictures that a reward likes, by trying and comparing. Works with "
+            "any reward. The baseline among the alignment methods.",
+            search_aliases=["reinforcement learning", "rlhf", "policy gradient", "align", "ppo"],
+            inputs=inputs(cls, schemas.DDPO_OBJECTIVE),
+            outputs=[cls.output(Objective, id="objective", display_name="objective", tooltip="For Train LoRA.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, clip: Any, vae: Any, latent: dict, reward: Any, prompts: str, negative: str, held_out_reward: Any = None,
+        **knobs: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        config = DDPOConfig(
+            prompts_per_update=knobs["prompts_per_update"],
+            images_per_prompt=knobs["images_per_prompt"],
+            steps=knobs["sampler_steps"],
+            guidance=knobs["cfg"],
+            transitions=knobs["trained_steps"],
+            updates_per_rollout=knobs["updates_per_round"],
+            chunk=knobs["chunk"],
+            clip_range=knobs["clip_range"],
+        )
+        plan = ddpo_plan(clip, vae, latent, reward, held_out_reward, prompts=prompts, negative=negative, config=config)
+        return io.NodeOutput(plan)
+
+
+class AttuneTrainLora(AttuneNode):
+    """Train a LoRA."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            node_id="AttuneTrainLora",
+            display_name="Train LoRA",
+            category=CATEGORY,
+            description="Trains a LoRA with the connected objective, shows progress live, and saves it to "
+            "models/loras/attune. Cancel keeps the work; the same run name goes on from there.",
+            search_aliases=["finetune", "lora training", "alignment", "trainer"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=inputs(cls, run_schemas.TRAIN_LORA),
+            outputs=[
+                cls.output(io.Model, id="model_out", display_name="model", tooltip="The model with the LoRA applied."),
+                cls.output(LoraModel, id="lora", display_name="lora", tooltip="For the host's Load LoRA Model and Save "
+                           "LoRA Weights."),
+                cls.output(LossMap, id="loss_map", display_name="loss_map", tooltip="For the host's Plot Loss Graph."),
+                cls.output(io.Image, id="report_image", display_name="report_image", tooltip="The curves."),
+                cls.output(io.String, id="lora_name", display_name="lora_name", tooltip="The saved file, as Load LoRA "
+                           "lists it."),
+                cls.output(io.String, id="report", display_name="report", tooltip="Everything about the run as JSON."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: Any, objective: Any, run_name: str, if_run_exists: str, lora_settings: Any = None, **knobs: Any
+    ) -> io.NodeOutput:
+        trainer = TrainerConfig(
+            seed=knobs.pop("training_seed"),
+            sample_every=knobs.pop("preview_every"),
+            checkpoint_seconds=knobs.pop("save_state_seconds"),
+            **knobs,
+        )
+        request = TrainingRequest(
+            model, objective, lora_settings or LoraConfig(), trainer, run_name.strip(),
+            resume=if_run_exists == RUN_EXISTS[0], node_id=cls.hidden.unique_id,
+        )  # fmt: skip
+        outcome = run_training(request)
+        chart, text = to_tensor(outcome.chart), json.dumps(outcome.report)
+        shown = json.dumps({**outcome.report, "live": outcome.live})
+        return io.NodeOutput(
+            outcome.model, outcome.tensors, {"loss": outcome.losses}, chart, outcome.lora_name, text,
+            ui={"attune_report": [shown]},
+        )  # fmt: skip
+
+
+class AttuneCompareAB(AttuneNode):
+    """Two models side by side."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            node_id="AttuneCompareAB",
+            display_name="Compare A/B",
+            category=CATEGORY,
+            description="Samples two models with the same prompts and seeds, scores every picture and draws them "
+            "before over after.",
+            search_aliases=["before after", "side by side", "evaluate", "win rate"],
+            is_output_node=True,
+            inputs=inputs(cls, run_schemas.compare_ab(*sampler_names())),
+            outputs=[
+                cls.output(io.Image, id="grid", display_name="grid", tooltip="Before over after, with scores."),
+                cls.output(io.String, id="metrics", display_name="metrics", tooltip="All figures as JSON."),
+                cls.output(io.Image, id="images_a", display_name="images_a", tooltip="Pictures of model A, prompt by "
+                           "prompt."),
+                cls.output(io.Image, id="images_b", display_name="images_b", tooltip="Pictures of model B, prompt by "
+                           "prompt."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model_a: Any, model_b: Any, clip: Any, vae: Any, latent: dict, reward: Any, prompts: str, negative: str,
+        first_seed: int, images_per_prompt: int, steps: int, cfg: float, sampler_name: str, scheduler: str,
+        held_out_reward: Any = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        found = compare(
+            model_a, model_b, clip, vae, latent,
+            prompts=prompt_lines(prompts), negative=negative, reward=reward, held_out=held_out_reward,
+            first_seed=first_seed, seeds_per_prompt=images_per_prompt,
+            settings=SamplingSettings(steps, cfg, sampler_name, scheduler),
+        )  # fmt: skip
+        text = json.dumps(found.figures)
+        return io.NodeOutput(
+            to_tensor(found.grid), text, found.before.images, found.after.images, ui={"attune_metrics": [text]}
+        )
+
+
+def _add_routes() -> None:
+    """GET /attune/training/state: what every training node showed last. Without a server there is nothing to add."""
+    try:
+        from aiohttp import web
+        from server import PromptServer
+    except ImportError:
+        return
+    if getattr(PromptServer, "instance", None) is None:
+        return
+
+    @PromptServer.instance.routes.get("/attune/training/state")
+    async def state(request: web.Request) -> web.Response:
+        return web.json_response({"runs": LIVE.snapshot()})
+
+
+_add_routes()
+offer_style_pictures()
+
+NODES: list[type[io.ComfyNode]] = [
+    AttuneLoraSettings,
+    AttuneSupervisedObjective,
+    AttuneDDPOObjective,
+    AttuneTrainLora,
+    AttuneCompareAB,
+]

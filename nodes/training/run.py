@@ -1,0 +1,357 @@
+"""One training run as a node plays it: host session, LoRA, objective, memory check, training, files, report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ...training.adapters import LoraConfig, LoraMetadata, Policy, load_lora, lora_file_tensors, save_lora
+from ...training.interfaces import AttuneError, LatentDecoder, Prompt, TrainingError
+from ...training.memory import MemoryEstimate, advice, estimate, module_bytes
+from ...training.rollout import play
+from ...training.run_state import StateFolder
+from ...training.trainer import TrainerConfig, TrainResult, half_type, train
+from .charts import curve_chart, curves_of
+from .live import rows_of
+from .plans import ObjectivePlan
+from .records import (
+    ARCHITECTURES,
+    check_writable,
+    duration_text,
+    newest_history,
+    pack_version,
+    read_record,
+    saved_step,
+    size_text,
+    write_record,
+)
+
+log = logging.getLogger("attune")
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What the Train LoRA node asks for. `model` is the host's MODEL."""
+
+    model: Any
+    plan: ObjectivePlan
+    lora: LoraConfig
+    trainer: TrainerConfig
+    run_name: str
+    resume: bool
+    node_id: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a finished run gives to the graph.
+
+    Attributes:
+        model: the host's MODEL with the LoRA on it.
+        tensors: the LoRA by its keys in the file, as the host's LORA_MODEL.
+        losses: one per update, as the host's LOSS_MAP.
+        chart: the report picture.
+        lora_name: as the stock LoRA loader lists the file.
+        report: JSON-able.
+        live: the live view's snapshot.
+    """
+
+    model: Any
+    tensors: dict[str, torch.Tensor]
+    losses: list[float]
+    chart: Image.Image
+    lora_name: str
+    report: dict[str, Any]
+    live: dict[str, Any]
+
+
+def run_training(request: TrainingRequest) -> TrainingOutcome:
+    """Train, save and report; see the module.
+
+    Raises:
+        AttuneError: bad input, too little memory, another run of this name, or training that broke off.
+        BaseException: the host's interrupt, after state and LoRA have been saved.
+    """
+    from ..host.decoder import HostDecoder
+    from ..host.folders import run_folder
+    from ..host.hashing import base_hash
+    from ..host.session import training_session
+
+    plan, model = request.plan, request.model
+    folder = run_folder(request.run_name)
+    decoder = HostDecoder(plan.vae, model)
+    loaded = plan.load(decoder)
+    shape = plan.latent_shape(model, loaded)
+    identity = {"base_hash": base_hash(model), "data_hash": plan.data_hash()}
+    lora = replace(request.lora, seed=request.trainer.seed)
+    run = _Run(request, folder, identity)
+    with training_session(model, companions=_companions(plan), shape=(plan.batch, *shape)) as denoiser:
+        denoiser.set_unconditional(plan.negative.conditioning)
+        objective = plan.build(denoiser, decoder, loaded, shape, run.callbacks.on_phase)
+        with Policy(denoiser, lora) as policy:
+            run.rename = denoiser.lora_keys()
+            run.prediction = denoiser.process.prediction
+            factor = int(plan.vae.spacial_compression_decode())
+            run.resolution = (factor * shape[-1], factor * shape[-2])
+            requests = objective.sample_requests()
+            run.begin(_checked_memory(policy, request, shape, requests[0], denoiser.free_memory(), folder))
+            sampler = preview_sampler(decoder, requests, shape, plan, request.trainer.seed)
+            try:
+                result = train(
+                    policy,
+                    objective,
+                    request.trainer,
+                    callbacks=run.callbacks,
+                    run_folder=folder,
+                    resume=request.resume,
+                    sampler=sampler,
+                    data_hash=identity["data_hash"],
+                )
+            except BaseException as error:
+                run.broke_off(policy, error)
+                raise
+    if result.status == "stopped":
+        run.save_stopped(result.tensors, result.steps_done, result.history)
+        run.callbacks.raise_if_cancelled()
+        raise TrainingError("Training was stopped; its state and the LoRA so far are saved.")
+    try:
+        return run.finish(result)
+    except Exception as error:
+        run.callbacks.end("failed", file="", message=f"Training is done and its state is saved, but: {error}")
+        raise
+
+
+def _companions(plan: ObjectivePlan) -> list[Any]:
+    """What should stay in memory beside the network: the VAE, and reward networks that the host manages."""
+    rewards = (getattr(plan, "reward", None), getattr(plan, "held_out", None))
+    return [plan.vae, *(reward for reward in rewards if getattr(reward, "patcher", None) is not None)]
+
+
+def _checked_memory(
+    policy: Policy, request: TrainingRequest, shape: Sequence[int], prompt: Prompt, free: int, folder: Path
+) -> MemoryEstimate | None:
+    """What a step will need; None if no step is left to do.
+
+    Raises:
+        TrainingError: it will not fit; says what to change.
+    """
+    if request.resume and saved_step(folder) >= request.trainer.steps:
+        return None
+    needed = estimate(
+        policy,
+        shape,
+        prompt.positive,
+        batch=request.plan.batch,
+        guidance=request.plan.training_guidance,
+        autocast=half_type(request.trainer.precision, policy.device),
+        average=request.trainer.ema > 0,
+    )
+    problem = advice(needed, free, resident=module_bytes(policy.module, policy.device))
+    if problem:
+        raise TrainingError(problem)
+    return needed
+
+
+def preview_sampler(
+    decoder: LatentDecoder, requests: Sequence[Prompt], shape: Sequence[int], plan: ObjectivePlan, seed: int
+):
+    """A function that samples the fixed prompts with fixed noise: policy → images [B, h, w, 3]."""
+    noise = torch.randn(len(requests), *shape, generator=torch.Generator().manual_seed(seed))
+
+    def sample(policy: Policy) -> torch.Tensor:
+        path = play(
+            policy,
+            policy.process,
+            noise.to(policy.device),
+            [request.positive for request in requests],
+            steps=plan.preview.steps,
+            guidance=plan.preview.guidance,
+            generator=torch.Generator().manual_seed(seed),
+            eta=0.0,
+        )
+        return decoder.decode(path.pictures).float().cpu()
+
+    return sample
+
+
+class _Run:
+    """The records of a run: live messages, LoRA file, report."""
+
+    def __init__(self, request: TrainingRequest, folder: Path, identity: Mapping[str, str]) -> None:
+        from .callbacks import LiveCallbacks
+
+        self.request, self.folder, self.identity = request, folder, identity
+        self.callbacks = LiveCallbacks(request.trainer.steps, node_id=request.node_id)
+        self.rename: dict[str, str] = {}
+        self.prediction = ""
+        self.resolution: tuple[int, int] | None = None
+        self.memory: MemoryEstimate | None = None
+        self.first_step = 0
+
+    # ---- begin and end ----
+
+    def begin(self, memory: MemoryEstimate | None) -> None:
+        """Say that the run begins.
+
+        Raises:
+            TrainingError: the LoRA could not be saved at the end.
+        """
+        from ..host.folders import lora_folder
+
+        self.memory = memory
+        check_writable(lora_folder())
+        step, history = 0, []
+        if self.request.resume and (state := newest_history(self.folder)):
+            step, history = state
+        self.first_step = step
+        self.callbacks.start(
+            run=self.request.run_name, method=self.request.plan.title, step=step, history=history, note=self.note
+        )
+
+    @property
+    def note(self) -> str:
+        if self.memory is None:
+            return ""
+        return f"Memory: about {size_text(self.memory.total)} (step {size_text(self.memory.activations)})"
+
+    def broke_off(self, policy: Policy, error: BaseException) -> None:
+        """Keep what an interrupt or an error leaves: the newest state as a LoRA file. Never hides the error."""
+        message = str(error) if isinstance(error, AttuneError) else type(error).__name__
+        interrupted = type(error).__name__ == "InterruptProcessingException" or isinstance(error, KeyboardInterrupt)
+        name = ""
+        try:
+            state = StateFolder(self.folder).newest() if self.callbacks.updates else None
+            if state and state["step"] > 0:
+                policy.load_tensors(state["average"] or state["adapters"])
+                name = self._save(policy.tensors(), f"{self.request.run_name}_stopped", state["step"], {})
+        except (AttuneError, RuntimeError) as second:
+            log.error("Attune: the LoRA so far could not be saved: %s", second)
+        self._end_stopped(name) if interrupted else self.callbacks.end("failed", file=name, message=message)
+
+    def save_stopped(
+        self, tensors: Mapping[str, torch.Tensor], step: int, history: Sequence[Mapping[str, float]]
+    ) -> None:
+        name = ""
+        if step:
+            name = self._save(tensors, f"{self.request.run_name}_stopped", step, history[-1] if history else {})
+        self._end_stopped(name)
+
+    def _end_stopped(self, name: str) -> None:
+        saved = f"LoRA so far: {name}. " if name else ""
+        self.callbacks.end("stopped", file=name, message=f"{saved}Press Run to go on from here.")
+        log.info("Attune: run %r stopped. %s", self.request.run_name, saved)
+
+    def finish(self, result: TrainResult) -> TrainingOutcome:
+        """Save the LoRA unless this run has saved it before, and report."""
+        from ..host.sampling import apply_lora
+
+        trained = sum(value.numel() for key, value in result.tensors.items() if not key.endswith(".alpha"))
+        request, plan = self.request, self.request.plan
+        tensors = lora_file_tensors(result.tensors, rename=self.rename)
+        record = read_record(self.folder)
+        name = self._known_file(record, tensors) or self._save(
+            result.tensors, request.run_name, result.steps_done, result.history[-1] if result.history else {}
+        )
+        seconds = result.seconds + (record.get("seconds", 0.0) if self.first_step else 0.0)
+        report = {
+            "run": request.run_name,
+            "method": plan.method,
+            "status": result.status,
+            "steps": result.steps_done,
+            "seconds": round(seconds, 3),
+            "seconds_per_step": result.seconds_per_step or record.get("seconds_per_step", 0.0),
+            "trained_weights": trained,
+            "lora_name": name,
+            **self.identity,
+            "objective": plan.settings(),
+            "lora": asdict(request.lora),
+            "training": asdict(request.trainer),
+            "memory": asdict(self.memory) | {"total": self.memory.total} if self.memory else record.get("memory"),
+            "first": dict(result.history[0]) if result.history else {},
+            "metrics": dict(result.history[-1]) if result.history else {},
+        }
+        write_record(self.folder, report)
+        self.callbacks.end("finished", file=name, message="")
+        return TrainingOutcome(
+            model=apply_lora(request.model, tensors),
+            tensors=tensors,
+            losses=[row["loss"] for row in result.history],
+            chart=self._chart(result, report, trained),
+            lora_name=name,
+            report=report,
+            live={
+                "status": "finished",
+                "run": request.run_name,
+                "method": plan.title,
+                "step": result.steps_done,
+                "first": 0,
+                "total": max(result.steps_done, request.trainer.steps),
+                "history": rows_of(result.history),
+                "note": self.note,
+                "file": name,
+                "message": "",
+            },
+        )
+
+    def _chart(self, result: TrainResult, report: Mapping[str, Any], trained: int) -> Image.Image:
+        request, plan = self.request, self.request.plan
+        updates = f"{result.steps_done} update{'' if result.steps_done == 1 else 's'}"
+        details = [
+            plan.title,
+            f"LoRA rank {request.lora.rank}, {trained / 1e6:.2g} million weights",
+            f"learning rate {request.trainer.learning_rate:g}",
+        ]
+        if report["memory"]:
+            details.append(f"about {size_text(report['memory']['total'])} of memory")
+        return curve_chart(
+            curves_of(result.history, titles=plan.curve_titles),
+            title=f"{request.run_name}: {updates} in {duration_text(report['seconds'])}",
+            details="  ·  ".join(details),
+        )
+
+    # ---- files ----
+
+    def _save(self, tensors: Mapping[str, torch.Tensor], title: str, step: int, metrics: Mapping[str, float]) -> str:
+        """Write a new LoRA file and return the name that the stock LoRA loader lists."""
+        from ..host.folders import lora_name, lora_output_path, safe_name
+
+        stem, number = safe_name(title), 1
+        # The first number whose name is free: the folder's own rule never overwrites, ours keeps numbers in a row.
+        while (path := lora_output_path(f"{stem}_{number:03d}")).stem != f"{stem}_{number:03d}":
+            number += 1
+        config = getattr(self.request.model.model, "model_config", None)
+        family = type(config).__name__
+        metadata = LoraMetadata(
+            title=title,
+            architecture=f"{ARCHITECTURES.get(family, family)}/lora",
+            method=self.request.plan.method,
+            prediction=self.prediction,
+            resolution=self.resolution,
+            steps=step,
+            metrics={name: value for name, value in metrics.items() if name != "step"},
+            version=pack_version(),
+            **self.identity,
+        )
+        save_lora(path, tensors, metadata=metadata, rename=self.rename)
+        return lora_name(path)
+
+    def _known_file(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+        """The file that this run has written already with these very weights, or nothing."""
+        from ..host.folders import lora_folder
+
+        name = str(record.get("lora_name", ""))
+        path = lora_folder() / Path(name.replace("\\", "/")).name
+        if not name or not path.is_file():
+            return ""
+        try:
+            saved, _ = load_lora(path)
+        except (AttuneError, RuntimeError):
+            return ""
+        same = saved.keys() == tensors.keys() and all(torch.equal(saved[key], tensors[key]) for key in saved)
+        return name if same else ""

@@ -1,0 +1,124 @@
+"""From widgets to configurations: every widget that sets a dataclass field takes its default from that dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...training.adapters import LoraConfig
+from ...training.interfaces import AttuneError, Reward
+from ...training.objectives.ddpo import DDPOConfig
+from ...training.objectives.supervised import SupervisedConfig
+from .plans import DDPOPlan, EncodedText, PreviewSettings, SupervisedPlan, caption_lines, picture_key, prompt_lines
+from .plans import training_images as _training_images
+
+RUN_EXISTS = ("resume", "start fresh")
+# Widget id → name in `adapters.TARGETS`. Permanent: saved workflows hold the widgets by position.
+TARGET_WIDGETS = {
+    "cross_attention": "cross-attention",
+    "self_attention": "self-attention",
+    "feed_forward": "feed-forward",
+    "projection": "projection",
+    "convolution": "convolution",
+    "timestep": "timestep",
+    "everything": "everything",
+}
+_PREVIEWS = 4
+
+
+def lora_config(rank: int, alpha: float, dropout: float, targets: Mapping[str, bool]) -> LoraConfig:
+    """LoRA settings of the node's widgets.
+
+    Raises:
+        AttuneError: no layer group is switched on, or a number is out of range.
+    """
+    chosen = tuple(name for widget, name in TARGET_WIDGETS.items() if targets.get(widget))
+    if not chosen:
+        raise AttuneError("No layers are chosen, so the LoRA would do nothing. Switch on at least one group of layers.")
+    return LoraConfig(rank=rank, alpha=alpha or float(rank), dropout=dropout, targets=chosen)
+
+
+def supervised_plan(
+    images: Sequence[Any],
+    captions: Sequence[str],
+    clip: Any,
+    vae: Any,
+    *,
+    trigger: str,
+    resolution: int,
+    preview_prompts: str,
+    preview: PreviewSettings,
+    config: SupervisedConfig,
+) -> SupervisedPlan:
+    """Pictures and captions as a plan. Their order does not matter: folders are listed differently everywhere.
+
+    Raises:
+        AttuneError: no pictures, or captions that do not fit them.
+    """
+    from ..host.sampling import encode_prompts
+
+    pictures = _training_images(images, resolution=resolution)
+    texts = caption_lines(captions, len(pictures), trigger=trigger)
+    pairs = sorted(zip(pictures, texts, strict=True), key=lambda pair: (picture_key(pair[0]), pair[1]))
+    distinct = list(dict.fromkeys(text for _, text in pairs))
+    shown = [line.strip() for line in preview_prompts.splitlines() if line.strip()] or distinct
+    shown = shown[:_PREVIEWS]
+    encoded = encode_prompts(clip, ["", *distinct, *shown])
+    known = {text: EncodedText(text, item) for text, item in zip(["", *distinct, *shown], encoded, strict=True)}
+    return SupervisedPlan(
+        images=[picture for picture, _ in pairs],
+        captions=[known[text] for _, text in pairs],
+        previews=[known[text] for text in shown],
+        negative=known[""],
+        vae=vae,
+        config=config,
+        preview=preview,
+    )
+
+
+def ddpo_plan(
+    clip: Any,
+    vae: Any,
+    latent: Mapping[str, Any],
+    reward: Reward,
+    held_out: Reward | None,
+    *,
+    prompts: str,
+    negative: str,
+    config: DDPOConfig,
+) -> DDPOPlan:
+    """Prompts and rewards as a plan.
+
+    Raises:
+        AttuneError: no prompts, or the held-out reward is the optimised one.
+    """
+    from ..host.sampling import encode_prompts
+
+    lines = list(dict.fromkeys(prompt_lines(prompts)))
+    if held_out is not None and held_out.reward_id == reward.reward_id:
+        raise AttuneError(
+            f"The held-out reward is the reward itself ({reward.name}), so it would guard against nothing. Connect "
+            f"another one, or none."
+        )
+    *positives, empty = encode_prompts(clip, [*lines, negative])
+    return DDPOPlan(
+        prompts=[EncodedText(text, item) for text, item in zip(lines, positives, strict=True)],
+        negative=EncodedText(negative, empty),
+        reward=reward,
+        held_out=held_out,
+        latent=latent,
+        vae=vae,
+        config=config,
+        preview=PreviewSettings(steps=config.steps, guidance=config.guidance),
+    )
+
+
+def single(values: Sequence[Any], name: str) -> Any:
+    """The one value of an input of a node that takes lists.
+
+    Raises:
+        AttuneError: there are several.
+    """
+    if len(values) != 1:
+        raise AttuneError(f"The input '{name}' got {len(values)} values but takes one. Connect a single value to it.")
+    return values[0]
