@@ -1,0 +1,141 @@
+/** The live view's logic, without page or host: `node --test tests/js`. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+    MOST_ROWS,
+    MOST_SAMPLES,
+    curves,
+    describe,
+    formatDuration,
+    formatNumber,
+    initialState,
+    isForNode,
+    reduce,
+    secondsLeft,
+    smoothed,
+    thinned,
+} from "../../js/live_state.js";
+
+const START = { node: "8", kind: "start", run: "warm", method: "DDPO", step: 0, total: 10, history: [], note: "320 MB" };
+const report = (step, metrics, total = 10) => ({ node: "8", kind: "report", step, total, metrics });
+const play = (...messages) => messages.reduce((state, [message, now]) => reduce(state, message, now), initialState());
+
+test("a run from start to end", () => {
+    let state = play([START, 1000], [report(1, { loss: 0.5, reward: 0.2, gradient_norm: 3 }), 3000]);
+    assert.equal(state.status, "running");
+    assert.deepEqual(state.history, [{ step: 1, loss: 0.5, reward: 0.2 }]);
+    // One of ten updates took 2 s, so nine more take 18 s.
+    assert.equal(secondsLeft(state, 3000), 18);
+    assert.equal(describe(state, 3000).headline, "Training  ·  1 / 10  ·  18 s left");
+    state = reduce(state, { node: "8", kind: "end", status: "finished", file: "attune/warm_001.safetensors", message: "" }, 4000);
+    assert.equal(describe(state, 4000).headline, "Finished  ·  1 / 10");
+    assert.equal(describe(state, 4000).detail, "attune/warm_001.safetensors");
+    assert.equal(secondsLeft(state, 4000), null);
+});
+
+test("no reduction changes the state it is given", () => {
+    const state = play([START, 0], [report(1, { loss: 1 }), 10]);
+    const before = structuredClone(state);
+    for (const message of [START, report(2, { loss: 2 }), { kind: "samples", step: 1, image: "data:," }, { kind: "stopping" }]) {
+        reduce(state, message, 20);
+        assert.deepEqual(state, before);
+    }
+});
+
+test("a figure that is null, missing or not a number is left out", () => {
+    const state = play([START, 0], [report(1, { loss: null, reward: NaN, held_out_reward: 0.3 }), 1]);
+    assert.deepEqual(state.history, [{ step: 1, held_out_reward: 0.3 }]);
+});
+
+test("stopping is shown until the server says that it has stopped, whatever arrives in between", () => {
+    let state = play([START, 0], [{ kind: "stopping" }, 1], [report(1, { loss: 1 }), 2]);
+    assert.equal(state.status, "stopping");
+    state = reduce(state, { kind: "end", status: "stopped", file: "attune/warm_stopped_001.safetensors", message: "saved" }, 3);
+    assert.equal(state.status, "stopped");
+    assert.equal(reduce(state, { kind: "stopping" }, 4).status, "stopped");
+    assert.equal(describe(state, 5).detail, "saved");
+});
+
+test("a resumed run counts its time from where it went on, and keeps its pictures", () => {
+    const first = play([START, 0], [{ kind: "samples", step: 0, image: "data:a" }, 1], [report(4, { loss: 1 }), 2]);
+    const state = reduce(first, { ...START, step: 4, history: [{ step: 4, loss: 1 }] }, 10_000);
+    assert.equal(state.samples.length, 1);
+    assert.equal(secondsLeft(reduce(state, report(5, { loss: 1 }), 11_000), 11_000), 5);
+    const other = reduce(first, { ...START, run: "cold", step: 4 }, 10_000);
+    assert.equal(other.samples.length, 0);
+});
+
+test("a snapshot restores what a page had before its reload", () => {
+    const snapshot = {
+        node: "8", kind: "snapshot", status: "running", run: "warm", method: "DDPO", step: 5, first: 0, total: 10,
+        elapsed: 50, history: [{ step: 5, loss: 1, learning_rate: 2 }], samples: [{ step: 0, image: "data:a" }],
+        note: "", file: "", message: "",
+    };
+    const state = reduce(initialState(), snapshot, 100_000);
+    assert.equal(secondsLeft(state, 100_000), 50);
+    assert.deepEqual(state.history, [{ step: 5, loss: 1 }]);
+    assert.equal(reduce(state, report(6, { loss: 2 }), 110_000).history.length, 2);
+});
+
+test("a repeated report replaces its row instead of doubling it", () => {
+    const state = play([START, 0], [report(1, { loss: 1 }), 1], [report(2, { loss: 2 }), 2], [report(2, { loss: 3 }), 3]);
+    assert.deepEqual(state.history.map((row) => row.loss), [1, 3]);
+});
+
+test("long histories are thinned, and the last update always stays", () => {
+    const rows = Array.from({ length: 4 * MOST_ROWS + 3 }, (_, index) => ({ step: index + 1, loss: index }));
+    const rest = thinned(rows);
+    assert.ok(rest.length <= MOST_ROWS && rest.length > MOST_ROWS / 4);
+    assert.equal(rest.at(-1).step, rows.length);
+});
+
+test("the first picture stays when there are too many", () => {
+    let state = play([START, 0]);
+    for (let step = 0; step < 2 * MOST_SAMPLES; step++) state = reduce(state, { kind: "samples", step, image: `${step}` }, step);
+    assert.equal(state.samples.length, MOST_SAMPLES);
+    assert.equal(state.samples[0].step, 0);
+    assert.equal(state.samples.at(-1).step, 2 * MOST_SAMPLES - 1);
+});
+
+test("the moving average of a constant is that constant, from the first value on", () => {
+    for (const value of smoothed(Array(200).fill(0.7))) assert.ok(Math.abs(value - 0.7) < 1e-12);
+    assert.deepEqual(smoothed([1, 5]), [1, 5]);
+});
+
+test("curves span their box: the lowest value at the bottom, the highest at the top", () => {
+    const state = play([{ ...START, total: 3 }, 0], ...[1, 2, 3].map((step) => [report(step, { loss: [4, 2, 3][step - 1] }, 3), step]));
+    const [curve] = curves(state, 100, 40);
+    assert.equal(curve.key, "loss");
+    assert.equal(curve.raw, "M0 0L50 40L100 20");
+    assert.deepEqual([curve.low, curve.high], [2, 4]);
+});
+
+test("a running curve leaves room for the updates to come, a flat one lies in the middle", () => {
+    const state = play([{ ...START, total: 11 }, 0], [report(1, { loss: 1 }, 11), 1], [report(2, { loss: 1 }, 11), 2]);
+    assert.equal(curves(state, 100, 40)[0].raw, "M0 20L10 20");
+    assert.deepEqual(curves(initialState(), 100, 40), []);
+});
+
+test("durations and numbers read well", () => {
+    assert.equal(formatDuration(0), "0 s");
+    assert.equal(formatDuration(59.6), "1 min 00 s");
+    assert.equal(formatDuration(185), "3 min 05 s");
+    assert.equal(formatDuration(7440), "2 h 04 min");
+    assert.equal(formatNumber(0.123456), "0.1235");
+    assert.equal(formatNumber(0.00001234), "0.000012");
+    assert.equal(formatNumber(-12), "-12");
+    assert.equal(formatNumber(0), "0");
+});
+
+test("messages find their node, also inside a subgraph", () => {
+    assert.ok(isForNode("8", 8));
+    assert.ok(isForNode("3:8", 8));
+    assert.ok(!isForNode("18", 8));
+    assert.ok(!isForNode("3:18", 8));
+});
+
+test("an unknown message changes nothing", () => {
+    const state = play([START, 0]);
+    assert.equal(reduce(state, { kind: "weather" }, 1), state);
+});
