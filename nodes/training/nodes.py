@@ -128,6 +128,7 @@ class AttuneDDPOObjective(AttuneNode):
             updates_per_rollout=knobs["updates_per_round"],
             chunk=knobs["chunk"],
             clip_range=knobs["clip_range"],
+            step_weights=knobs["step_weights"],
         )
         plan = ddpo_plan(clip, vae, latent, reward, held_out_reward, prompts=prompts, negative=negative, config=config)
         return io.NodeOutput(plan)

@@ -7,10 +7,10 @@ position: append, never insert or reorder.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ...training.adapters import LoraConfig
-from ...training.objectives.ddpo import DDPOConfig
+from ...training.objectives.ddpo import DDPOConfig, StepWeights
 from ...training.objectives.supervised import SupervisedConfig
 from ...training.trainer import TrainerConfig
 from .plans import PreviewSettings
@@ -270,6 +270,15 @@ DDPO_OBJECTIVE = [
         advanced=True,
         tooltip="How far an update may move before it is held back. Raising it learns faster and less "
         "safely. Acts only with several updates per round.",
+    ),
+    slot(
+        "Combo",
+        "step_weights",
+        options=list(get_args(StepWeights)),
+        default=DDPO["step_weights"],
+        advanced=True,
+        tooltip="balanced: every sampler step counts alike, which learns many times faster on most models. plain: as "
+        "in the paper, where the last steps drown the others.",
     ),
     slot(
         "ATTUNE_REWARD",

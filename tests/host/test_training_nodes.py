@@ -92,6 +92,7 @@ def ddpo_graph(run_name: str, *, prompts: str = PROMPTS, steps: int = 2, **train
         updates_per_round=1,
         chunk=4,
         clip_range=0.0001,
+        step_weights="balanced",
     )
     graph["train"] = train_node(run_name, steps=steps, **train)
     return graph

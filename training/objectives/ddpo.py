@@ -24,13 +24,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
 from ..diffusion import Convention, step_sensitivity
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError, checked_scores
 from ..rollout import Trajectories, play, step_log_probability
+
+StepWeights = Literal["balanced", "plain"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class DDPOConfig:
     buffer: int = 32
     minimum: int = 16
     form: Literal["importance", "score"] = "importance"
-    step_weights: Literal["balanced", "plain"] = "balanced"
+    step_weights: StepWeights = "balanced"
     convention: Convention = "mean"
     chunk: int = 16
 
@@ -81,7 +83,7 @@ class DDPOConfig:
             raise TrainingError(f"DDPO: transitions must be 0 (all) … {self.steps} (steps), not {self.transitions}.")
         if self.form not in ("importance", "score"):
             raise TrainingError(f"DDPO: form must be 'importance' or 'score', not {self.form!r}.")
-        if self.step_weights not in ("balanced", "plain"):
+        if self.step_weights not in get_args(StepWeights):
             raise TrainingError(f"DDPO: step_weights must be 'balanced' or 'plain', not {self.step_weights!r}.")
         if self.convention not in ("mean", "sum"):
             raise TrainingError(f"DDPO: convention must be 'mean' or 'sum', not {self.convention!r}.")
