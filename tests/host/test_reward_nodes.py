@@ -185,11 +185,15 @@ def test_a_foreign_file_is_a_clear_error(host, pictures):
 
 
 def test_cancel_stops_the_scoring(host):
-    """JPEG files of 1,500 pictures take a good while; Cancel ends them at once, and the host goes on."""
+    """JPEG files of 800 large pictures take a good while; Cancel ends them at once, and the host goes on.
+
+    Every picture has a prompt of its own, because equal pictures with equal prompts are scored once.
+    """
     graph = {
-        "many": {"class_type": "EmptyImage", "inputs": {"width": 256, "height": 256, "batch_size": 1500, "color": 255}}
+        "many": {"class_type": "EmptyImage", "inputs": {"width": 512, "height": 512, "batch_size": 800, "color": 255}}
     }
-    graph |= statistic("JPEG size") | scoring(["many", 0], ["reward", 0], "")
+    prompts = "\n".join(f"picture {number}" for number in range(800))
+    graph |= statistic("JPEG size") | scoring(["many", 0], ["reward", 0], prompts)
     interrupted = []
 
     def cancel(event: dict) -> None:
