@@ -39,12 +39,12 @@ def main() -> None:
         pipeline.prompts(["a cat", "a red apple, flat style", "a car on a green background"]),
         StatisticReward("JPEG size", "as low as possible"),
         pipeline.decoder,
-        DDPOConfig(prompts_per_update=2, images_per_prompt=2, steps=3, guidance=2.0, updates_per_rollout=2, chunk=4,
+        DDPOConfig(prompts_per_update=2, images_per_prompt=2, steps=3, guidance=2.0, updates_per_rollout=3, chunk=4,
                    buffer=4, minimum=2),
         latent_shape=pipeline.latent_shape,
     )  # fmt: skip
     trainer = TrainerConfig(
-        steps=settings["updates"], learning_rate=1e-3, warmup_steps=3, accumulation=2, ema=0.9, checkpoint_seconds=0,
+        steps=settings["updates"], learning_rate=1e-3, warmup_steps=3, accumulation=2, ema=0.9, checkpoint_seconds=settings["checkpoint_seconds"],
         sample_every=0, seed=5,
     )  # fmt: skip
     print("update 0", flush=True)

@@ -42,7 +42,7 @@ class Plan:
     images_per_prompt: int
 
 
-FULL, QUICK = Plan(40, 64, 8), Plan(3, 4, 2)
+FULL, QUICK = Plan(16, 64, 8), Plan(3, 4, 2)
 
 
 def prompts(count_unseen: int) -> tuple[list[str], list[str]]:
@@ -111,9 +111,9 @@ def main(quick: bool) -> None:
     practice, unseen = prompts(plan.unseen_prompts)
     texts = [text for text in unseen for _ in range(plan.images_per_prompt)]
     config = DDPOConfig(
-        prompts_per_update=8, images_per_prompt=8, steps=10, guidance=GUIDANCE, transitions=5, chunk=64, minimum=8
+        prompts_per_update=8, images_per_prompt=8, steps=8, guidance=1.0, transitions=4, chunk=64, minimum=8
     )
-    trainer = TrainerConfig(steps=plan.updates, learning_rate=1e-3, sample_every=0)
+    trainer = TrainerConfig(steps=plan.updates, learning_rate=3e-3, sample_every=0)
 
     def measure(policy: Policy) -> dict[str, Any]:
         images = pictures(policy, pipeline, texts)

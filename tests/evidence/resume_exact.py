@@ -1,7 +1,7 @@
 """resume-exact: a run that is killed and resumed ends with the very weights of the uninterrupted one.
 
-The run is DDPO on the demo model on the CPU with everything on that has a state: rollouts used for two updates, a
-buffer of rewards, gradient accumulation, warm-up, a running average, adapter dropout. It is killed (SIGKILL, no
+The run is DDPO on the demo model on the CPU with everything on that has a state: rollouts used for one and a half
+updates, a buffer of rewards, gradient accumulation, warm-up, a running average, adapter dropout. It is killed (SIGKILL, no
 chance to tidy up) at a random moment, 20 times anew, resumed in a fresh process, and its LoRA compared bit by bit.
 """
 
@@ -22,13 +22,15 @@ from .record import Claim, Stopwatch, record
 CLAIM = Claim("resume-exact", 20, ">=", "of 20", "killed at random moments and resumed: final weights bit-equal")
 QUICK = Claim("resume-exact", 2, ">=", "of 2", CLAIM.what)
 UPDATES = 10
+# States are saved now and then, so that a kill loses updates, which the resumed run must play again alike.
+RUN = {"updates": UPDATES, "checkpoint_seconds": 1.5}
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
     """Start (or resume) the run in `folder`; it prints one line per update."""
     trial = Path(__file__).with_name("_resume_trial.py")
     return subprocess.Popen(
-        [sys.executable, str(trial), json.dumps({"folder": str(folder), "updates": UPDATES})],
+        [sys.executable, str(trial), json.dumps({"folder": str(folder)} | RUN)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

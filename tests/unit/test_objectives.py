@@ -302,6 +302,13 @@ def test_advantages_compare_like_with_like():
     assert young.min() == -1.0 and young.max() == 1.0
 
 
+def test_equal_rewards_teach_nothing():
+    """Twelve float32 rewards of 128.4 differ by nothing: every advantage is 0, not the rounding of their mean."""
+    statistics = PromptStatistics(buffer=32, minimum=8)
+    assert statistics.advantages(["x"] * 12, torch.full((12,), 128.4), clamp=5.0).tolist() == [0.0] * 12
+    assert statistics.advantages(["young"] * 4, torch.full((4,), 0.1), clamp=5.0).tolist() == [0.0] * 4
+
+
 def test_a_reward_that_returns_nan_is_named():
     class Broken(Rightness):
         name = "Broken"

@@ -45,7 +45,8 @@ class DDPOConfig:
         steps: sampler steps of a rollout.
         guidance: classifier-free guidance of the policy, in rollouts and in training alike; 1 = off.
         transitions: steps of each trajectory trained per update; 0 = all.
-        updates_per_rollout: optimizer updates per set of rollouts.
+        updates_per_rollout: passes over each set of rollouts. A pass is an update, or one part of an update where the
+            trainer accumulates gradients.
         clip_range: half width of the trust region of ρ, in the unit of `convention`.
         advantage_clamp: advantages are cut to ± this.
         buffer: rewards remembered per prompt; minimum: how many a prompt needs before its own statistics are used.
@@ -131,16 +132,17 @@ class PromptStatistics:
         """Remember the rewards, and z-score each against its prompt (or against the batch while that is young)."""
         for text, reward in zip(texts, rewards.tolist(), strict=True):
             self.rewards.setdefault(text, deque(maxlen=self.buffer)).append(reward)
-        mean, deviation = rewards.mean(), rewards.std(unbiased=False)
-        result = torch.empty_like(rewards)
+        # In double precision: the spread of equal float32 rewards must come out as 0, not as rounding.
+        exact = rewards.double()
+        batch = exact.mean(), exact.std(unbiased=False)
+        result = torch.zeros_like(exact)
         for index, text in enumerate(texts):
-            own = self.rewards[text]
-            if len(own) >= self.minimum:
-                values = torch.tensor(list(own), dtype=rewards.dtype)
-                center, spread = values.mean(), values.std(unbiased=False)
-            else:
-                center, spread = mean, deviation
-            result[index] = (rewards[index] - center) / (spread + 1e-6)
+            own = torch.tensor(list(self.rewards[text]), dtype=torch.float64)
+            center, spread = (own.mean(), own.std(unbiased=False)) if len(own) >= self.minimum else batch
+            # Rewards that are all alike say nothing; dividing by their rounding would make a lesson of it.
+            if spread > 1e-6 * max(1.0, abs(center)):
+                result[index] = (exact[index] - center) / (spread + 1e-6)
+        result = result.to(rewards.dtype)
         return result.clamp(-clamp, clamp)
 
 
@@ -338,8 +340,9 @@ class DDPOObjective:
             return
         prompts = [int(i) for i in played["prompts"]]
         cond = [self.prompts[i].positive for i in prompts]
-        paths = Trajectories(played["states"], played["sigmas"], played["log_forward"], played["log_backward"], cond)
-        self._played = _Played(paths, prompts, played["advantages"], int(played["updates_left"]))
+        names = ("states", "sigmas", "log_forward", "log_backward", "advantages")
+        *parts, advantages = (played[name].to(self._policy.device) for name in names)
+        self._played = _Played(Trajectories(*parts, cond), prompts, advantages, int(played["updates_left"]))
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.prompts[:4]
