@@ -22,6 +22,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from .interfaces import TrainingError
+
 Prediction = Literal["eps", "v", "flow"]
 Convention = Literal["mean", "sum"]
 
@@ -119,10 +121,13 @@ class DiffusionProcess:
         finite log-probability (as the released DDPO and DAG codes do).
 
         Raises:
-            ValueError: steps < 1 or more steps than the model has noise levels.
+            TrainingError: steps < 1 or more steps than the model has noise levels.
         """
         if not 1 <= steps < len(self.sigmas):
-            raise ValueError(f"steps must be between 1 and {len(self.sigmas) - 1}, not {steps}")
+            raise TrainingError(
+                f"This model has {len(self.sigmas)} noise levels, so sampler steps must be between 1 and "
+                f"{len(self.sigmas) - 1}, not {steps}."
+            )
         index = torch.linspace(len(self.sigmas) - 1, 0, steps + 1).round().long()
         return self.sigmas[index].float()
 

@@ -45,12 +45,14 @@ def training_session(
             thaw_module(module)
         thaw_attributes(model.model.latent_format)
         with frozen(modules):
-            model.pre_run()
-            denoiser = HostDenoiser(model)
             try:
-                yield denoiser
+                model.pre_run()
+                denoiser = HostDenoiser(model)
+                try:
+                    yield denoiser
+                finally:
+                    denoiser.close()
             finally:
-                denoiser.close()
                 model.cleanup()
     if model.loaded_size() != loaded:
         # The host made room and moved weights while adapters hid their names; it must load them afresh.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -56,6 +57,8 @@ def write_record(folder: Path, report: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
         partial.replace(folder / RECORD)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         log.warning("Attune: the report could not be written to %s: %s", folder, error)
 
 

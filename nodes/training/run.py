@@ -244,8 +244,13 @@ class _Run:
 
     def _end_stopped(self, name: str) -> None:
         saved = f"LoRA so far: {name}. " if name else ""
-        self.callbacks.end("stopped", file=name, message=f"{saved}Press Run to go on from here.")
+        self.callbacks.end("stopped", file=name, message=f"{saved}{self._how_to_go_on()}")
         log.info("Attune: run %r stopped. %s", self.request.run_name, saved)
+
+    def _how_to_go_on(self) -> str:
+        if self.request.resume:
+            return "Press Run to go on from here."
+        return "To go on from here, set if_run_exists to resume and press Run; as it is, Run begins anew."
 
     def finish(self, result: TrainResult) -> TrainingOutcome:
         """Save the LoRA unless this run has saved it before, and report."""

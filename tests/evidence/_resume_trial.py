@@ -44,9 +44,15 @@ def main() -> None:
         latent_shape=pipeline.latent_shape,
     )  # fmt: skip
     trainer = TrainerConfig(
-        steps=settings["updates"], learning_rate=1e-3, warmup_steps=3, accumulation=2, ema=0.9, checkpoint_seconds=settings["checkpoint_seconds"],
-        sample_every=0, seed=5,
-    )  # fmt: skip
+        steps=settings["updates"],
+        learning_rate=1e-3,
+        warmup_steps=3,
+        accumulation=2,
+        ema=0.9,
+        checkpoint_seconds=settings["checkpoint_seconds"],
+        sample_every=0,
+        seed=5,
+    )
     print("update 0", flush=True)
     with Policy(pipeline.denoiser, LoraConfig(rank=4, dropout=0.1)) as policy:
         result = train(policy, objective, trainer, callbacks=Lines(), run_folder=folder / "run")

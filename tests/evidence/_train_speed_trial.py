@@ -61,7 +61,8 @@ def host_seconds(settings: dict[str, Any], model: Any, latents: Any, captions: l
     nodes_train.TrainSampler.__init__ = timed
     with torch.inference_mode():
         nodes_train.TrainLoraNode.execute(
-            model=[model], latents=[{"samples": latent[None]} for latent in latents], positive=captions, batch_size=[settings["batch"]],
+            model=[model], latents=[{"samples": latent[None]} for latent in latents], positive=captions,
+            batch_size=[settings["batch"]],
             steps=[settings["updates"] + WARM_UP], grad_accumulation_steps=[1], learning_rate=[1e-4], rank=[8],
             optimizer=["AdamW"], loss_function=["MSE"], seed=[settings["seed"]], training_dtype=["fp32"],
             lora_dtype=["fp32"], algorithm=["LoRA"], gradient_checkpointing=[settings["checkpointing"]],

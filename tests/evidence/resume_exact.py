@@ -1,8 +1,9 @@
 """resume-exact: a run that is killed and resumed ends with the very weights of the uninterrupted one.
 
 The run is DDPO on the demo model on the CPU with everything on that has a state: rollouts used for one and a half
-updates, a buffer of rewards, gradient accumulation, warm-up, a running average, adapter dropout. It is killed (SIGKILL, no
-chance to tidy up) at a random moment, 20 times anew, resumed in a fresh process, and its LoRA compared bit by bit.
+updates, a buffer of rewards, gradient accumulation, warm-up, a running average, adapter dropout. It is killed
+(SIGKILL, no chance to tidy up) at a random moment, 20 times anew, resumed in a fresh process, and its LoRA compared
+bit by bit.
 """
 
 from __future__ import annotations

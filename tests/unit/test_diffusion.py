@@ -9,6 +9,7 @@ import torch
 
 from attune.training.denoisers import process_of
 from attune.training.diffusion import Gaussian, log_probability
+from attune.training.interfaces import TrainingError
 
 PREDICTIONS = ("eps", "v", "flow")
 
@@ -124,5 +125,5 @@ def test_schedule_never_reaches_zero(prediction):
     assert len(sigmas) == 21 and (sigmas.diff() < 0).all()
     assert sigmas[0].item() == pytest.approx(process.sigma_max)
     assert sigmas[-1].item() == pytest.approx(process.sigma_min) and sigmas[-1] > 0
-    with pytest.raises(ValueError, match="0"):
+    with pytest.raises(TrainingError, match="not 0"):
         process.schedule(0)
