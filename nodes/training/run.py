@@ -85,6 +85,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
 
     plan, model = request.plan, request.model
     folder = run_folder(request.run_name)
+    _check_steps(request, folder)
     decoder = HostDecoder(plan.vae, model)
     loaded = plan.load(decoder)
     shape = plan.latent_shape(model, loaded)
@@ -125,6 +126,19 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     except Exception as error:
         run.callbacks.end("failed", file="", message=f"Training is done and its state is saved, but: {error}")
         raise
+
+
+def _check_steps(request: TrainingRequest, folder: Path) -> None:
+    """
+    Raises:
+        TrainingError: the run to be resumed has gone further than is asked for; what it did cannot be taken back.
+    """
+    done, asked = saved_step(folder), request.trainer.steps
+    if request.resume and done > asked:
+        raise TrainingError(
+            f"The run {request.run_name!r} has done {done} updates already, and {asked} are asked for. Set steps to at "
+            f"least {done}, choose another run name, or set if_run_exists to start fresh."
+        )
 
 
 def _companions(plan: ObjectivePlan) -> list[Any]:

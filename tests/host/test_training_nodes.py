@@ -196,6 +196,12 @@ def test_more_steps_continue_the_run_as_if_it_had_never_ended(host, trained):
     assert same_tensors(lora_file(host, continued["lora_name"]), lora_file(host, whole["lora_name"]))
 
 
+def test_fewer_steps_than_are_done_is_refused(host, trained):
+    with pytest.raises(WorkflowError) as caught:
+        host.run(ddpo_graph("finished run", steps=1))
+    assert "updates already, and 1 are asked for" in f"{caught.value} {caught.value.details}"
+
+
 def same_tensors(one: Path, two: Path) -> bool:
     first, second = load_file(one), load_file(two)
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
