@@ -277,8 +277,8 @@ DDPO_OBJECTIVE = [
         options=list(get_args(StepWeights)),
         default=DDPO["step_weights"],
         advanced=True,
-        tooltip="balanced: every sampler step counts alike, which learns many times faster on most models. plain: as "
-        "in the paper, where the last steps drown the others.",
+        tooltip="balanced: every sampler step counts alike. plain: as in the paper, where the last steps can weigh far "
+        "more than the others.",
     ),
     slot(
         "ATTUNE_REWARD",
