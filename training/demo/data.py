@@ -61,6 +61,8 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "pink": (245, 160, 195),
 }
 POSITIONS = {"center": (0.0, 0.0), "left": (-1.0, 0.0), "right": (1.0, 0.0), "top": (0.0, -1.0), "bottom": (0.0, 1.0)}
+# Pixels of a drawing's longer side: in a cell of the whole picture, or of half its width.
+SIDES = {"large": 56, "small": 30}
 POSITION_WORDS = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
 
 # Emoji label -> the word a person would use. Chosen so that every concept is drawn in at least five of the six styles
@@ -277,12 +279,21 @@ def draw_attributes(rng: np.random.Generator, concept: str, style: str) -> Attri
 
 
 def compose(
-    library: Library, attributes: Attributes, rng: np.random.Generator, *, colour_jitter: float = 4.0
+    library: Library,
+    attributes: Attributes,
+    rng: np.random.Generator,
+    *,
+    colour_jitter: float = 4.0,
+    placement_jitter: float = 0.0,
 ) -> np.ndarray:
-    """Draw the picture: uint8 RGB [IMAGE_SIZE, IMAGE_SIZE, 3].
+    """Draw the picture, mirrored half of the time: uint8 RGB [IMAGE_SIZE, IMAGE_SIZE, 3].
+
+    A drawing fills `SIDES[size]` pixels in the middle of a cell whose corners lie on the 8-pixel grid of the latents, so
+    that moving it by a cell moves its latents and changes nothing else.
 
     Args:
         colour_jitter: standard deviation of the background's colour, in levels of 255.
+        placement_jitter: 0 = exact; 1 = size ± 4 % (standard deviation) and position ± 1.5 pixels.
     """
     index = library.find(attributes.concept, attributes.style)
     if index is None:
@@ -290,12 +301,13 @@ def compose(
     picture = Image.fromarray(library.rgba[index])
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    side = round((54 if attributes.size == "large" else 34) * (1 + 0.04 * rng.standard_normal()))
+    side = round(SIDES[attributes.size] * (1 + 0.04 * placement_jitter * rng.standard_normal()))
     side = int(np.clip(side, 24, IMAGE_SIZE - 4))
     picture = picture.resize((side, side), Image.Resampling.LANCZOS)
-    room = (IMAGE_SIZE - side) / 2 - 1
+    room = 0 if attributes.size == "large" else IMAGE_SIZE // 4
     direction = POSITIONS[attributes.position]
-    x, y = (round(IMAGE_SIZE / 2 - side / 2 + d * room + rng.uniform(-1.5, 1.5)) for d in direction)
+    shift = placement_jitter * rng.uniform(-1.5, 1.5, 2)
+    x, y = (round(IMAGE_SIZE / 2 - side / 2 + d * room + s) for d, s in zip(direction, shift, strict=True))
     colour = np.array(BACKGROUNDS[attributes.background]) + colour_jitter * rng.standard_normal(3)
     canvas = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), tuple(int(c) for c in np.clip(colour, 0, 255)))
     canvas.paste(picture, (x, y), picture)

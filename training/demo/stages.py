@@ -128,18 +128,25 @@ class Pictures:
 
     Args:
         keep: which concept × style pairs may appear.
-        colour_jitter: see `data.compose`.
+        colour_jitter, placement_jitter: see `data.compose`.
     """
 
-    def __init__(self, library: data.Library, keep: Callable[[str, str], bool], *, colour_jitter: float = 4.0) -> None:
+    def __init__(
+        self,
+        library: data.Library,
+        keep: Callable[[str, str], bool],
+        *,
+        colour_jitter: float = 4.0,
+        placement_jitter: float = 0.0,
+    ) -> None:
         self.library = library
         self.pairs = [pair for pair in library.pairs() if keep(*pair)]
-        self.colour_jitter = colour_jitter
+        self.jitter = {"colour_jitter": colour_jitter, "placement_jitter": placement_jitter}
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, list[data.Attributes]]:
         """Pictures as float32 [count, 3, 64, 64] in [0, 1], and what they show."""
         attributes = [
             data.draw_attributes(rng, *self.pairs[index]) for index in rng.integers(len(self.pairs), size=count)
         ]
-        pixels = np.stack([data.compose(self.library, a, rng, colour_jitter=self.colour_jitter) for a in attributes])
+        pixels = np.stack([data.compose(self.library, a, rng, **self.jitter) for a in attributes])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, attributes
