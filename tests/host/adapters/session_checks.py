@@ -49,11 +49,14 @@ def check_everything_is_as_before() -> None:
 
     def state() -> dict[str, Any]:
         trees = {"model": model.model, "vae": vae.first_stage_model}
+        # Of the host's list only our two, and not its order: it loads several models as a set, in the order of their
+        # addresses, and drops the models of earlier checks whenever garbage is collected.
+        listed = [id(patcher) for patcher in comfy.model_management.loaded_models()]
         return {
             "modules": [(t, n, id(m), sorted(vars(m))) for t, tree in trees.items() for n, m in tree.named_modules()],
             "flags": [(n, p.requires_grad) for tree in trees.values() for n, p in tree.named_parameters()],
             "patches": (dict(model.patches), dict(model.object_patches), repr(model.model_options)),
-            "loaded": (model.loaded_size(), [type(m.model).__name__ for m in comfy.model_management.loaded_models()]),
+            "loaded": [(patcher.loaded_size(), listed.count(id(patcher))) for patcher in (model, vae.patcher)],
             "current": model.model.current_patcher,
         }
 
@@ -61,6 +64,7 @@ def check_everything_is_as_before() -> None:
         comfy.model_management.load_models_gpu([model, vae.patcher])
     for interrupted in (False, True):
         stood = state()
+        assert all(size > 0 and times == 1 for size, times in stood["loaded"]), stood["loaded"]
         weights = {k: v.clone() for tree in (model.model, vae.first_stage_model) for k, v in tree.state_dict().items()}
         memory = {n: p.data_ptr() for n, p in model.model.named_parameters()}
         try:
