@@ -35,6 +35,7 @@ CONTEXT = 77
 START_TOKEN, END_TOKEN = 49406, 49407
 IMAGES_AT_ONCE = 32
 TEXTS_KEPT = 1024
+TOKEN_TABLE, TOKEN_ROWS = "token_embedding.weight", "token_rows"
 
 log = logging.getLogger("attune")
 
@@ -114,6 +115,33 @@ def build_network(header: ClipHeader, tensors: Mapping[str, torch.Tensor], sourc
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise RewardError(f"{source}: {library} refuses the network configuration in its header: {error}.") from error
     return network.float().eval().requires_grad_(False)
+
+
+def whole_token_table(tensors: Mapping[str, torch.Tensor], header: ClipHeader, source: str) -> dict[str, torch.Tensor]:
+    """The weights with a full token table, where the file holds only the rows its vocabulary uses.
+
+    Such a file has a tensor `token_rows` int64 [R] that numbers the rows of `token_embedding.weight` [R, D]; all others
+    are zero. It keeps a small reward with the standard tokenizer small.
+
+    Raises:
+        RewardError: the rows do not fit the table.
+    """
+    tensors = dict(tensors)
+    rows = tensors.pop(TOKEN_ROWS, None)
+    if rows is None:
+        return tensors
+    part = tensors.get(TOKEN_TABLE)
+    try:
+        size = int(header.config["text_cfg"]["vocab_size"])
+        if part.ndim != 2 or rows.shape != part.shape[:1] or not 0 <= int(rows.min()) <= int(rows.max()) < size:
+            raise ValueError(f"rows {tuple(rows.shape)}, table {tuple(part.shape)}, vocabulary {size}")
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise RewardError(
+            f"{source}: its '{TOKEN_ROWS}' do not fit its token table ({error}). Get the file again."
+        ) from error
+    table = part.new_zeros(size, part.shape[1])
+    table[rows] = part
+    return tensors | {TOKEN_TABLE: table}
 
 
 def _hf_network(config: Mapping[str, Any]) -> nn.Module:

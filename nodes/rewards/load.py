@@ -14,7 +14,7 @@ import torch
 from ...training.checkpoint import CheckpointError, read_tensors
 from ...training.interfaces import RewardError
 from .cache import CachedReward
-from .clip import KINDS, ClipHeader, ClipReward, build_network
+from .clip import KINDS, ClipHeader, ClipReward, build_network, whole_token_table
 
 HEADER = "attune.reward"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -74,7 +74,7 @@ def load_reward(path: Path | str, device: torch.device | str = "auto", *, dtype:
     except json.JSONDecodeError as error:
         raise RewardError(f"{path.name}: the header '{HEADER}' is not JSON ({error}). Save the file again.") from error
     header = ClipHeader.read(document, path.name)
-    network = build_network(header, tensors, path.name)
+    network = build_network(header, whole_token_table(tensors, header, path.name), path.name)
     reward_id = f"{header.kind}:{file_digest(path)[:16]}:{dtype}"
     reward = ClipReward(header, network, reward_id=reward_id, device=resolve_device(device), dtype=DTYPES[dtype])
     return CachedReward(reward)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from attune.nodes.rewards import CachedReward, StatisticReward, bar_chart, load_reward, score_table
 from attune.nodes.rewards import chart as chart_module
 from attune.nodes.rewards.cache import ScoreStore
+from attune.nodes.rewards.clip import tokenize
 from attune.nodes.rewards.fonts import font_name, load_font, shorten
 from attune.nodes.rewards.load import describes_reward, file_digest
 from attune.nodes.rewards.pictures import content_hash, fit_square, split_prompts, to_rgb, unbatch
@@ -233,6 +234,26 @@ def test_unknown_layout_lists_what_is_supported(tmp_path, keys, looks):
     with pytest.raises(RewardError) as caught:
         load_reward(file)
     assert all(word in str(caught.value) for word in ("other.safetensors", looks, "clip-hf", "clip-open_clip"))
+
+
+def test_a_file_may_hold_only_the_used_rows_of_its_token_table(files, images, tmp_path):
+    tensors = load_file(files["clip-open_clip"])
+    rows = torch.unique(tokenize(PROMPTS, "clip-open_clip"))
+    short = tensors | {"token_rows": rows, "token_embedding.weight": tensors["token_embedding.weight"][rows]}
+    save_file(short, tmp_path / "short.safetensors", {"attune.reward": header("clip-open_clip")})
+    whole, part = (load_reward(path, "cpu") for path in (files["clip-open_clip"], tmp_path / "short.safetensors"))
+    assert torch.equal(part(images, PROMPTS), whole(images, PROMPTS))
+    table = part.reward.network.token_embedding.weight
+    assert len(table) == 49408 and torch.equal(table.abs().sum(1).nonzero().flatten(), rows)
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [0, 1, 49408], [-1, 0, 1]])
+def test_token_rows_that_do_not_fit_are_refused(files, tmp_path, rows):
+    tensors = load_file(files["clip-open_clip"])
+    short = {"token_rows": torch.tensor(rows), "token_embedding.weight": tensors["token_embedding.weight"][:3].clone()}
+    save_file(tensors | short, tmp_path / "bad.safetensors", {"attune.reward": header("clip-open_clip")})
+    with pytest.raises(RewardError, match="do not fit its token table"):
+        load_reward(tmp_path / "bad.safetensors", "cpu")
 
 
 @pytest.mark.parametrize(

@@ -288,8 +288,8 @@ def compose(
 ) -> np.ndarray:
     """Draw the picture, mirrored half of the time: uint8 RGB [IMAGE_SIZE, IMAGE_SIZE, 3].
 
-    A drawing fills `SIDES[size]` pixels in the middle of a cell whose corners lie on the 8-pixel grid of the latents, so
-    that moving it by a cell moves its latents and changes nothing else.
+    A drawing fills `SIDES[size]` pixels in the middle of a cell whose corners lie on the 8-pixel grid of the latents,
+    so that moving it by a cell moves its latents and changes nothing else.
 
     Args:
         colour_jitter: standard deviation of the background's colour, in levels of 255.

@@ -91,11 +91,15 @@ def tokenize(texts: list[str]) -> torch.Tensor:
     return torch.tensor(rows)
 
 
+def used_tokens(texts: list[str]) -> torch.Tensor:
+    """The tokens that any of `texts` uses, ascending, int64 [R]."""
+    return torch.unique(tokenize(texts))
+
+
 def keep_token_rows(table: torch.Tensor, texts: list[str]) -> None:
     """Zero every row of a token table that none of `texts` uses, so that it compresses away in the file's archive."""
-    used = torch.unique(tokenize(texts))
     mask = torch.zeros(len(table), 1)
-    mask[used] = 1
+    mask[used_tokens(texts)] = 1
     with torch.no_grad():
         table.mul_(mask)
 

@@ -171,7 +171,10 @@ def retrieval(
 
 
 def save_reward(model: DualEncoder, path: Path, recipe: RewardRecipe, figures: dict[str, float]) -> None:
-    """Write the file that Load Reward Model reads: the library's own keys, and its configuration in the header."""
+    """Write the file that Load Reward Model reads: the library's own keys, and its configuration in the header.
+
+    Of the token table only the rows that the vocabulary uses are stored, with their numbers in `token_rows`.
+    """
     header = {
         "kind": "clip-open_clip",
         "name": recipe.title,
@@ -185,4 +188,6 @@ def save_reward(model: DualEncoder, path: Path, recipe: RewardRecipe, figures: d
     tensors = {
         key: value.half() if value.is_floating_point() else value for key, value in model.network.state_dict().items()
     }
+    rows = networks.used_tokens(data.vocabulary())
+    tensors |= {"token_rows": rows, "token_embedding.weight": tensors["token_embedding.weight"][rows]}
     write_atomically(path, tensors, {"attune.reward": json.dumps(header), "license": "see MODEL_CARD.md"})
