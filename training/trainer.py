@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +150,7 @@ def train(
     run_folder: Path | None = None,
     resume: bool = True,
     sampler: Callable[[Policy], torch.Tensor] | None = None,
-    data_hash: str = "",
+    identity: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Train the policy's first role.
 
@@ -161,7 +161,8 @@ def train(
         run_folder: where states are saved; None = nowhere, and nothing can be resumed.
         resume: continue the newest state in the folder; False removes what is there and starts over.
         sampler: makes preview pictures [B, h, w, 3] with the weights that would be saved.
-        data_hash: identity of what is learned from; a resume must find the same.
+        identity: of what else a resume must find the same, by the names its refusal uses: "data", … The "base model" is
+            the policy's own fingerprint unless given: here, without a host, there is no other.
 
     Raises:
         TrainingError: loss or gradients stopped being finite (before the weights are touched, after saving the last
@@ -170,7 +171,7 @@ def train(
     """
     devices = [policy.device] if policy.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
-        run = _Run(policy, objective, config, callbacks or RunCallbacks(), run_folder, sampler, data_hash)
+        run = _Run(policy, objective, config, callbacks or RunCallbacks(), run_folder, sampler, identity or {})
         return run.go(resume)
 
 
@@ -183,10 +184,10 @@ class _Run:
         callbacks: RunCallbacks,
         run_folder: Path | None,
         sampler: Callable[[Policy], torch.Tensor] | None,
-        data_hash: str,
+        identity: Mapping[str, str],
     ) -> None:
         self.policy, self.objective, self.config, self.callbacks = policy, objective, config, callbacks
-        self.sampler, self.data_hash = sampler, data_hash
+        self.sampler, self.given_identity = sampler, identity
         self.folder = StateFolder(run_folder) if run_folder is not None else None
         self.role = policy.roles[0]
         self.named = policy.named_parameters(self.role)
@@ -356,9 +357,9 @@ class _Run:
             "method setting": dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else {},
             "LoRA": dataclasses.asdict(self.policy.config),
             "training": self.config.identity() | {"precision": str(self.half or torch.float32)},
-            "base model": self.policy.base_fingerprint(),
             "layers": len(self.named) // 2,
-            "data": self.data_hash,
+            **({} if "base model" in self.given_identity else {"base model": self.policy.base_fingerprint()}),
+            **self.given_identity,
         }
 
     def _begin(self, *, clear: bool) -> None:
