@@ -49,6 +49,7 @@ class ObjectivePlan(Protocol):
         method: short name, stored in the LoRA's metadata.
         title: what people read.
         vae: the host's VAE, for the decoder.
+        text_encoder: identity of what made the conditionings, see `host.hashing.text_encoder_hash`.
         negative: conditioning of the empty side of guidance.
         preview: of the sample pictures.
         curve_titles: names of the figures in the report, where they differ from the usual.
@@ -59,6 +60,7 @@ class ObjectivePlan(Protocol):
     method: str
     title: str
     vae: Any
+    text_encoder: str
     negative: EncodedText
     preview: PreviewSettings
 
@@ -108,6 +110,7 @@ class SupervisedPlan:
     previews: Sequence[EncodedText]
     negative: EncodedText
     vae: Any = field(repr=False)
+    text_encoder: str
     config: SupervisedConfig
     preview: PreviewSettings = PreviewSettings()
     method: str = "supervised"
@@ -169,6 +172,7 @@ class DDPOPlan:
     held_out: Reward | None
     latent: Mapping[str, Any] = field(repr=False)
     vae: Any = field(repr=False)
+    text_encoder: str
     config: DDPOConfig
     preview: PreviewSettings = PreviewSettings()
     method: str = "ddpo"

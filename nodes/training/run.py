@@ -80,7 +80,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     """
     from ..host.decoder import HostDecoder
     from ..host.folders import run_folder
-    from ..host.hashing import base_hash
+    from ..host.hashing import base_hash, vae_hash
     from ..host.session import training_session
 
     plan, model = request.plan, request.model
@@ -90,6 +90,14 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     loaded = plan.load(decoder)
     shape = plan.latent_shape(model, loaded)
     identity = {"base_hash": base_hash(model), "data_hash": plan.data_hash()}
+    fixed = {
+        # The trainer's own fingerprint would not do: where memory is short the host adds LoRAs on the fly and leaves the
+        # weights as they are, so that it would differ from session to session. This one sees both parts in either case.
+        "base model": identity["base_hash"],
+        "text encoder": plan.text_encoder,
+        "VAE": vae_hash(plan.vae),
+        "data": identity["data_hash"],
+    }
     lora = replace(request.lora, seed=request.trainer.seed)
     run = _Run(request, folder, identity)
     with training_session(model, companions=_companions(plan), shape=(plan.batch, *shape)) as denoiser:
@@ -112,7 +120,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
                     run_folder=folder,
                     resume=request.resume,
                     sampler=sampler,
-                    data_hash=identity["data_hash"],
+                    identity=fixed,
                 )
             except BaseException as error:
                 run.broke_off(policy, error)

@@ -55,6 +55,7 @@ def supervised_plan(
     Raises:
         AttuneError: no pictures, or captions that do not fit them.
     """
+    from ..host.hashing import text_encoder_hash
     from ..host.sampling import encode_prompts
 
     pictures = _training_images(images, resolution=resolution)
@@ -71,6 +72,7 @@ def supervised_plan(
         previews=[known[text] for text in shown],
         negative=known[""],
         vae=vae,
+        text_encoder=text_encoder_hash(clip),
         config=config,
         preview=preview,
     )
@@ -92,6 +94,7 @@ def ddpo_plan(
     Raises:
         AttuneError: no prompts, or the held-out reward is the optimised one.
     """
+    from ..host.hashing import text_encoder_hash
     from ..host.sampling import encode_prompts
 
     lines = list(dict.fromkeys(prompt_lines(prompts)))
@@ -108,6 +111,7 @@ def ddpo_plan(
         held_out=held_out,
         latent=latent,
         vae=vae,
+        text_encoder=text_encoder_hash(clip),
         config=config,
         preview=PreviewSettings(steps=config.steps, guidance=config.guidance),
     )

@@ -20,6 +20,7 @@ from attune.scripts.server import WorkflowError
 from attune.training.demo import networks
 
 CHECKPOINT = "random_demo.safetensors"
+OTHER_CHECKPOINT = "other_random_demo.safetensors"
 PROMPTS = "a cat, flat style\na rose on a blue background"
 # The last layer of a random decoder is dark; this much light makes pictures that differ.
 LIGHT, CONTRAST = 0.5, 20.0
@@ -100,6 +101,11 @@ def ddpo_graph(run_name: str, *, prompts: str = PROMPTS, steps: int = 2, **train
 
 def report_of(result: Any) -> dict[str, Any]:
     return json.loads(result.ui("AttuneTrainLora", "attune_report")[0])
+
+
+def state_files(host: Any, run_name: str) -> dict[str, bytes]:
+    folder = host.user_dir / "attune" / "runs" / run_name
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".json"}
 
 
 def lora_file(host: Any, name: str) -> Path:
@@ -376,12 +382,31 @@ def test_lora_settings_without_layers_are_refused(host, picture_folder):
 
 
 def test_another_run_under_the_same_name_is_refused_and_nothing_is_lost(host, trained):
-    folder = host.user_dir / "attune" / "runs" / "finished run"
-    before = {file.name: file.read_bytes() for file in folder.glob("*.safetensors")}
+    before = state_files(host, "finished run")
     with pytest.raises(WorkflowError) as caught:
         host.run(ddpo_graph("finished run", prompts="another prompt", steps=9))
     assert "cannot be resumed" in f"{caught.value} {caught.value.details}"
-    assert {file.name: file.read_bytes() for file in folder.glob("*.safetensors")} == before
+    assert state_files(host, "finished run") == before
+
+
+@pytest.mark.parametrize(("part", "socket"), [("text encoder", ("clip", 1)), ("VAE", ("vae", 2))])
+def test_another_text_encoder_or_vae_is_refused_and_nothing_is_lost(host, trained, part: str, socket: tuple[str, int]):
+    """The same prompts, but other conditionings; the same rewards, but of other pictures."""
+    torch.manual_seed(4)
+    parts = networks.build_unet(), networks.build_text_encoder(), networks.build_autoencoder()
+    tensors = networks.host_checkpoint(*parts, dtype=torch.float32)
+    save_file(
+        {key: value.contiguous() for key, value in tensors.items()}, host.models_dir / "checkpoints" / OTHER_CHECKPOINT
+    )
+    graph = ddpo_graph("finished run", steps=9)
+    graph["other"] = node("CheckpointLoaderSimple", ckpt_name=OTHER_CHECKPOINT)
+    graph["objective"]["inputs"][socket[0]] = ["other", socket[1]]
+    before = state_files(host, "finished run")
+    with pytest.raises(WorkflowError) as caught:
+        host.run(graph)
+    message = f"{caught.value} {caught.value.details}"
+    assert "cannot be resumed: it was started with " + part in message
+    assert state_files(host, "finished run") == before
 
 
 # ---- Compare A/B -----------------------------------------------------------------------------------------------------

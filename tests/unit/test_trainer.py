@@ -478,7 +478,7 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before(
         ({"lora": replace(LORA, rank=4)}, "LoRA rank = 2, now it is 4"),
         ({"lora": replace(LORA, targets=("everything",))}, "LoRA targets"),
         ({"objective": Chase(ChaseConfig(batch=3))}, "method setting batch = 2, now it is 3"),
-        ({"data_hash": "other"}, "data = '', now it is 'other'"),
+        ({"identity": {"VAE": "other"}}, "VAE = nothing, now it is 'other'"),
     ],
 )
 def test_another_run_is_not_continued(

@@ -82,7 +82,7 @@ def test_no_pictures_and_no_pictures_at_all_are_refused():
 
 def supervised(pictures: list[torch.Tensor], texts: list[str]) -> plans.SupervisedPlan:
     captions = [plans.EncodedText(text, None) for text in texts]
-    return plans.SupervisedPlan(pictures, captions, captions, captions[0], None, SupervisedConfig())
+    return plans.SupervisedPlan(pictures, captions, captions, captions[0], None, "", SupervisedConfig())
 
 
 def test_data_hash_changes_with_pictures_and_captions():

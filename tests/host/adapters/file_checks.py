@@ -8,14 +8,15 @@ from pathlib import Path
 import comfy.lora
 import comfy.lora_convert
 import comfy.model_management
+import comfy.sd
 import folder_paths
 import torch
 import world
-from cases import cases, demo, random_lora
+from cases import DEMO, cases, demo, random_lora
 from compare import raises
 
 from attune.nodes.host import folders
-from attune.nodes.host.hashing import base_hash, file_hash
+from attune.nodes.host.hashing import base_hash, file_hash, text_encoder_hash, vae_hash
 from attune.nodes.host.lora_keys import lora_keys
 from attune.training.interfaces import AttuneError
 
@@ -93,6 +94,7 @@ def check_folders_hold_their_files() -> None:
 
 
 def check_hashes_identify() -> None:
+    whole = base_hash(demo()["model"])
     checkpoints = Path(folder_paths.models_dir) / "checkpoints"
     world.save_demo_checkpoint(checkpoints / "half.safetensors", torch.float16)
     half = world.load_checkpoint("half.safetensors")[0]
@@ -104,10 +106,58 @@ def check_hashes_identify() -> None:
         assert next(as_half.parameters()).dtype == torch.float16
         assert base_hash(half) == asleep
     assert len(asleep) == 16
-    assert base_hash(demo()["model"]) != asleep  # rounded weights are other weights
+    assert whole != asleep  # rounded weights are other weights
 
     file = Path(folder_paths.base_path) / "content.bin"
     file.write_bytes(b"abc")
     assert file_hash(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     file.write_bytes(b"abcd")
     assert file_hash(file) != "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def check_the_base_hash_does_not_see_how_the_host_applies_loras() -> None:
+    """Merged into the weights, or added on the fly where memory is short."""
+    model = demo()["model"]
+    with torch.inference_mode():
+        patched, _ = comfy.sd.load_lora_for_models(model, None, random_lora(model, lora_keys(model)), 0.7, 0)
+        hashes, merged = [], []
+        for room in (1e32, 1):
+            patched.detach()
+            patched.load(patched.load_device, lowvram_model_memory=room)
+            hashes.append(base_hash(patched))
+            merged.append(len(patched.backup))
+        patched.detach()
+    assert merged[0] > merged[1], merged
+    assert hashes[0] == hashes[1] != base_hash(model)
+
+
+def check_text_encoder_and_vae_are_identified() -> None:
+    _, clip, vae = world.load_checkpoint(DEMO)
+    encoder_hash, decoder_hash = text_encoder_hash(clip), vae_hash(vae)
+
+    # Loaded again, and with other rubbish where the file says nothing and the host leaves memory as it was.
+    _, again, vae_again = world.load_checkpoint(DEMO)
+    with torch.inference_mode():
+        again.cond_stage_model.clip_l.transformer.text_projection.weight.fill_(torch.nan)
+    assert text_encoder_hash(again) == encoder_hash
+    assert vae_hash(vae_again) == decoder_hash
+    world.encode(again, "a cat")
+    with torch.inference_mode():
+        vae_again.encode(torch.rand(1, 64, 64, 3))
+    assert text_encoder_hash(again) == encoder_hash
+    assert vae_hash(vae_again) == decoder_hash
+
+    skipping = clip.clone()
+    skipping.clip_layer(-2)
+    styled = clip.clone()
+    name = next(name for name in clip.patcher.model_state_dict() if name.endswith("q_proj.weight"))
+    styled.add_patches({name: (torch.ones(128, 128),)}, 0.5)
+    with torch.inference_mode():
+        for tensor in (
+            again.cond_stage_model.clip_l.transformer.text_model.embeddings.token_embedding.weight,
+            next(vae_again.first_stage_model.taesd_encoder.parameters()),
+        ):
+            tensor.mul_(1.5)
+    others = [text_encoder_hash(one) for one in (skipping, styled, again)]
+    assert len({encoder_hash, *others}) == 4, others
+    assert vae_hash(vae_again) != decoder_hash
