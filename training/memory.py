@@ -117,13 +117,14 @@ def estimate(
     )
 
 
-def advice(needed: MemoryEstimate, free: int, *, resident: int = 0) -> str | None:
+def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = "") -> str | None:
     """What to change when a step will not fit; None when it will.
 
     Args:
         needed: from `estimate`.
         free: free bytes on the device.
         resident: bytes of `needed.parameters` that are there already.
+        knob: what to lower for a smaller batch, by the name that the reader sees; "" = the batch cannot be smaller.
     """
     missing = needed.total - resident - free
     if missing <= 0:
@@ -133,11 +134,9 @@ def advice(needed: MemoryEstimate, free: int, *, resident: int = 0) -> str | Non
     if room <= 0:
         hint = "Even an empty step does not fit: use a smaller or quantised checkpoint, or a lower LoRA rank."
     else:
-        share = room / needed.activations
-        hint = (
-            f"Make a step about {1 / share:.1f} times smaller: a smaller batch with more accumulation (the result is "
-            f"the same), or smaller pictures."
-        )
+        ways = [f"lower {knob}"] if knob else []
+        ways.append("use smaller pictures")
+        hint = f"Make a step about {needed.activations / room:.1f} times smaller: {', or '.join(ways)}."
     return f"Training needs about {_size(needed.total)} ({parts}), {_size(missing)} more than there is. {hint}"
 
 

@@ -54,6 +54,7 @@ class ObjectivePlan(Protocol):
         preview: of the sample pictures.
         curve_titles: names of the figures in the report, where they differ from the usual.
         batch: how many pictures one network call trains on, for the memory estimate.
+        batch_knob: the widget that sets `batch`, with its value and what lowering it changes.
         training_guidance: guidance scale of those calls; 1 = one evaluation per picture.
     """
 
@@ -69,6 +70,9 @@ class ObjectivePlan(Protocol):
 
     @property
     def batch(self) -> int: ...
+
+    @property
+    def batch_knob(self) -> str: ...
 
     @property
     def training_guidance(self) -> float: ...
@@ -123,6 +127,10 @@ class SupervisedPlan:
     @property
     def batch(self) -> int:
         return self.config.batch
+
+    @property
+    def batch_knob(self) -> str:
+        return f"batch_size (now {self.batch}; raise accumulation as much, and the result is the same)"
 
     @property
     def training_guidance(self) -> float:
@@ -188,6 +196,10 @@ class DDPOPlan:
     @property
     def batch(self) -> int:
         return self.config.chunk
+
+    @property
+    def batch_knob(self) -> str:
+        return f"chunk (now {self.batch}; the result is the same)"
 
     @property
     def training_guidance(self) -> float:

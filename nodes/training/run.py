@@ -91,8 +91,8 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     shape = plan.latent_shape(model, loaded)
     identity = {"base_hash": base_hash(model), "data_hash": plan.data_hash()}
     fixed = {
-        # The trainer's own fingerprint would not do: where memory is short the host adds LoRAs on the fly and leaves the
-        # weights as they are, so that it would differ from session to session. This one sees both parts in either case.
+        # The trainer's own fingerprint would not do: where memory is short the host adds LoRAs on the fly and leaves
+        # the weights as they are, so that it would differ between sessions. This one sees both parts in either case.
         "base model": identity["base_hash"],
         "text encoder": plan.text_encoder,
         "VAE": vae_hash(plan.vae),
@@ -174,7 +174,8 @@ def _checked_memory(
         autocast=half_type(request.trainer.precision, policy.device),
         average=request.trainer.ema > 0,
     )
-    problem = advice(needed, free, resident=module_bytes(policy.module, policy.device))
+    knob = request.plan.batch_knob if request.plan.batch > 1 else ""
+    problem = advice(needed, free, resident=module_bytes(policy.module, policy.device), knob=knob)
     if problem:
         raise TrainingError(problem)
     return needed

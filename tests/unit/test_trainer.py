@@ -679,5 +679,7 @@ def test_advice_speaks_only_when_it_does_not_fit() -> None:
     told = memory.advice(needed, 9 << 30)
     assert "13.0 GB" in told
     assert "4.0 GB more than there is" in told
-    assert "2.0 times smaller" in told
+    assert "2.0 times smaller: use smaller pictures." in told
+    told = memory.advice(needed, 9 << 30, knob="chunk (now 8)")
+    assert "2.0 times smaller: lower chunk (now 8), or use smaller pictures." in told
     assert "smaller or quantised checkpoint" in memory.advice(needed, 3 << 30)

@@ -14,6 +14,7 @@ from attune.nodes.training import charts, drawing, grid, live, plans, widgets
 from attune.nodes.training.compare import diversity, mean_and_deviation, pixel_features, win_rate
 from attune.nodes.training.records import check_writable, duration_text, pack_version, saved_step
 from attune.training.interfaces import AttuneError
+from attune.training.objectives.ddpo import DDPOConfig
 from attune.training.objectives.supervised import SupervisedConfig
 
 # ---- what the widgets hold -------------------------------------------------------------------------------------------
@@ -95,6 +96,20 @@ def test_data_hash_changes_with_pictures_and_captions():
     }
     assert len(hashes) == 4
     assert supervised([one, two], ["a", "b"]).data_hash() in hashes
+
+
+def test_the_knob_against_too_little_memory_is_a_widget_of_the_node():
+    from attune.nodes.training import run_schemas, schemas
+
+    empty = plans.EncodedText("", None)
+    plan = plans.DDPOPlan([empty], empty, None, None, {}, None, "", DDPOConfig(chunk=6))
+    assert plan.batch_knob.startswith("chunk (now 6;")
+    assert "chunk" in [name for _, name, _ in schemas.DDPO_OBJECTIVE]
+    plan = supervised([], [""])
+    assert plan.batch_knob.startswith(f"batch_size (now {SupervisedConfig().batch};")
+    assert "batch_size" in [name for _, name, _ in schemas.SUPERVISED_OBJECTIVE]
+    assert "accumulation" in plan.batch_knob
+    assert "accumulation" in [name for _, name, _ in run_schemas.TRAIN_LORA]
 
 
 def test_lora_settings():
