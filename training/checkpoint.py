@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .interfaces import AttuneError
+
+# A file being written is named after its writer's process, `.warm.safetensors.4711.partial`; a killed one leaves it
+# behind. On a shared drive the process may be another machine's, and ids come back: the time of the last write counts
+# too. No write pauses for as long as `ABANDONED`, none lasts as long as `OUTDATED` (seconds).
+ABANDONED, OUTDATED = 10 * 60, 24 * 60 * 60
+_PARTIAL = re.compile(r"\..+\.(\d+)\.partial")
 
 
 class CheckpointError(AttuneError):
@@ -31,6 +39,8 @@ def write_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: 
         tensors: any device; stored contiguous, on the CPU, in their own dtype. Shared storage is copied.
         metadata: text values, stored in the header.
 
+    What killed processes left of their own writing in that folder is removed; see `sweep`.
+
     Raises:
         CheckpointError: the folder cannot be written or the disk is full. No partial file is left behind.
     """
@@ -38,6 +48,7 @@ def write_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: 
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
         partial.touch()
         mode = partial.stat().st_mode
@@ -55,6 +66,32 @@ def write_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: 
         raise CheckpointError(
             f"Could not write {path}: {error}. Check that the folder is writable and the disk has room, then retry."
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove the partial files in `folder` whose writers are gone. What cannot be removed stays, without an error."""
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            match = _PARTIAL.fullmatch(file.name)
+            if match is None:
+                continue
+            with contextlib.suppress(OSError):
+                idle = time.time() - file.lstat().st_mtime
+                if idle > OUTDATED or (idle > ABANDONED and not _runs(int(match[1]))):
+                    file.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether there may be a process of this id."""
+    if os.name == "nt":
+        return True  # asking by signal 0, as below, would end it; here only the time tells
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

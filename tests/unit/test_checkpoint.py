@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from attune.training.checkpoint import CheckpointError, flatten, read_state, unflatten, write_state
+from attune.training.checkpoint import (
+    ABANDONED,
+    OUTDATED,
+    CheckpointError,
+    flatten,
+    read_state,
+    unflatten,
+    write_state,
+)
 
 
 def test_state_round_trip_keeps_types_and_bits(tmp_path):
@@ -45,3 +57,41 @@ def test_a_file_without_state_is_refused(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "lora.safetensors")
     with pytest.raises(CheckpointError, match="not a training state"):
         read_state(tmp_path / "lora.safetensors")
+
+
+def ended_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        return process.pid
+
+
+def left_behind(path: Path, *, idle: float) -> Path:
+    path.write_bytes(b"half")
+    os.utime(path, (time.time() - idle,) * 2)
+    return path
+
+
+def test_the_next_write_sweeps_what_killed_processes_left(tmp_path):
+    """Only files of our naming, whose process is gone for a while, or which nobody can be writing any more."""
+    gone, here, windows = ended_process(), os.getppid(), os.name == "nt"
+    swept = [
+        left_behind(
+            tmp_path / f".warm_001.safetensors.{gone}.partial", idle=OUTDATED + 1 if windows else ABANDONED + 1
+        ),
+        left_behind(tmp_path / f".state-4.safetensors.{here}.partial", idle=OUTDATED + 1),
+        left_behind(tmp_path / f".state-4.safetensors.{10**30}.partial", idle=OUTDATED + 1),
+    ]
+    kept = [
+        left_behind(tmp_path / f".state-5.safetensors.{gone}.partial", idle=ABANDONED / 2),
+        left_behind(tmp_path / f".state-5.safetensors.{here}.partial", idle=ABANDONED + 1),
+        left_behind(tmp_path / "mine.partial", idle=OUTDATED + 1),
+        left_behind(tmp_path / f"mine.{gone}.partial", idle=OUTDATED + 1),
+        left_behind(tmp_path / ".mine.partial", idle=OUTDATED + 1),
+        left_behind(tmp_path / "warm_002.safetensors", idle=OUTDATED + 1),
+    ]
+    folder = tmp_path / f".folder.{gone}.partial"
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    write_state(tmp_path / "state.safetensors", {"x": torch.zeros(1)}, {})
+    assert not [file.name for file in swept if file.exists()]
+    assert [file.name for file in (*kept, folder) if file.exists()] == [file.name for file in (*kept, folder)]
+    assert read_state(tmp_path / "state.safetensors")[0]["x"].shape == (1,)
