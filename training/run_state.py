@@ -64,7 +64,7 @@ class StateFolder:
         return [file for _, file in sorted(found, reverse=True)]
 
     def write(self, step: int, tree: Mapping[str, Any]) -> Path:
-        """Write one state and drop all but the newest.
+        """Write one state and drop all but the newest. One that cannot be dropped costs room, not the run.
 
         Raises:
             TrainingError: the folder cannot be written or the disk is full; what was there before is untouched.
@@ -76,13 +76,26 @@ class StateFolder:
         except CheckpointError as error:
             raise TrainingError(f"The state of this run could not be saved. {error}") from error
         for file in self.files()[KEPT:]:
-            file.unlink(missing_ok=True)
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("Attune: an older state could not be removed, and stays: %s", error)
         return target
 
     def clear(self) -> None:
-        """Remove every state of an earlier run."""
+        """Remove every state of an earlier run.
+
+        Raises:
+            TrainingError: one cannot be removed; a later resume would take it for this run's.
+        """
         for file in self.files():
-            file.unlink(missing_ok=True)
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise TrainingError(
+                    f"The run cannot start fresh, because the state of an earlier run cannot be removed: {error}. "
+                    f"Delete {file} by hand, or choose another run name."
+                ) from error
 
     def newest(self) -> dict[str, Any] | None:
         """The newest readable state, None if the folder has no state file.

@@ -470,6 +470,27 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before(
         run(denoiser, run_folder=tmp_path)
 
 
+def test_an_old_state_that_cannot_be_removed_does_not_end_the_run(
+    denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(denoiser, run_folder=tmp_path, callbacks=Recorder(stop_after=13))
+    (tmp_path / "state-1.safetensors").mkdir()  # a folder: not even root can unlink it
+    check_equal(run(denoiser, replace(CONFIG, checkpoint_seconds=0), run_folder=tmp_path), uninterrupted)
+    names = [file.name for file in StateFolder(tmp_path).files()]
+    assert names == ["state-5.safetensors", "state-4.safetensors", "state-1.safetensors"]
+    assert "could not be removed, and stays" in caplog.text
+    assert "state-1.safetensors" in caplog.text
+
+
+def test_starting_over_is_refused_where_the_old_states_cannot_be_removed(
+    denoiser: DiffusersDenoiser, tmp_path: Path
+) -> None:
+    (tmp_path / "state-9.safetensors").mkdir()
+    with pytest.raises(TrainingError, match=r"cannot start fresh.*state-9\.safetensors by hand, or choose another"):
+        run(denoiser, run_folder=tmp_path, resume=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["state-9.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
