@@ -167,39 +167,59 @@ def test_small_texts(tmp_path):
 # ---- live state ------------------------------------------------------------------------------------------------------
 
 
-def start(node: str = "8", run: str = "warm", step: int = 0, **changes) -> dict:
-    message = {"node": node, "kind": "start", "run": run, "method": "DDPO", "step": step, "total": 10, "history": []}
-    return message | {"note": ""} | changes
+def of(kind: str, **values) -> dict:
+    return {"node": "8", "workflow": "one", "run": "warm", "kind": kind, **values}
+
+
+def start(step: int = 0, **changes) -> dict:
+    return of("start", method="DDPO", step=step, total=10, history=[], note="") | changes
 
 
 def test_snapshot_holds_what_a_page_needs():
     runs = live.LiveRuns()
     runs.record(start())
-    runs.record({"node": "8", "kind": "report", "step": 1, "total": 10, "metrics": {"loss": 0.5, "reward": None}})
-    runs.record({"node": "8", "kind": "samples", "step": 0, "image": "data:,"})
-    runs.record({"node": "8", "kind": "phase", "text": "rollout", "done": 1, "total": 2})
-    entry = json.loads(json.dumps(runs.snapshot()))["8"]
+    runs.record(of("report", step=1, total=10, metrics={"loss": 0.5, "reward": None}))
+    runs.record(of("samples", step=0, image="data:,"))
+    runs.record(of("phase", text="rollout", done=1, total=2))
+    entry = json.loads(json.dumps(runs.snapshot()))["one/8"]
     assert entry["status"] == "running"
     assert entry["history"] == [{"step": 1, "loss": 0.5}]
     assert entry["samples"] == [{"step": 0, "image": "data:,"}]
-    runs.record({"node": "8", "kind": "end", "status": "stopped", "file": "f", "message": "m"})
-    entry = runs.snapshot()["8"]
+    runs.record(of("end", status="stopped", file="f", message="m"))
+    entry = runs.snapshot()["one/8"]
     assert (entry["status"], entry["file"], entry["message"]) == ("stopped", "f", "m")
 
 
 def test_pictures_survive_a_resume_but_not_another_run():
     runs = live.LiveRuns()
     runs.record(start())
-    runs.record({"node": "8", "kind": "samples", "step": 0, "image": "a"})
+    runs.record(of("samples", step=0, image="a"))
     runs.record(start(step=3))
-    assert len(runs.snapshot()["8"]["samples"]) == 1
-    runs.record(start(run="cold", step=3))
-    assert runs.snapshot()["8"]["samples"] == []
+    assert len(runs.snapshot()["one/8"]["samples"]) == 1
+    runs.record(start(step=3, run="cold"))
+    assert runs.snapshot()["one/8"]["samples"] == []
+
+
+def test_equal_nodes_of_two_workflows_are_kept_apart():
+    runs = live.LiveRuns()
+    runs.record(start())
+    runs.record(start(workflow="two"))
+    runs.record(of("report", step=1, total=10, metrics={"loss": 0.5}) | {"workflow": "two"})
+    found = runs.snapshot()
+    assert [found[key]["step"] for key in ("one/8", "two/8")] == [0, 1]
+    assert (found["two/8"]["workflow"], found["two/8"]["node"], found["two/8"]["run"]) == ("two", "8", "warm")
+
+
+def test_runs_without_a_workflow_are_told_apart_by_their_names():
+    runs = live.LiveRuns()
+    runs.record(start(workflow=""))
+    runs.record(start(workflow="", run="cold"))
+    assert list(runs.snapshot()) == ["8/warm", "8/cold"]
 
 
 def test_message_for_a_node_that_never_started_is_ignored():
     runs = live.LiveRuns()
-    runs.record({"node": "1", "kind": "report", "step": 1, "total": 2, "metrics": {}})
+    runs.record(of("report", step=1, total=2, metrics={}))
     assert runs.snapshot() == {}
 
 
@@ -210,8 +230,8 @@ def test_live_state_is_bounded():
     assert len(runs.snapshot()) == live.MOST_RUNS
     last = str(live.MOST_RUNS + 4)
     for step in range(1, 3 * live.MOST_SAMPLES):
-        runs.record({"node": last, "kind": "samples", "step": step, "image": str(step)})
-    samples = runs.snapshot()[last]["samples"]
+        runs.record(of("samples", step=step, image=str(step)) | {"node": last})
+    samples = runs.snapshot()[f"one/{last}"]["samples"]
     assert [samples[0]["step"], samples[-1]["step"], len(samples)] == [1, 3 * live.MOST_SAMPLES - 1, live.MOST_SAMPLES]
     rows = live.thinned([{"step": index} for index in range(5 * live.MOST_ROWS)])
     assert len(rows) <= live.MOST_ROWS

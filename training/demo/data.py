@@ -285,8 +285,9 @@ def compose(
     *,
     colour_jitter: float = 4.0,
     placement_jitter: float = 0.0,
+    mirror: bool = False,
 ) -> np.ndarray:
-    """Draw the picture, mirrored half of the time: uint8 RGB [IMAGE_SIZE, IMAGE_SIZE, 3].
+    """Draw the picture: uint8 RGB [IMAGE_SIZE, IMAGE_SIZE, 3].
 
     A drawing fills `SIDES[size]` pixels in the middle of a cell whose corners lie on the 8-pixel grid of the latents,
     so that moving it by a cell moves its latents and changes nothing else.
@@ -294,12 +295,13 @@ def compose(
     Args:
         colour_jitter: standard deviation of the background's colour, in levels of 255.
         placement_jitter: 0 = exact; 1 = size ± 4 % (standard deviation) and position ± 1.5 pixels.
+        mirror: turn the drawing round half of the time.
     """
     index = library.find(attributes.concept, attributes.style)
     if index is None:
         raise DemoDataError(f"There is no drawing of {attributes.concept!r} in the style {attributes.style!r}.")
     picture = Image.fromarray(library.rgba[index])
-    if rng.random() < 0.5:
+    if mirror and rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     side = round(SIDES[attributes.size] * (1 + 0.04 * placement_jitter * rng.standard_normal()))
     side = int(np.clip(side, 24, IMAGE_SIZE - 4))

@@ -62,7 +62,7 @@ def run_stage(
     average = copy.deepcopy(holder).eval().requires_grad_(False)
     parameters = [p for p in holder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
     used, step = 0.0, 0
     if not config.seconds and not state_path.exists():
@@ -128,7 +128,7 @@ class Pictures:
 
     Args:
         keep: which concept × style pairs may appear.
-        colour_jitter, placement_jitter: see `data.compose`.
+        colour_jitter, placement_jitter, mirror: see `data.compose`.
     """
 
     def __init__(
@@ -138,15 +138,16 @@ class Pictures:
         *,
         colour_jitter: float = 4.0,
         placement_jitter: float = 0.0,
+        mirror: bool = False,
     ) -> None:
         self.library = library
         self.pairs = [pair for pair in library.pairs() if keep(*pair)]
-        self.jitter = {"colour_jitter": colour_jitter, "placement_jitter": placement_jitter}
+        self.variation = {"colour_jitter": colour_jitter, "placement_jitter": placement_jitter, "mirror": mirror}
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, list[data.Attributes]]:
         """Pictures as float32 [count, 3, 64, 64] in [0, 1], and what they show."""
         attributes = [
             data.draw_attributes(rng, *self.pairs[index]) for index in rng.integers(len(self.pairs), size=count)
         ]
-        pixels = np.stack([data.compose(self.library, a, rng, **self.jitter) for a in attributes])
+        pixels = np.stack([data.compose(self.library, a, rng, **self.variation) for a in attributes])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, attributes

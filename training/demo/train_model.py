@@ -111,7 +111,7 @@ def train_denoiser(library: data.Library, folder: Path, *, seconds: float, on_ch
         context = text(networks.tokenize(captions)).last_hidden_state
         return F.mse_loss(unet(noisy, timesteps, context).sample, target), {}
 
-    config = StageConfig("denoiser", seconds, 6e-4)
+    config = StageConfig("denoiser", seconds, 6e-4, batch=32)
     return run_stage(config, {"unet": unet, "text": text}, loss_of_step, folder, on_checkpoint=on_checkpoint)
 
 

@@ -117,6 +117,7 @@ def train_reward(library: data.Library, folder: Path, recipe: RewardRecipe, *, s
         lambda concept, style: not data.in_split(recipe.split, concept, style, TEST_FRACTION),
         colour_jitter=recipe.colour_jitter,
         placement_jitter=1.0,
+        mirror=True,
     )
 
     def loss_of_step(rng: np.random.Generator, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
