@@ -9,6 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ...training.interfaces import AttuneError
+from .frames import from_host, has_frames, to_host
 from .weights import thaw_attributes, thaw_module
 
 # A backward pass through a decoder needs about this many times the memory of the host's estimate for decoding.
@@ -31,9 +32,10 @@ class HostDecoder:
     def __init__(self, vae: Any, model: Any) -> None:
         if getattr(vae, "first_stage_model", None) is None:
             raise AttuneError("This VAE has no weights: its checkpoint holds none. Load a VAE with its own loader.")
-        if getattr(vae, "latent_dim", 2) != 2:
-            raise AttuneError("This VAE is for video or sound. Connect the VAE of an image model.")
-        self._vae, self._model = vae, model
+        self._vae, self._model, self._frames = vae, model, has_frames(model)
+        if getattr(vae, "latent_dim", 2) != (3 if self._frames else 2):
+            kind = {1: "sound or shapes", 2: "still pictures", 3: "videos"}.get(vae.latent_dim, "something else")
+            raise AttuneError(f"This VAE is one for {kind}, and not of this model. Connect the VAE that belongs to it.")
 
     @property
     def device(self) -> torch.device:
@@ -68,13 +70,15 @@ class HostDecoder:
         The host crops images to a multiple of the VAE's factor.
         """
         with torch.inference_mode(False), torch.no_grad():
-            latents = self._vae.encode(images[..., :3].clone())
-            return self._model.model.process_latent_in(latents).float().clone()
+            # A video VAE takes several pictures for the frames of one video.
+            batches = images[..., :3].clone().split(1 if self._frames else max(1, len(images)))
+            latents = torch.cat([self._vae.encode(batch) for batch in batches])
+            return from_host(self._model.model.process_latent_in(latents).float().clone(), self._frames)
 
     def _load(self, latents: torch.Tensor, differentiable: bool) -> int:
         """Have the VAE on its device, trainable through; returns how many samples to decode at once."""
         vae = self._vae
-        needed = vae.memory_used_decode((1, *latents.shape[1:]), vae.vae_dtype)
+        needed = vae.memory_used_decode(to_host(latents[:1], self._frames).shape, vae.vae_dtype)
         needed *= BACKWARD_FACTOR if differentiable else 1
         patcher = vae.patcher
         resident = patcher.loaded_size() >= patcher.model_size() and patcher.current_loaded_device() == self.device
@@ -90,7 +94,8 @@ class HostDecoder:
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         vae = self._vae
-        scaled = self._model.model.process_latent_out(latents.to(self.device, torch.float32))
-        pixels = vae.first_stage_model.decode(scaled.to(vae.vae_dtype)).float()
+        latents = to_host(latents.to(self.device, torch.float32), self._frames)
+        scaled = self._model.model.process_latent_out(latents)
+        pixels = from_host(vae.first_stage_model.decode(scaled.to(vae.vae_dtype)).float(), self._frames)
         # Newer hosts map the output in place, which a tensor that the decoder keeps for its backward would not survive.
         return vae.process_output(pixels.clone()).movedim(1, -1)[..., :3]

@@ -24,6 +24,7 @@ from torch import nn
 from ...training.diffusion import DiffusionProcess, Prediction
 from ...training.interfaces import AttuneError, Prompt, TrainingError
 from .attention import use_differentiable_attention
+from .frames import from_host, has_frames, to_host
 from .in_place import in_place_allowed
 from .lora_keys import lora_keys
 from .schema import call_known
@@ -90,6 +91,7 @@ class HostDenoiser:
         self._model = model
         self.module = model.model.diffusion_model
         self.process = process_of(model.get_model_object("model_sampling"))
+        self._frames = has_frames(model)
         self._keys = lora_keys(model)
         self._unconditional: HostConditioning | None = None
         self._open = True
@@ -177,7 +179,7 @@ class HostDenoiser:
             AttuneError: guidance is not 1 and no negative conditioning is set.
         """
         self._check(x, sigma, cond)
-        x, sigma = x.to(self.device, torch.float32), sigma.to(self.device, torch.float32)
+        x, sigma = to_host(x.to(self.device, torch.float32), self._frames), sigma.to(self.device, torch.float32)
         negative = self.unconditional if guidance != 1 else self._unconditional
         groups = self._groups(x, cond, negative)
         if len(groups) == 1 and groups[0] == list(range(len(x))):
@@ -269,7 +271,7 @@ class HostDenoiser:
         self._guider.conds = conds
         self._guider.set_cfg(guidance)
         with in_place_allowed(self.module):
-            return self._guider(x, sigma, model_options=self._options, seed=0).float()
+            return from_host(self._guider(x, sigma, model_options=self._options, seed=0).float(), self._frames)
 
     def close(self) -> None:
         """End the denoiser's use, and undo what the host had to be told."""

@@ -219,7 +219,8 @@ class DDPOPlan:
     def latent_shape(self, model: Any, loaded: Sequence[torch.Tensor]) -> tuple[int, ...]:
         from ..host.sampling import empty_latent
 
-        return tuple(empty_latent(model, self.latent).shape[1:])
+        channels, *_, height, width = empty_latent(model, self.latent).shape[1:]  # between them a frame axis or nothing
+        return channels, height, width
 
     def build(
         self,

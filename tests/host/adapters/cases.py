@@ -68,6 +68,7 @@ def cases() -> dict[str, tuple[Any, list[Any], Any, tuple[int, ...]]]:
         "sd15 (eps)": (world.small_sd15(), *random(24, tokens=(77, 154, 77)), (4, 16, 8)),
         "sdxl (eps, pooled)": (world.small_sdxl(), *random(24, 1280), (4, 8, 8)),
         "sd3 (flow)": (world.small_sd3(), *random(4096, 2048), (16, 8, 8)),
+        "qwen image (flow), one frame": (world.small_qwen_image(), *random(48), (16, 8, 8)),
         "flux (flow), uneven prompts": (world.small_flux(), *random(48, 32, (20, 30, 20)), (16, 8, 8)),
     }
 
@@ -84,6 +85,8 @@ def session(name: str) -> Iterator[tuple[Any, list[Any], tuple[int, ...]]]:
 
 def host_prediction(model: Any, x: Any, sigma: Any, positive: Any, negative: Any, cfg: float) -> Any:
     """x0 as the host itself computes it inside a prompt, for one prompt."""
+    frames = model.model.latent_format.latent_dimensions == 3
+    x = x.unsqueeze(2) if frames else x  # (B, C, 1, H, W)
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([model])
         conds = {
@@ -94,9 +97,10 @@ def host_prediction(model: Any, x: Any, sigma: Any, positive: Any, negative: Any
         conds = comfy.samplers.process_conds(model.model, blank, conds, x.device, latent_image=blank, seed=0)
         model.pre_run()
         try:
-            return comfy.samplers.sampling_function(
+            predicted = comfy.samplers.sampling_function(
                 model.model, x, sigma, conds["negative"], conds["positive"], cfg, model_options=model.model_options
             )
+            return predicted.squeeze(2) if frames else predicted
         finally:
             model.cleanup()
 

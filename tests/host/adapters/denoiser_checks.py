@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.latent_formats
 import comfy.model_sampling
 import torch
 from cases import cases, demo, draw, host_prediction, levels, session
@@ -12,9 +13,19 @@ from compare import close, raises, slope_agrees
 import nodes
 from attune.nodes.host.decoder import HostDecoder
 from attune.nodes.host.denoiser import process_of
+from attune.nodes.host.frames import has_frames
 from attune.nodes.host.session import training_session
+from attune.nodes.training.plans import DDPOPlan, EncodedText
 from attune.training.adapters.lora import LoraConfig, Policy
 from attune.training.interfaces import AttuneError, Denoiser, LatentDecoder, TrainingError
+from attune.training.objectives.ddpo import DDPOConfig
+
+# The last words of the text's stream, which nothing in the network reads any more.
+UNREAD = {
+    "qwen image (flow), one frame": {
+        f"transformer_blocks.1.{layer}" for layer in ("attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")
+    }
+}
 
 
 def check_process_is_the_hosts() -> None:
@@ -71,7 +82,8 @@ def check_prompts_share_one_network_call() -> None:
 
 
 def check_gradients_by_finite_differences() -> None:
-    for name in ("demo (v)", "sd15 (eps)", "sdxl (eps, pooled)", "sd3 (flow)", "flux (flow), uneven prompts"):
+    transformers = ("sd3 (flow)", "qwen image (flow), one frame", "flux (flow), uneven prompts")
+    for name in ("demo (v)", "sd15 (eps)", "sdxl (eps, pooled)", *transformers):
         with session(name) as (denoiser, prompts, shape):
             sigma, weight = levels(denoiser), draw(shape, seed=3)
             config = LoraConfig(rank=2, targets=("everything",))
@@ -89,10 +101,12 @@ def check_gradients_by_finite_differences() -> None:
                 for parameter in policy.parameters():
                     parameter.grad = None
                 loss(x.detach()).backward()
-                without = [p for p in policy.parameters() if p.grad is None]
-                assert not without, f"{name}: {len(without)} adapter parameters have no gradient"
+                without = {n for n, p in policy.named_parameters().items() if p.grad is None}
+                layers = {n.rpartition(".lora_")[0] for n in without}
+                assert layers == UNREAD.get(name, set()), f"{name}: {layers} have no gradient"
                 # Where the gradient is largest.
-                for parameter in sorted(policy.parameters(), key=lambda p: -float(p.grad.norm()))[:2]:
+                moved = [p for p in policy.parameters() if p.grad is not None]
+                for parameter in sorted(moved, key=lambda p: -float(p.grad.norm()))[:2]:
                     start = parameter.detach().clone()
 
                     def at(value: Any, parameter: Any = parameter) -> Any:
@@ -151,3 +165,18 @@ def check_bad_input_is_refused() -> None:
         denoiser.set_unconditional(negative)
         assert isinstance(denoiser, Denoiser)
         assert denoiser(x, sigma, [denoiser.unconditional], guidance=2.0).shape == x.shape
+
+
+def check_latents_with_a_frame_axis() -> None:
+    """Training sees pictures, [B, C, H, W], whatever the host's latents look like."""
+    model = cases()["qwen image (flow), one frame"][0]
+    text = EncodedText("", None)
+    for latent in (torch.zeros(1, 4, 8, 6), torch.zeros(2, 16, 1, 8, 6)):
+        plan = DDPOPlan([text], text, None, None, {"samples": latent}, None, "", DDPOConfig())
+        assert plan.latent_shape(model, []) == (16, 8, 6)
+    plan = DDPOPlan([text], text, None, None, {"samples": torch.zeros(1, 16, 5, 8, 6)}, None, "", DDPOConfig())
+    raises(AttuneError, "a video of 5 frames", plan.latent_shape, model, [])
+
+    sound = cases()["demo (v)"][0].clone()
+    sound.add_object_patch("latent_format", comfy.latent_formats.StableAudio1())
+    raises(AttuneError, "makes no pictures but sound or shapes", has_frames, sound)

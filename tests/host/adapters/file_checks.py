@@ -33,6 +33,10 @@ def check_lora_keys_are_all_matched() -> None:
             "lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q",
         ),
         "sd3 (flow)": ("joint_blocks.0.x_block.attn.qkv", "lora_unet_joint_blocks_0_x_block_attn_qkv"),
+        "qwen image (flow), one frame": (
+            "transformer_blocks.1.attn.add_q_proj",
+            "lora_unet_transformer_blocks_1_attn_add_q_proj",
+        ),
         "flux (flow), uneven prompts": ("double_blocks.1.img_attn.qkv", "lora_unet_double_blocks_1_img_attn_qkv"),
     }
     for name, (path, key) in expected.items():

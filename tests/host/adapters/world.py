@@ -182,6 +182,26 @@ def small_sd3() -> Any:
     )
 
 
+def small_qwen_image() -> Any:
+    """MODEL with the layout of Qwen-Image (joint transformer, latents with a frame axis): flow. Context 48."""
+    import comfy.supported_models
+
+    return _patcher(
+        comfy.supported_models.QwenImage(
+            {
+                "image_model": "qwen_image",
+                "in_channels": 64,
+                "out_channels": 16,
+                "num_layers": 2,
+                "attention_head_dim": 16,
+                "num_attention_heads": 4,
+                "joint_attention_dim": 48,
+                "axes_dims_rope": (4, 6, 6),
+            }
+        )
+    )
+
+
 def small_flux() -> Any:
     """MODEL with the layout of Flux (double and single blocks, distilled guidance): flow. Context 48, pooled 32."""
     import comfy.supported_models
