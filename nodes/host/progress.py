@@ -18,6 +18,7 @@ from ...training.interfaces import RunCallbacks
 
 EVENT = "attune.training"
 PREVIEW_SIZE = 512
+_ZERO_ID = "00000000-0000-0000-0000-000000000000"
 
 
 def contact_sheet(images: torch.Tensor, *, columns: int | None = None) -> Image.Image:
@@ -29,6 +30,17 @@ def contact_sheet(images: torch.Tensor, *, columns: int | None = None) -> Image.
     for index, picture in enumerate(pixels):
         sheet.paste(Image.fromarray(picture), (index % columns * width, index // columns * height))
     return sheet
+
+
+def workflow_id(extra_pnginfo: Any) -> str:
+    """The id that the frontend saves in every workflow, out of the hidden input `extra_pnginfo`.
+
+    Node ids repeat in every open tab, this id does not. "" if there is none: a prompt without a workflow (API,
+    headless), an old frontend, or a graph that was cleared and has the zero id.
+    """
+    workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, Mapping) else None
+    found = workflow.get("id") if isinstance(workflow, Mapping) else None
+    return found if isinstance(found, str) and found != _ZERO_ID else ""
 
 
 def data_url(image: Image.Image) -> str:

@@ -18,18 +18,24 @@ _SECONDS_BETWEEN_PHASES = 0.25
 class LiveCallbacks(HostCallbacks):
     """Shows a run in the node, and lets Cancel act inside long phases too.
 
+    Every message says whose it is: `node`, `workflow` and `run`, since a node id alone repeats in every open tab.
+
+    Args:
+        workflow: `workflow_id` of the prompt; "" if it has none.
+
     Attributes:
         updates: how many updates this call has done.
     """
 
-    def __init__(self, total: int, *, node_id: str | None = None) -> None:
+    def __init__(self, total: int, *, run: str, node_id: str | None = None, workflow: str = "") -> None:
         super().__init__(total, node_id=node_id)
+        self.identity = {"workflow": workflow, "run": run}
         self.updates = 0
         self._last_phase = 0.0
 
-    def start(self, *, run: str, method: str, step: int, history: Sequence[Mapping[str, float]], note: str) -> None:
+    def start(self, *, method: str, step: int, history: Sequence[Mapping[str, float]], note: str) -> None:
         """A run begins, or goes on after `step` updates."""
-        message = {"run": run, "method": method, "step": step, "total": self.total, "history": list(history)}
+        message = {"method": method, "step": step, "total": self.total, "history": list(history)}
         self._send({"kind": "start", **message, "note": note})
 
     def end(self, status: str, *, file: str, message: str) -> None:
@@ -56,6 +62,7 @@ class LiveCallbacks(HostCallbacks):
             super().on_phase(text, done, total)
 
     def _send(self, message: dict[str, Any]) -> None:
+        message = {**self.identity, **message}
         if self.node_id is not None:
             LIVE.record({"node": self.node_id, **message})
         super()._send(message)

@@ -37,8 +37,14 @@ def thinned(rows: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     return rest
 
 
+def key_of(message: Mapping[str, Any]) -> str:
+    """One training node of one workflow; where the workflow has no id, one run of that node."""
+    workflow = message["workflow"]
+    return f"{workflow}/{message['node']}" if workflow else f"{message['node']}/{message['run']}"
+
+
 class LiveRuns:
-    """The last state per node id; written by the prompt's thread, read by the server's."""
+    """The last state per training node; written by the prompt's thread, read by the server's."""
 
     def __init__(self) -> None:
         self._runs: dict[str, dict[str, Any]] = {}
@@ -47,15 +53,14 @@ class LiveRuns:
     def record(self, message: Mapping[str, Any]) -> None:
         """Apply one message; one for a node that has not started is ignored."""
         with self._lock:
-            node, kind = str(message["node"]), message["kind"]
+            key, kind = key_of(message), message["kind"]
             if kind == "start":
-                previous = self._runs.pop(node, {})
+                previous = self._runs.pop(key, {})
                 resumed = message["step"] > 0 and previous.get("run") == message["run"]
-                self._runs[node] = {
-                    "node": node,
+                self._runs[key] = {
+                    **{name: message[name] for name in ("node", "workflow", "run")},
                     "kind": "snapshot",
                     "status": "running",
-                    "run": message["run"],
                     "method": message["method"],
                     "step": message["step"],
                     "first": message["step"],
@@ -70,7 +75,7 @@ class LiveRuns:
                 for oldest in list(self._runs)[:-MOST_RUNS]:
                     del self._runs[oldest]
                 return
-            run = self._runs.get(node)
+            run = self._runs.get(key)
             if run is None:
                 return
             if kind == "report":
@@ -85,12 +90,12 @@ class LiveRuns:
                 run |= {key: message[key] for key in ("status", "file", "message")}
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
-        """Everything a page needs after a reload, by node id; JSON-able."""
+        """Everything a page needs after a reload, by `key_of`; JSON-able."""
         with self._lock:
             now = time.monotonic()
             return {
-                node: {**{key: value for key, value in run.items() if key != "began"}, "elapsed": now - run["began"]}
-                for node, run in self._runs.items()
+                key: {**{name: value for name, value in run.items() if name != "began"}, "elapsed": now - run["began"]}
+                for key, run in self._runs.items()
             }
 
 

@@ -13,6 +13,7 @@ from ...training.objectives.ddpo import DDPOConfig
 from ...training.objectives.supervised import SupervisedConfig
 from ...training.trainer import TrainerConfig
 from ..host.examples import offer_style_pictures
+from ..host.progress import workflow_id
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
 from . import run_schemas, schemas
@@ -147,7 +148,7 @@ class AttuneTrainLora(AttuneNode):
             "models/loras/attune. Cancel keeps the work; the same run name goes on from there.",
             search_aliases=["finetune", "lora training", "alignment", "trainer"],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=inputs(cls, run_schemas.TRAIN_LORA),
             outputs=[
                 cls.output(io.Model, id="model_out", display_name="model", tooltip="The model with the LoRA applied."),
@@ -174,6 +175,7 @@ class AttuneTrainLora(AttuneNode):
         request = TrainingRequest(
             model, objective, lora_settings or LoraConfig(), trainer, run_name.strip(),
             resume=if_run_exists == RUN_EXISTS[0], node_id=cls.hidden.unique_id,
+            workflow_id=workflow_id(cls.hidden.extra_pnginfo),
         )  # fmt: skip
         outcome = run_training(request)
         chart, text = to_tensor(outcome.chart), json.dumps(outcome.report)

@@ -46,6 +46,7 @@ class TrainingRequest:
     run_name: str
     resume: bool
     node_id: str | None = None
+    workflow_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,9 @@ class _Run:
         from .callbacks import LiveCallbacks
 
         self.request, self.folder, self.identity = request, folder, identity
-        self.callbacks = LiveCallbacks(request.trainer.steps, node_id=request.node_id)
+        self.callbacks = LiveCallbacks(
+            request.trainer.steps, run=request.run_name, node_id=request.node_id, workflow=request.workflow_id
+        )
         self.rename: dict[str, str] = {}
         self.prediction = ""
         self.resolution: tuple[int, int] | None = None
@@ -233,9 +236,7 @@ class _Run:
         if self.request.resume and (state := newest_history(self.folder)):
             step, history = state
         self.first_step = step
-        self.callbacks.start(
-            run=self.request.run_name, method=self.request.plan.title, step=step, history=history, note=self.note
-        )
+        self.callbacks.start(method=self.request.plan.title, step=step, history=history, note=self.note)
 
     @property
     def note(self) -> str:
@@ -315,6 +316,7 @@ class _Run:
             report=report,
             live={
                 "status": "finished",
+                "workflow": request.workflow_id,
                 "run": request.run_name,
                 "method": plan.title,
                 "step": result.steps_done,

@@ -22,7 +22,7 @@ import world
 from comfy_api.latest import ComfyExtension, io
 from compare import raised, raises
 
-from attune.nodes.host.progress import HostCallbacks, contact_sheet
+from attune.nodes.host.progress import HostCallbacks, contact_sheet, workflow_id
 from attune.nodes.host.schema import AttuneNode
 from attune.training.interfaces import TrainingError
 
@@ -158,3 +158,10 @@ def check_progress_reaches_the_host() -> None:
     assert callbacks.should_stop()
     raises(comfy.model_management.InterruptProcessingException, "", callbacks.raise_if_cancelled)
     assert not callbacks.should_stop()
+
+
+def check_workflow_id_is_found_or_empty() -> None:
+    assert workflow_id({"workflow": {"id": "one", "nodes": []}}) == "one"
+    zero = {"workflow": {"id": "00000000-0000-0000-0000-000000000000"}}
+    for without in (None, {}, {"workflow": None}, {"workflow": {}}, {"workflow": {"id": 3}}, zero):
+        assert workflow_id(without) == ""
