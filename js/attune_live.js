@@ -4,18 +4,23 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
-import { initialState, isActive, isForNode, reduce } from "./live_state.js";
+import { initialState, isActive, isFor, isForNode, reduce, snapshotFor } from "./live_state.js";
 import { createView } from "./live_view.js";
+import { separateCopy, workflowId } from "./workflow_tabs.js";
 
 const NODE = "AttuneTrainLora";
 const EVENT = "attune.training";
 const HEIGHT = 360;
 
-/** Every live view on the page: {node, apply(message), tick()}. */
+/** Every live view on the page: {identity(), apply(message), tick()}. The host keeps only the shown tab's nodes. */
 const views = new Set();
+/** Ids of the workflows in which Run was pressed. */
+const queued = new Set();
+/** Ids of the nodes that the running prompt does not run again. */
+let cached = [];
 
 function dispatch(message) {
-    for (const view of views) if (isForNode(message.node, view.node.id)) view.apply(message);
+    for (const view of views) if (isFor(message, view.identity())) view.apply(message);
     // A resumed run's earlier pictures are on the server.
     if (message.kind === "start" && message.step > 0) restore();
 }
@@ -30,12 +35,20 @@ async function restore() {
         console.warn("Attune: the state of earlier runs could not be read.", error);
         return;
     }
-    for (const snapshot of Object.values(runs)) {
-        for (const view of views) {
-            // Another workflow may use the same node id: its run has another name.
-            if (isForNode(snapshot.node, view.node.id) && view.runName() === snapshot.run) view.apply(snapshot);
-        }
+    // A copy is loaded again under an id of its own, and comes back here.
+    if (views.size && separateCopy(app)) return;
+    for (const view of views) {
+        const snapshot = snapshotFor(Object.values(runs), view.identity());
+        if (snapshot) view.apply(snapshot);
     }
+}
+
+/**
+ * Whether a result that the host brings from its cache is for this view, although another workflow made it. The host hands
+ * results to whatever node of that id is shown; one that was made just now belongs only to the workflow that made it.
+ */
+function isCachedFor(result, own) {
+    return result.run === own.run && queued.has(own.workflow) && cached.some((id) => isForNode(id, own.node));
 }
 
 function attach(node) {
@@ -47,8 +60,11 @@ function attach(node) {
     const page = createView(document, stop);
     const draw = () => page.render(state, Date.now());
     const view = {
-        node,
-        runName: () => String(node.widgets?.find((widget) => widget.name === "run_name")?.value ?? ""),
+        identity: () => ({
+            node: String(node.id),
+            workflow: workflowId(app),
+            run: String(node.widgets?.find((widget) => widget.name === "run_name")?.value ?? "").trim(),
+        }),
         apply(message) {
             state = reduce(state, message, Date.now());
             draw();
@@ -63,6 +79,7 @@ function attach(node) {
         setValue: () => {},
     });
     widget.serialize = false;
+    widget.beforeQueued = () => queued.add(workflowId(app));
     views.add(view);
     draw();
 
@@ -70,7 +87,10 @@ function attach(node) {
     node.onExecuted = function (output) {
         executed?.apply(this, arguments);
         const text = output?.attune_report?.[0];
-        if (text) view.apply({ kind: "snapshot", node: String(node.id), samples: state.samples, elapsed: 0, ...JSON.parse(text).live });
+        if (!text) return;
+        const own = view.identity();
+        const result = { kind: "snapshot", node: own.node, samples: state.samples, elapsed: 0, ...JSON.parse(text).live };
+        if (isFor(result, own) || isCachedFor(result, own)) view.apply(result);
     };
     const removed = node.onRemoved;
     node.onRemoved = function () {
@@ -86,8 +106,13 @@ app.registerExtension({
     name: "Attune.Live",
     setup() {
         api.addEventListener(EVENT, (event) => dispatch(event.detail));
-        // The remaining time goes on falling between two messages.
-        setInterval(() => views.forEach((view) => view.tick()), 1000);
+        api.addEventListener("execution_cached", (event) => (cached = event.detail?.nodes ?? []));
+        setInterval(() => {
+            // The remaining time goes on falling between two messages.
+            views.forEach((view) => view.tick());
+            // The host says nothing when a tab is fully open, so that a look at loading time may come too early.
+            if (views.size) separateCopy(app);
+        }, 1000);
     },
     nodeCreated(node) {
         if (node.comfyClass === NODE) attach(node);

@@ -1,18 +1,20 @@
 /**
  * What the live view of a training run knows, and how each message changes it. No host, no page: runs under Node.
  *
- * Messages of the server (event "attune.training"; every one carries `node`, the id of the Train LoRA node):
- * @typedef {{node: string, kind: "start", run: string, method: string, step: number, total: number,
- *            history: Row[], note: string}} StartMessage   a run begins or goes on; history = updates done before
- * @typedef {{node: string, kind: "phase", text: string, done: number, total: number}} PhaseMessage
- * @typedef {{node: string, kind: "report", step: number, total: number, metrics: Object<string, number>}} ReportMessage
- * @typedef {{node: string, kind: "samples", step: number, image: string}} SamplesMessage   image = a data URL
- * @typedef {{node: string, kind: "end", status: "finished"|"stopped"|"failed", file: string, message: string}} EndMessage
+ * Messages of the server (event "attune.training"). Every one says whose it is:
+ * @typedef {{node: string, workflow: string, run: string}} Identity   id of the Train LoRA node, id of its workflow ("" if
+ *           it was queued without one), run name
+ * @typedef {Identity & {kind: "start", method: string, step: number, total: number, history: Row[],
+ *           note: string}} StartMessage   a run begins or goes on; history = updates done before
+ * @typedef {Identity & {kind: "phase", text: string, done: number, total: number}} PhaseMessage
+ * @typedef {Identity & {kind: "report", step: number, total: number, metrics: Object<string, number>}} ReportMessage
+ * @typedef {Identity & {kind: "samples", step: number, image: string}} SamplesMessage   image = a data URL
+ * @typedef {Identity & {kind: "end", status: "finished"|"stopped"|"failed", file: string, message: string}} EndMessage
  *
- * Answer of GET /attune/training/state: {runs: {<node>: Snapshot}}, a snapshot being all that is needed after a reload:
- * @typedef {{node: string, kind: "snapshot", status: string, run: string, method: string, step: number, first: number,
- *            total: number, elapsed: number, history: Row[], samples: {step: number, image: string}[], note: string,
- *            file: string, message: string}} Snapshot
+ * Answer of GET /attune/training/state: {runs: {<key>: Snapshot}}, a snapshot being all that is needed after a reload:
+ * @typedef {Identity & {kind: "snapshot", status: string, method: string, step: number, first: number, total: number,
+ *            elapsed: number, history: Row[], samples: {step: number, image: string}[], note: string, file: string,
+ *            message: string}} Snapshot
  *
  * @typedef {{step: number, loss?: number, reward?: number, held_out_reward?: number}} Row
  */
@@ -244,4 +246,21 @@ function round(value) {
 export function isForNode(messageNode, nodeId) {
     const text = String(messageNode);
     return text === String(nodeId) || text.endsWith(`:${nodeId}`);
+}
+
+/**
+ * Whether a message is for the node that a view stands in. Another open workflow may have the same node id and run name,
+ * so the workflow decides; only where one side does not know it, the run name has to do.
+ * @param {Identity} message
+ * @param {Identity} own
+ */
+export function isFor(message, own) {
+    if (!isForNode(message.node, own.node)) return false;
+    return message.workflow && own.workflow ? message.workflow === own.workflow : message.run === own.run;
+}
+
+/** The snapshot to show after a reload, if any: one that names the workflow goes before one that only has the run's name. */
+export function snapshotFor(snapshots, own) {
+    const fitting = snapshots.filter((snapshot) => isFor(snapshot, own));
+    return fitting.find((snapshot) => snapshot.workflow) ?? fitting.at(-1);
 }

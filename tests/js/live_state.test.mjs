@@ -10,10 +10,12 @@ import {
     formatDuration,
     formatNumber,
     initialState,
+    isFor,
     isForNode,
     reduce,
     secondsLeft,
     smoothed,
+    snapshotFor,
     thinned,
 } from "../../js/live_state.js";
 
@@ -133,6 +135,33 @@ test("messages find their node, also inside a subgraph", () => {
     assert.ok(isForNode("3:8", 8));
     assert.ok(!isForNode("18", 8));
     assert.ok(!isForNode("3:18", 8));
+});
+
+test("two workflows with the same node and the same run name do not mix", () => {
+    const own = { node: "8", workflow: "one", run: "warm" };
+    assert.ok(isFor({ node: "8", workflow: "one", run: "warm" }, own));
+    assert.ok(isFor({ node: "3:8", workflow: "one", run: "renamed since" }, own));
+    assert.ok(!isFor({ node: "8", workflow: "two", run: "warm" }, own));
+    assert.ok(!isFor({ node: "9", workflow: "one", run: "warm" }, own));
+});
+
+test("where one side does not know the workflow, the run name has to do", () => {
+    const known = { node: "8", workflow: "one", run: "warm" };
+    const unknown = { ...known, workflow: "" };
+    assert.ok(isFor(unknown, known));
+    assert.ok(isFor(known, unknown));
+    assert.ok(!isFor({ ...unknown, run: "cold" }, known));
+});
+
+test("after a reload each workflow gets its own run, and a run without a workflow comes second", () => {
+    const snapshots = [
+        { node: "8", workflow: "two", run: "warm", step: 1 },
+        { node: "8", workflow: "", run: "warm", step: 2 },
+        { node: "8", workflow: "one", run: "warm", step: 3 },
+    ];
+    assert.equal(snapshotFor(snapshots, { node: "8", workflow: "one", run: "warm" }).step, 3);
+    assert.equal(snapshotFor(snapshots, { node: "8", workflow: "three", run: "warm" }).step, 2);
+    assert.equal(snapshotFor(snapshots, { node: "8", workflow: "three", run: "cold" }), undefined);
 });
 
 test("an unknown message changes nothing", () => {
