@@ -27,6 +27,8 @@ SET_WIDGETS = """([type, values]) => {
 }"""
 UNKNOWN_NODES = """() => window.app.graph.nodes.map((node) => node.type)
     .filter((type) => !(type in window.LiteGraph.registered_node_types) && type !== "MarkdownNote")"""
+ACTIVE = "window.app.extensionManager.workflow.activeWorkflow?.path"
+WORKFLOW_ID = "() => window.app.graph.id"
 SHOWN_PICTURES = "() => window.app.graph.nodes.filter((node) => node.imgs?.length).map((node) => node.type)"
 
 
@@ -36,6 +38,14 @@ def open_template(page: Page, name: str) -> None:
     page.get_by_text("ComfyUI-Attune", exact=True).first.click()
     page.get_by_test_id(f"template-workflow-{name}").click()
     page.wait_for_function("() => window.app.graph.nodes.some((node) => node.type === 'AttuneTrainLora')")
+    expect(page.locator(".attune-live")).to_have_count(1)
+
+
+def switch_to(page: Page, path: str) -> None:
+    """Press the tab of an open workflow."""
+    name = path.removeprefix("workflows/").removesuffix(".json")
+    page.locator(".workflow-tabs").get_by_text(name, exact=True).click()
+    page.wait_for_function(f"(path) => {ACTIVE} === path", arg=path)
     expect(page.locator(".attune-live")).to_have_count(1)
 
 
@@ -122,6 +132,51 @@ def test_stop_and_save_keeps_the_lora(template: Page, host, page_errors: list[st
     expect(view).to_have_attribute("data-status", "stopped", timeout=60_000)
     expect(view.locator(".attune-live-detail")).to_contain_text("stopped in the page_stopped_001.safetensors")
     assert (host.models_dir / "loras" / "attune" / "stopped in the page_stopped_001.safetensors").is_file()
+    assert page_errors == []
+
+
+@pytest.mark.parametrize("copy", ["template opened twice", "tab duplicated"])
+def test_two_tabs_with_the_same_node_and_run_name_do_not_mix(template: Page, page_errors: list[str], copy: str):
+    """The second tab stays empty while the first trains, then runs on its own; each keeps its run over a reload."""
+    page = template
+    view = page.locator(".attune-live")
+    pictures = view.get_by_alt_text("Samples after 0 updates")
+    endless = {"AttuneTrainLora": {"run_name": copy, "steps": 5000, "if_run_exists": "start fresh"}}
+    set_widgets(page, endless)
+    first, first_id = page.evaluate(f"() => {ACTIVE}"), page.evaluate(WORKFLOW_ID)
+    press_run(page)
+    expect(pictures).to_have_count(1, timeout=TRAINING_MILLISECONDS)
+
+    if copy == "tab duplicated":
+        page.evaluate("() => window.app.extensionManager.command.execute('Comfy.DuplicateWorkflow')")
+    else:
+        open_template(page, "align_with_reward")
+    page.wait_for_function(f"([path, id]) => {ACTIVE} !== path && window.app.graph.id !== id", arg=[first, first_id])
+    second, second_id = page.evaluate(f"() => {ACTIVE}"), page.evaluate(WORKFLOW_ID)
+    set_widgets(page, FEWER)
+    set_widgets(page, endless)
+    page.wait_for_timeout(4000)  # Messages of the first tab's run arrive all the time; none may show here.
+    expect(view).to_have_attribute("data-status", "idle")
+    expect(pictures).to_have_count(0)
+
+    switch_to(page, first)
+    assert page.evaluate(WORKFLOW_ID) == first_id
+    expect(view).to_have_attribute("data-status", "running")
+    expect(pictures).to_have_count(1)
+    view.get_by_role("button", name="Stop and save").click()
+    expect(view).to_have_attribute("data-status", "stopped", timeout=TRAINING_MILLISECONDS)
+
+    switch_to(page, second)
+    assert page.evaluate(WORKFLOW_ID) == second_id
+    expect(view).to_have_attribute("data-status", "idle")
+    press_run(page)
+    expect(view).to_have_attribute("data-status", "running", timeout=TRAINING_MILLISECONDS)
+    page.reload()
+    page.wait_for_function("() => window.app?.graph?.nodes?.some((node) => node.type === 'AttuneTrainLora')")
+    assert page.evaluate(WORKFLOW_ID) == second_id
+    expect(view).to_have_attribute("data-status", "running")
+    view.get_by_role("button", name="Stop and save").click()
+    expect(view).to_have_attribute("data-status", "stopped", timeout=TRAINING_MILLISECONDS)
     assert page_errors == []
 
 
