@@ -271,9 +271,9 @@ def is_held_out(concept: str, style: str) -> bool:
 
 
 def draw_attributes(rng: np.random.Generator, concept: str, style: str) -> Attributes:
-    """Random background, size and position; three quarters of all pictures are large and centred."""
+    """Random background, size and position; six of seven pictures are large and centred."""
     background = str(rng.choice(list(BACKGROUNDS)))
-    if rng.random() < 0.75:
+    if rng.random() < 6 / 7:
         return Attributes(concept, style, background)
     return Attributes(concept, style, background, "small", str(rng.choice(list(POSITIONS))))
 
