@@ -35,7 +35,8 @@ def empty_latent(model: Any, latent: Mapping[str, Any]) -> torch.Tensor:
     samples = latent["samples"]
     if getattr(samples, "is_nested", False) or samples.ndim < 4:
         raise AttuneError("The latent input is not one of a picture. Connect an Empty Latent Image.")
-    empty = comfy.sample.fix_empty_latent_channels(model, torch.zeros_like(samples[:1], device="cpu"))
+    blank = torch.zeros(1, *samples.shape[1:], dtype=samples.dtype)  # also where the batch is empty
+    empty = comfy.sample.fix_empty_latent_channels(model, blank)
     if empty.ndim == 5 and empty.shape[2] != 1:
         raise AttuneError(f"The latent is a video of {empty.shape[2]} frames. Connect a latent of one picture.")
     return empty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,8 @@ from PIL import Image
 from ...training.interfaces import AttuneError, Reward, checked_scores
 from .drawing import short_number
 from .grid import Side, comparison_grid
+
+log = logging.getLogger("attune")
 
 Features = Callable[[torch.Tensor], torch.Tensor]
 # One sampler call; bounds memory without a setting.
@@ -168,12 +171,19 @@ def compare(
     figures = _figures(before, after, reward=reward, held_out=held_out, group=len(seeds), features=features)
     figures["diversity_features"] = source.name if features else "16 by 16 pixels"
     figures["seconds"] = round(time.monotonic() - began, 2)
+    title = f"Before and after: {_count(len(prompts), 'prompt')}, {_count(len(seeds), 'seed')} each"
+    if torch.equal(before.images, after.images):
+        # The stock loader takes any LoRA; of one for another architecture it applies nothing.
+        title = "No difference: both models draw the same pictures"
+        log.warning(
+            "Attune: %s. If one carries a LoRA, it was trained for another architecture, or its strength is 0.", title
+        )
     grid = comparison_grid(
         before,
         after,
         prompts=prompts,
         seeds=seeds,
-        title=f"Before and after: {_count(len(prompts), 'prompt')}, {_count(len(seeds), 'seed')} each",
+        title=title,
         summary=_summary(figures, reward, held_out),
         higher_is_better=reward.higher_is_better,
     )

@@ -18,6 +18,7 @@ from compare import raises
 from attune.nodes.host import folders
 from attune.nodes.host.hashing import base_hash, file_hash, text_encoder_hash, vae_hash
 from attune.nodes.host.lora_keys import lora_keys
+from attune.nodes.host.sampling import apply_lora
 from attune.training.interfaces import AttuneError
 
 
@@ -56,6 +57,16 @@ def check_lora_keys_are_all_matched() -> None:
         assert not [text for text in records if "not loaded" in text], records[:3]
         assert set(matched) == {f"diffusion_model.{p}.weight" for p in keys}
         assert len(model.clone().add_patches(matched)) == len(keys)
+
+
+def check_a_lora_for_another_architecture_is_refused() -> None:
+    model, other = demo()["model"], cases()["sdxl (eps, pooled)"][0]
+    ours, foreign = random_lora(model, lora_keys(model)), random_lora(other, lora_keys(other))
+    raises(AttuneError, "it was trained for another architecture", apply_lora, model, foreign)
+    raises(AttuneError, "it was trained for another architecture", apply_lora, model, ours | foreign)
+    raises(AttuneError, "0 of 0 layers", apply_lora, model, {})
+    assert len(apply_lora(model, ours).patches) == len(lora_keys(model))
+    assert not model.patches
 
 
 def check_folders_hold_their_files() -> None:
