@@ -20,9 +20,24 @@
  */
 
 export const SERIES = Object.freeze([
-    Object.freeze({ key: "reward", title: "Reward", colour: "#4fb6f5" }),
-    Object.freeze({ key: "held_out_reward", title: "Held-out reward", colour: "#b79cf7" }),
-    Object.freeze({ key: "loss", title: "Loss", colour: "#f2a65a" }),
+    Object.freeze({
+        key: "reward",
+        title: "Reward",
+        colour: "#4fb6f5",
+        hint: "Mean reward of the pictures made for one update. This is what the run learns to raise.",
+    }),
+    Object.freeze({
+        key: "held_out_reward",
+        title: "Held-out reward",
+        colour: "#b79cf7",
+        hint: "Mean score of the same pictures by the judge that is never learned from. If it falls while the reward rises, stop.",
+    }),
+    Object.freeze({
+        key: "loss",
+        title: "Loss",
+        colour: "#f2a65a",
+        hint: "What one update makes smaller. It should fall when learning from pictures; when learning from a reward it says little.",
+    }),
 ]);
 
 /** More updates than this are thinned out: no screen shows them, and a page may stay open for days. */
@@ -202,7 +217,7 @@ export function smoothed(values) {
 
 /**
  * The curves to draw, each in a box of width × height: SVG path data and the numbers of its labels.
- * @returns {{key: string, title: string, colour: string, raw: string, mean: string, low: number, high: number,
+ * @returns {{key: string, title: string, colour: string, hint: string, raw: string, mean: string, low: number, high: number,
  *            last: number, end: number[]}[]}
  */
 export function curves(state, width, height) {

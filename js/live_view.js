@@ -8,9 +8,11 @@ const SVG = "http://www.w3.org/2000/svg";
 const CURVE_WIDTH = 400;
 const CURVE_HEIGHT = 44;
 
+// In Nodes 2.0 the box around a widget is as high as its content: the least height keeps an idle view from collapsing. It is
+// what the host leaves of the widget's height (attune_live.js) after its margins.
 const CSS = `
 .attune-live { display: flex; flex-direction: column; gap: 6px; box-sizing: border-box; width: 100%; height: 100%;
-  contain: inline-size;
+  min-height: 340px; contain: inline-size;
   padding: 8px; border-radius: 8px; background: #14171c; color: #eceef2; font: 12px/1.35 system-ui, sans-serif;
   overflow: hidden auto; }
 .attune-live-head { display: flex; align-items: center; gap: 8px; }
@@ -35,8 +37,12 @@ const CSS = `
 .attune-live-samples { display: flex; gap: 6px; overflow: auto hidden; flex: none; }
 .attune-live-samples:empty { display: none; }
 .attune-live-samples figure { margin: 0; flex: none; }
+.attune-live-samples figure:first-child { position: sticky; left: 0; background: #14171c; box-shadow: 6px 0 #14171c; }
 .attune-live-samples img { display: block; height: 122px; border-radius: 4px; }
-.attune-live-samples figcaption { text-align: center; color: #9aa4b2; font-size: 10px; }
+.attune-live-samples figcaption { text-align: center; color: #9aa4b2; font-size: 11px; }
+.attune-live[data-status="idle"] { justify-content: center; text-align: center; }
+.attune-live[data-status="idle"] :is(.attune-live-bar, .attune-live-curves) { display: none; }
+.attune-live[data-status="idle"] .attune-live-head { justify-content: center; }
 `;
 
 function injectStyle(document) {
@@ -82,12 +88,13 @@ export function createView(document, onStop) {
         const svg = document.createElementNS(SVG, "svg");
         svg.setAttribute("viewBox", `0 -3 ${CURVE_WIDTH} ${CURVE_HEIGHT + 6}`);
         svg.setAttribute("preserveAspectRatio", "none");
-        const lines = ["raw", "mean"].map((kind) => {
+        const lines = ["raw", "mean", "now"].map((kind) => {
             const line = document.createElementNS(SVG, "path");
             line.setAttribute("class", `attune-live-${kind}`);
             line.setAttribute("fill", "none");
             line.setAttribute("vector-effect", "non-scaling-stroke");
-            line.setAttribute("stroke-width", kind === "raw" ? "1" : "2");
+            line.setAttribute("stroke-width", { raw: "1", mean: "2", now: "7" }[kind]);
+            line.setAttribute("stroke-linecap", "round");
             line.setAttribute("stroke-opacity", kind === "raw" ? "0.35" : "1");
             svg.append(line);
             return line;
@@ -106,7 +113,10 @@ export function createView(document, onStop) {
             row.name.textContent = `${curve.title}  ${formatNumber(curve.last)}`;
             row.name.style.color = curve.colour;
             row.range.textContent = `${formatNumber(curve.low)} … ${formatNumber(curve.high)}`;
-            [curve.raw, curve.mean].forEach((data, index) => {
+            row.range.title = "Lowest and highest so far: the bottom and the top of the curve.";
+            row.box.title = curve.hint;
+            // A line without length and with round ends is a dot, which stays round in a stretched picture.
+            [curve.raw, curve.mean, `M${curve.end.join(" ")}h0`].forEach((data, index) => {
                 row.lines[index].setAttribute("d", data);
                 row.lines[index].setAttribute("stroke", curve.colour);
             });
@@ -124,12 +134,17 @@ export function createView(document, onStop) {
         samples.replaceChildren(
             ...state.samples.map((sample) => {
                 const image = document.createElement("img");
+                // A picture has no width before it is read, so that only then the newest can be brought into view.
+                image.addEventListener("load", showNewest, { once: true });
                 image.src = sample.image;
                 image.alt = `Samples after ${sample.step} updates`;
-                const caption = element(document, "figcaption", "", sample.step === 0 ? "before" : `${sample.step}`);
+                const caption = element(document, "figcaption", "", sample.step === 0 ? "before" : `after ${sample.step}`);
                 return element(document, "figure", "", image, caption);
             }),
         );
+    }
+
+    function showNewest() {
         samples.scrollLeft = samples.scrollWidth;
     }
 
