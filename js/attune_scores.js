@@ -6,12 +6,13 @@
 import { app } from "/scripts/app.js";
 
 const NODE = "AttuneScoreImages";
-const COLUMNS = ["rank", "image", "score", "prompt"];
+const COLUMNS = ["rank", "image", "score"];
 const HEIGHT = 150;
 
+// In Nodes 2.0 the box around a widget is as high as its content, hence the least height: HEIGHT without the host's margins.
 const CSS = `
-.attune-scores { box-sizing: border-box; width: 100%; height: 100%; overflow: auto; border-radius: 8px; padding: 4px 8px;
-  background: #1e1f22; color: #e8e9ec; font: 12px/1.5 system-ui, sans-serif; }
+.attune-scores { box-sizing: border-box; width: 100%; height: 100%; min-height: 130px; overflow: auto; border-radius: 8px; padding: 4px 8px;
+  background: #1e1f22; color: #e8e9ec; font: 12px/1.35 system-ui, sans-serif; }
 .attune-scores table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .attune-scores th { position: sticky; top: -4px; background: #1e1f22; color: #9a9fa8; font-weight: 500; }
 .attune-scores th, .attune-scores td { padding: 2px 8px 2px 0; text-align: right; white-space: nowrap; }
@@ -19,6 +20,9 @@ const CSS = `
   overflow: hidden; text-overflow: ellipsis; }
 .attune-scores tbody tr:first-child { color: #f0b254; }
 .attune-scores-hint { color: #9a9fa8; }
+.attune-scores-prompt { overflow-wrap: anywhere; }
+.attune-scores .alike { width: auto; }
+.attune-scores .alike :is(th, td) { width: auto; max-width: none; padding: 2px 16px 2px 0; text-align: right; }
 `;
 
 function injectStyle() {
@@ -49,10 +53,17 @@ function render(root, rows) {
         return;
     }
     const [table, head, body] = ["table", "thead", "tbody"].map((name) => document.createElement(name));
-    head.append(row("th", COLUMNS));
-    body.append(...rows.map((entry) => row("td", COLUMNS.map((name) => entry[name]))));
+    // One prompt for all pictures is read once, in full, instead of cut short in every row.
+    const alike = rows.every((entry) => entry.prompt === rows[0].prompt);
+    const columns = alike ? COLUMNS : [...COLUMNS, "prompt"];
+    const prompt = document.createElement("div");
+    prompt.className = "attune-scores-prompt";
+    prompt.textContent = alike ? rows[0].prompt : "";
+    table.className = alike ? "alike" : "";
+    head.append(row("th", columns));
+    body.append(...rows.map((entry) => row("td", columns.map((name) => entry[name]))));
     table.append(head, body);
-    root.replaceChildren(table);
+    root.replaceChildren(prompt, table);
 }
 
 function attach(node) {
