@@ -38,10 +38,13 @@ def register_folders() -> None:
 def safe_name(name: str) -> str:
     """Turn any text into a plain file name: no separators, no leading dots, no device names, at most 80 characters.
 
+    And at most 160 bytes, since most file systems end a name at 255 bytes, of which a Chinese letter takes three.
+
     Raises:
         AttuneError: nothing usable is left of the name.
     """
-    plain = re.sub(r"[^\w\-. ()\[\]]+", "_", name, flags=re.UNICODE)[:80].strip(" ._")
+    plain = re.sub(r"[^\w\-. ()\[\]]+", "_", name, flags=re.UNICODE)[:80]
+    plain = plain.encode()[:160].decode(errors="ignore").strip(" ._")
     if not plain:
         raise AttuneError(f"{name!r} cannot be a file name. Use letters, digits, spaces, - or _.")
     return f"_{plain}" if _WINDOWS_DEVICES.match(plain) else plain

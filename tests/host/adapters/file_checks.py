@@ -87,11 +87,13 @@ def check_folders_hold_their_files() -> None:
     home = folders.lora_folder()
     assert home == Path(folder_paths.models_dir) / "loras" / "attune"
     hostile = ("../../etc/passwd", "/tmp/x", "..\\..\\x", "a/b", "C:\\x", "con", "nul.txt", ".hidden", "x" * 300)
-    for name in (*hostile, "Wärme 2"):
+    for name in (*hostile, "Wärme 2", "暖" * 100):
         written, run = folders.lora_output_path(name), folders.run_folder(name)
         for path, parent in ((written, home), (run, folders.user_folder() / "runs")):
             assert path.resolve().parent == parent.resolve(), path
             assert not path.name.startswith("."), path
+            # Room for what is put before and behind it while it is written.
+            assert len(f".{path.stem}_stopped_001.safetensors.1234567.partial".encode()) <= 255, path
             assert path.stem.lower() not in {"con", "nul"}, path
     assert folders.lora_output_path("Wärme 2").name == "Wärme 2.safetensors"
     for name in ("///", "..", "", " . "):
