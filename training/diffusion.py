@@ -62,6 +62,12 @@ class DiffusionProcess:
     def sigma_max(self) -> float:
         return float(self.sigmas[-1])
 
+    def identity(self) -> dict[str, str | float]:
+        """What tells this process from others, as JSON values: a run is only resumed under the same one."""
+        levels = {"smallest": 0, "middle": len(self.sigmas) // 2, "largest": -1}
+        rounded = {f"{name} sigma": float(f"{float(self.sigmas[index]):.6g}") for name, index in levels.items()}
+        return {"prediction": self.prediction, **rounded}
+
     # ---- coefficients ----
 
     def alpha(self, sigma: torch.Tensor) -> torch.Tensor:

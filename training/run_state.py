@@ -57,10 +57,20 @@ class StateFolder:
         self.path = Path(path)
 
     def files(self) -> list[Path]:
-        """State files, newest first."""
+        """State files, newest first.
+
+        Raises:
+            TrainingError: the folder cannot be listed.
+        """
         if not self.path.is_dir():
             return []
-        found = [(int(match[1]), file) for file in self.path.iterdir() if (match := _NAME.fullmatch(file.name))]
+        try:
+            found = [(int(match[1]), file) for file in self.path.iterdir() if (match := _NAME.fullmatch(file.name))]
+        except OSError as error:
+            raise TrainingError(
+                f"The run's folder cannot be read: {error}. Give yourself access to {self.path}, or choose another run "
+                f"name."
+            ) from error
         return [file for _, file in sorted(found, reverse=True)]
 
     def write(self, step: int, tree: Mapping[str, Any]) -> Path:

@@ -358,6 +358,7 @@ class _Run:
             "LoRA": dataclasses.asdict(self.policy.config),
             "training": self.config.identity() | {"precision": str(self.half or torch.float32)},
             "layers": len(self.named) // 2,
+            "noise process": self.policy.process.identity(),
             **({} if "base model" in self.given_identity else {"base model": self.policy.base_fingerprint()}),
             **self.given_identity,
         }

@@ -195,11 +195,13 @@ class DDPOPlan:
 
     @property
     def batch(self) -> int:
-        return self.config.chunk
+        config = self.config
+        rollouts = config.prompts_per_update * config.images_per_prompt
+        return min(config.chunk, rollouts * (config.transitions or config.steps))
 
     @property
     def batch_knob(self) -> str:
-        return f"chunk (now {self.batch}; the result is the same)"
+        return f"chunk (now {self.config.chunk}; the result is the same)"
 
     @property
     def training_guidance(self) -> float:

@@ -521,6 +521,15 @@ def test_a_run_on_another_base_is_not_continued(denoiser: DiffusersDenoiser, tmp
         run(other, run_folder=tmp_path)
 
 
+def test_a_run_under_another_noise_process_is_not_continued(denoiser: DiffusersDenoiser, tmp_path: Path) -> None:
+    run(denoiser, run_folder=tmp_path, callbacks=Recorder(stop_after=7))
+    process = denoiser.process
+    for changed in (replace(process, sigmas=2 * process.sigmas), replace(process, prediction="flow")):
+        other = DiffusersDenoiser(denoiser.module, changed, denoiser.unconditional)
+        with pytest.raises(TrainingError, match=r"noise process (smallest sigma|prediction) = "):
+            run(other, run_folder=tmp_path)
+
+
 # ---- it refuses to ruin anything ----
 
 

@@ -103,7 +103,9 @@ def test_the_knob_against_too_little_memory_is_a_widget_of_the_node():
 
     empty = plans.EncodedText("", None)
     plan = plans.DDPOPlan([empty], empty, None, None, {}, None, "", DDPOConfig(chunk=6))
-    assert plan.batch_knob.startswith("chunk (now 6;")
+    assert plan.batch_knob.startswith("chunk (now 6;") and plan.batch == 6
+    few = DDPOConfig(chunk=64, prompts_per_update=2, images_per_prompt=4, steps=5, transitions=3)
+    assert plans.DDPOPlan([empty], empty, None, None, {}, None, "", few).batch == 24, "an update never trains on more"
     assert "chunk" in [name for _, name, _ in schemas.DDPO_OBJECTIVE]
     plan = supervised([], [""])
     assert plan.batch_knob.startswith(f"batch_size (now {SupervisedConfig().batch};")
