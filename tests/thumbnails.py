@@ -1,0 +1,48 @@
+"""Make the templates' thumbnails afresh, from their own results on a real host.
+
+    .venv/bin/python scripts/module.py attune.tests.thumbnails [NAME …]
+
+Each template runs to its end, unshortened; its largest picture, cut below where it is much taller than wide, becomes
+`workflows/NAME.jpg`. Look at the pictures before you commit them.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..scripts.environment import Environment
+from .hosting import HostServer, comfyui_folder
+
+WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
+TALLEST = 1.1
+"""Height over width; a template browser shows the upper part of a card."""
+WIDEST = 1024
+
+
+def thumbnail(pictures: Sequence[Path]) -> Image.Image:
+    """The largest of the pictures, fit for a card."""
+    largest = max((Image.open(file).convert("RGB") for file in pictures), key=lambda image: image.width * image.height)
+    card = largest.crop((0, 0, largest.width, min(largest.height, round(TALLEST * largest.width))))
+    card.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
+    return card
+
+
+def main(names: Sequence[str]) -> None:
+    """Run the named templates, or all."""
+    templates = [WORKFLOWS / f"{name}.json" for name in names] or sorted(WORKFLOWS.glob("*.json"))
+    environment = Environment(Path(sys.executable), comfyui_folder(), own=True)
+    with tempfile.TemporaryDirectory() as folder, HostServer(environment, Path(folder), force_cpu=True) as server:
+        for template in templates:
+            result = server.run(template)
+            target = template.with_suffix(".jpg")
+            thumbnail(server.images(result)).save(target, quality=88)
+            print(f"{target.name}: {result.seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
