@@ -95,6 +95,12 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return tensor.mean().item(), tensor.std().item() if len(tensor) > 1 else 0.0
 
 
+def paired_change(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """Mean change of the same prompts and seeds, and its 95 % error: 1.96·s/√N of the differences (0 for N = 1)."""
+    mean, deviation = mean_and_deviation([b - a for a, b in zip(before, after, strict=True)])
+    return mean, 1.96 * deviation / len(before) ** 0.5
+
+
 def sample_all(
     model: Any,
     vae: Any,
@@ -202,6 +208,10 @@ def _figures(
             figures[f"held_out_{name}"] = None
         spread = diversity(side.images, features or pixel_features, group=group)
         figures[f"diversity_{name}"] = None if math.isnan(spread) else spread
+    pairs = {"reward": (before.scores, after.scores), "held_out": (before.held_out, after.held_out)}
+    for key, (one, two) in pairs.items():
+        if one is not None and two is not None:
+            figures[f"{key}_change"], figures[f"{key}_change_error"] = paired_change(one, two)
     figures["win_rate"] = win_rate(before.scores, after.scores, higher_is_better=reward.higher_is_better)
     figures["images"] = len(before.images)
     return figures
@@ -214,9 +224,11 @@ def _summary(figures: Mapping[str, Any], reward: Reward, held_out: Reward | None
         if judge is None:
             continue
         one, two = figures[f"{key}_before"], figures[f"{key}_after"]
-        spread = figures[f"{key}_after_deviation"]
-        text = f"{short_number(round(one, 4))} to {short_number(round(two, 4))} ± {short_number(round(spread, 4))}"
-        verdict = "" if round(one, 4) == round(two, 4) else "good" if (two > one) == judge.higher_is_better else "bad"
+        change, error = figures[f"{key}_change"], figures[f"{key}_change_error"]
+        text = f"{short_number(round(one, 4))} to {short_number(round(two, 4))}"
+        # A change within its error says nothing, and a colour would say something.
+        clear = round(one, 4) != round(two, 4) and abs(change) > error
+        verdict = "" if not clear else "good" if (change > 0) == judge.higher_is_better else "bad"
         cells.append((label if key == "reward" else label + judge.name, text, verdict))
     rate = figures["win_rate"]
     verdict = "good" if rate > 0.5 else "bad" if rate < 0.5 else ""

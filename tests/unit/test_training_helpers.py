@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from attune.nodes.training import charts, drawing, grid, live, plans, widgets
-from attune.nodes.training.compare import diversity, mean_and_deviation, pixel_features, win_rate
+from attune.nodes.training.compare import diversity, mean_and_deviation, paired_change, pixel_features, win_rate
 from attune.nodes.training.records import check_writable, duration_text, pack_version, saved_step
 from attune.training.interfaces import AttuneError
 from attune.training.objectives.ddpo import DDPOConfig
@@ -155,6 +155,13 @@ def test_win_rate_counts_ties_half_and_minds_the_direction():
 def test_mean_and_deviation():
     assert mean_and_deviation([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
     assert mean_and_deviation([1.0]) == (1.0, 0.0)
+
+
+def test_paired_change_minds_the_pairs():
+    """Differences 1, 2, 3, 2 have mean 2 and deviation √(2/3): the error is 1.96·√(2/3)/√4 = 0.80017."""
+    before = [10.0, 0.0, -5.0, 100.0]
+    assert paired_change(before, [11.0, 2.0, -2.0, 102.0]) == (2.0, pytest.approx(0.80017, abs=1e-5))
+    assert paired_change([1.0], [3.0]) == (2.0, 0.0)
 
 
 def test_small_texts(tmp_path):
