@@ -197,6 +197,7 @@ def main(quick: bool) -> None:
         seeds=len(seeds),
         seconds=watch.seconds,
         quick=quick,
+        samples=gains,
         attempts=attempts(rows),
         details=found | bed.details(),
     )
@@ -211,4 +212,4 @@ def plot(curves: Mapping[str, Sequence[float]], claim: Claim, *, title: str, qui
         for name, curve in curves.items()
     ]
     chart = curve_chart(drawn, title=title, details="reward of the rollouts over the updates")
-    chart.save(plot_path(claim, quick=quick))
+    chart.save(plot_path(claim, quick=quick, part="curves"))

@@ -35,6 +35,7 @@ def main(quick: bool) -> None:
         seeds=len(seeds),
         seconds=watch.seconds,
         quick=quick,
+        samples=lead,
         attempts=attempts([*balanced["runs"], *plain["runs"]]),
         details={"balanced": balanced, "plain": plain} | bed.details(),
     )

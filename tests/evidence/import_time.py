@@ -48,5 +48,6 @@ def main(quick: bool) -> None:
         seeds=len(seconds),
         seconds=watch.seconds,
         quick=quick,
+        samples=seconds,
         details=details,
     )

@@ -93,10 +93,11 @@ def record(
     seeds: int,
     seconds: float,
     quick: bool,
+    samples: Sequence[float] = (),
     attempts: Sequence[dict[str, Any]] = (),
     details: dict[str, Any] | None = None,
 ) -> Path:
-    """Write `results/NAME.json` (quick runs: `NAME.quick.json`, git-ignored) and print the verdict.
+    """Write `results/NAME.json` and `NAME.png` (quick runs: `NAME.quick.…`, git-ignored) and print the verdict.
 
     Args:
         claim: what was claimed.
@@ -105,6 +106,7 @@ def record(
         seeds: repetitions with different seeds.
         seconds: of the whole script.
         quick: a smaller run, which proves only that the script works.
+        samples: what the value was computed from, one per repetition; the dots of the plot.
         attempts: [{"what": …, "value": …}], everything that was tried, in order.
         details: anything else worth keeping, JSON values.
 
@@ -121,6 +123,7 @@ def record(
         "holds": claim.holds(value),
         "ci": None if ci is None else list(ci),
         "seeds": seeds,
+        "samples": list(samples),
         "seconds": round(seconds, 1),
         "attempts": list(attempts),
         "details": details or {},
@@ -131,6 +134,9 @@ def record(
     }
     file = RESULTS / f"{claim.name}{'.quick' if quick else ''}.json"
     write_json(file, entry)
+    from .plots import strip_plot
+
+    strip_plot(claim, value, ci=ci, samples=samples).save(plot_path(claim, quick=quick))
     verdict = "holds" if entry["holds"] else "FAILED"
     interval = "" if ci is None else f", 95 % interval [{ci[0]:.4g}, {ci[1]:.4g}]"
     print(f"{claim.name}: {value:.4g} {claim.unit} (goal {claim.direction} {claim.goal:g}{interval}): {verdict}")
@@ -154,10 +160,10 @@ def write_json(file: Path, content: object) -> None:
         partial.unlink(missing_ok=True)
 
 
-def plot_path(claim: Claim, *, quick: bool) -> Path:
-    """Where the claim's plot belongs."""
+def plot_path(claim: Claim, *, quick: bool, part: str = "") -> Path:
+    """Where the claim's plot belongs; `part` names a further one."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    return RESULTS / f"{claim.name}{'.quick' if quick else ''}.png"
+    return RESULTS / f"{claim.name}{f'.{part}' if part else ''}{'.quick' if quick else ''}.png"
 
 
 def commit() -> str:

@@ -69,5 +69,6 @@ def main(quick: bool) -> None:
     for claim, values in ((SPEED, ratios), (MEMORY, memory)):
         record(
             claim, statistics.median(values), ci=bootstrap(values, statistics.median), seeds=pairs,
-            seconds=watch.seconds, quick=quick, attempts=attempts if claim is SPEED else [], details=details,
+            seconds=watch.seconds, quick=quick, samples=values, attempts=attempts if claim is SPEED else [],
+            details=details,
         )  # fmt: skip

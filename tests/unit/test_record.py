@@ -6,9 +6,12 @@ import json
 import random
 import statistics
 
+import numpy as np
 import pytest
 
+from attune.nodes.training.drawing import BAD, GOOD
 from attune.tests.evidence import record as module
+from attune.tests.evidence.plots import strip_plot
 from attune.tests.evidence.record import Claim, bootstrap, commit, record, results, versions, write_json
 from attune.tests.evidence.runner import readme_table
 
@@ -75,7 +78,17 @@ def test_a_figure_that_is_not_a_number_is_refused_and_nothing_is_left(folder):
     with pytest.raises(ValueError, match="not JSON compliant"):
         record(SPEED, float("nan"), ci=None, seeds=1, seconds=1, quick=False)
     assert [entry["value"] for entry in results()] == [2.0]
-    assert [file.name for file in folder.iterdir()] == ["speed.json"]
+    assert {file.name for file in folder.iterdir()} == {"speed.json", "speed.png"}
+
+
+@pytest.mark.parametrize("samples", [(), (1.2,), (1.2, 1.9, 1.6)])
+@pytest.mark.parametrize("claim", [SPEED, TIME])
+def test_the_plot_shows_goal_and_verdict(claim: Claim, samples: tuple[float, ...]):
+    picture = np.asarray(strip_plot(claim, 1.6, ci=(1.2, 1.9) if samples else None, samples=samples)).astype(int)
+    dot = tuple(int((GOOD if claim.holds(1.6) else BAD)[i : i + 2], 16) for i in (1, 3, 5))
+    other = tuple(int((BAD if claim.holds(1.6) else GOOD)[i : i + 2], 16) for i in (1, 3, 5))
+    assert (abs(picture - dot).sum(2) == 0).sum() > 100
+    assert (abs(picture - other).sum(2) == 0).sum() == 0
 
 
 def test_write_json_replaces_whole_files(tmp_path):
