@@ -35,16 +35,19 @@ def register_folders() -> None:
     folder_paths.folder_names_and_paths[REWARDS] = (paths, set(extensions) | REWARD_EXTENSIONS)
 
 
-def safe_name(name: str) -> str:
+def safe_name(name: str, *, room: int = 0) -> str:
     """Turn any text into a plain file name: no separators, no leading dots, no device names, at most 80 characters.
 
     And at most 160 bytes, since most file systems end a name at 255 bytes, of which a Chinese letter takes three.
 
+    Args:
+        room: characters and bytes to leave free for what will stand behind the name.
+
     Raises:
         AttuneError: nothing usable is left of the name.
     """
-    plain = re.sub(r"[^\w\-. ()\[\]]+", "_", name, flags=re.UNICODE)[:80]
-    plain = plain.encode()[:160].decode(errors="ignore").strip(" ._")
+    plain = re.sub(r"[^\w\-. ()\[\]]+", "_", name, flags=re.UNICODE)[: 80 - room]
+    plain = plain.encode()[: 160 - room].decode(errors="ignore").strip(" ._")
     if not plain:
         raise AttuneError(f"{name!r} cannot be a file name. Use letters, digits, spaces, - or _.")
     return f"_{plain}" if _WINDOWS_DEVICES.match(plain) else plain
@@ -55,16 +58,19 @@ def lora_folder() -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0]) / "attune"
 
 
-def lora_output_path(name: str) -> Path:
-    """A path for a new LoRA file called `name`: in `lora_folder()`, and never that of an existing file.
+def lora_output_path(name: str, ending: str = "") -> Path:
+    """A path for a new LoRA file in `lora_folder()`: `<name><ending>_<number>`, the first number that is free.
+
+    Args:
+        name: of the run; a long one is cut, the ending and the number never are.
+        ending: plain letters, e.g. "_stopped".
 
     Raises:
         AttuneError: the name is empty or consists of separators only.
     """
-    stem = safe_name(re.sub(r"\.safetensors$", "", name, flags=re.IGNORECASE))
-    path, number = lora_folder() / f"{stem}.safetensors", 2
-    while path.exists():
-        path, number = lora_folder() / f"{stem}_{number}.safetensors", number + 1
+    stem, number = safe_name(name, room=len(f"{ending}_001")) + ending, 1
+    while (path := lora_folder() / f"{stem}_{number:03d}.safetensors").exists():
+        number += 1
     return path
 
 

@@ -253,7 +253,7 @@ class _Run:
             state = StateFolder(self.folder).newest() if self.callbacks.updates else None
             if state and state["step"] > 0:
                 policy.load_tensors(state["average"] or state["adapters"])
-                name = self._save(policy.tensors(), f"{self.request.run_name}_stopped", state["step"], {})
+                name = self._save(policy.tensors(), state["step"], {}, ending="_stopped")
         except (AttuneError, RuntimeError) as second:
             log.error("Attune: the LoRA so far could not be saved: %s", second)
         self._end_stopped(name) if interrupted else self.callbacks.end("failed", file=name, message=message)
@@ -263,7 +263,7 @@ class _Run:
     ) -> None:
         name = ""
         if step:
-            name = self._save(tensors, f"{self.request.run_name}_stopped", step, history[-1] if history else {})
+            name = self._save(tensors, step, history[-1] if history else {}, ending="_stopped")
         self._end_stopped(name)
 
     def _end_stopped(self, name: str) -> None:
@@ -285,7 +285,7 @@ class _Run:
         tensors = lora_file_tensors(result.tensors, rename=self.rename)
         record = read_record(self.folder)
         name = self._known_file(record, tensors) or self._save(
-            result.tensors, request.run_name, result.steps_done, result.history[-1] if result.history else {}
+            result.tensors, result.steps_done, result.history[-1] if result.history else {}
         )
         seconds = result.seconds + (record.get("seconds", 0.0) if self.first_step else 0.0)
         report = {
@@ -347,18 +347,17 @@ class _Run:
 
     # ---- files ----
 
-    def _save(self, tensors: Mapping[str, torch.Tensor], title: str, step: int, metrics: Mapping[str, float]) -> str:
+    def _save(
+        self, tensors: Mapping[str, torch.Tensor], step: int, metrics: Mapping[str, float], *, ending: str = ""
+    ) -> str:
         """Write a new LoRA file and return the name that the stock LoRA loader lists."""
-        from ..host.folders import lora_name, lora_output_path, safe_name
+        from ..host.folders import lora_name, lora_output_path
 
-        stem, number = safe_name(title), 1
-        # The first number whose name is free: the folder's own rule never overwrites, ours keeps numbers in a row.
-        while (path := lora_output_path(f"{stem}_{number:03d}")).stem != f"{stem}_{number:03d}":
-            number += 1
+        path = lora_output_path(self.request.run_name, ending)
         config = getattr(self.request.model.model, "model_config", None)
         family = type(config).__name__
         metadata = LoraMetadata(
-            title=title,
+            title=f"{self.request.run_name}{ending}",
             architecture=f"{ARCHITECTURES.get(family, family)}/lora",
             method=self.request.plan.method,
             prediction=self.prediction,

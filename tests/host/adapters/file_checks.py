@@ -93,19 +93,19 @@ def check_folders_hold_their_files() -> None:
             assert path.resolve().parent == parent.resolve(), path
             assert not path.name.startswith("."), path
             # Room for what is put before and behind it while it is written.
-            assert len(f".{path.stem}_stopped_001.safetensors.1234567.partial".encode()) <= 255, path
+            assert len(f".{path.stem}.safetensors.1234567.partial".encode()) <= 255, path
             assert path.stem.lower() not in {"con", "nul"}, path
-    assert folders.lora_output_path("Wärme 2").name == "Wärme 2.safetensors"
+    assert folders.lora_output_path("Wärme 2").name == "Wärme 2_001.safetensors"
     for name in ("///", "..", "", " . "):
         raises(AttuneError, "cannot be a file name", folders.run_folder, name)
         raises(AttuneError, "cannot be a file name", folders.lora_output_path, name)
     assert folders.user_folder() == Path(folder_paths.get_user_directory()) / "attune"
 
     home.mkdir(parents=True, exist_ok=True)
-    first = folders.lora_output_path("warm.safetensors")
+    first = folders.lora_output_path("warm")
     first.write_text("mine")
     second = folders.lora_output_path("warm")
-    assert (first.name, second.name) == ("warm.safetensors", "warm_2.safetensors")
+    assert (first.name, second.name) == ("warm_001.safetensors", "warm_002.safetensors")
     assert folders.lora_name(first) in folder_paths.get_filename_list("loras")
     assert Path(folder_paths.get_full_path("loras", folders.lora_name(first))) == first
 
