@@ -127,14 +127,22 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
                 run.broke_off(policy, error)
                 raise
     if result.status == "stopped":
-        run.save_stopped(result.tensors, result.steps_done, result.history)
+        problem = run.save_stopped(result.tensors, result.steps_done, result.history)
         run.callbacks.raise_if_cancelled()
-        raise TrainingError("Training was stopped; its state and the LoRA so far are saved.")
+        raise TrainingError(problem or "Training was stopped; its state and the LoRA so far are saved.")
     try:
         return run.finish(result)
     except Exception as error:
-        run.callbacks.end("failed", file="", message=f"Training is done and its state is saved, but: {error}")
+        run.callbacks.end("failed", file="", message=f"Training is done and its state is saved, but: {words_of(error)}")
         raise
+
+
+def words_of(error: BaseException) -> str:
+    """An error as the live view shows it. Ours explain themselves; of others the kind is half of what they say."""
+    words = str(error).strip()
+    if isinstance(error, AttuneError):
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _check_steps(request: TrainingRequest, folder: Path) -> None:
@@ -246,28 +254,41 @@ class _Run:
 
     def broke_off(self, policy: Policy, error: BaseException) -> None:
         """Keep what an interrupt or an error leaves: the newest state as a LoRA file. Never hides the error."""
-        message = str(error) if isinstance(error, AttuneError) else type(error).__name__
         interrupted = type(error).__name__ == "InterruptProcessingException" or isinstance(error, KeyboardInterrupt)
-        name = ""
+        name, problem = "", ""
         try:
             state = StateFolder(self.folder).newest() if self.callbacks.updates else None
             if state and state["step"] > 0:
                 policy.load_tensors(state["average"] or state["adapters"])
                 name = self._save(policy.tensors(), state["step"], {}, ending="_stopped")
-        except (AttuneError, RuntimeError) as second:
-            log.error("Attune: the LoRA so far could not be saved: %s", second)
-        self._end_stopped(name) if interrupted else self.callbacks.end("failed", file=name, message=message)
+        except Exception as second:  # of any kind: what ended the run is what the user must hear of
+            problem = self._not_saved(second)
+        if interrupted:
+            self._end_stopped(name, problem)
+        else:
+            self.callbacks.end("failed", file=name, message=words_of(error))
 
     def save_stopped(
         self, tensors: Mapping[str, torch.Tensor], step: int, history: Sequence[Mapping[str, float]]
-    ) -> None:
-        name = ""
-        if step:
-            name = self._save(tensors, step, history[-1] if history else {}, ending="_stopped")
-        self._end_stopped(name)
+    ) -> str:
+        """Save the LoRA of a run that was asked to stop; what went wrong in words, "" if nothing did."""
+        name, problem = "", ""
+        try:
+            if step:
+                name = self._save(tensors, step, history[-1] if history else {}, ending="_stopped")
+        except Exception as error:  # of any kind: the live view must hear that the run has ended
+            problem = self._not_saved(error)
+        self._end_stopped(name, problem)
+        return problem
 
-    def _end_stopped(self, name: str) -> None:
-        saved = f"LoRA so far: {name}. " if name else ""
+    @staticmethod
+    def _not_saved(error: Exception) -> str:
+        problem = f"The LoRA so far could not be saved: {words_of(error).rstrip('.')}."
+        log.error("Attune: %s", problem)
+        return problem
+
+    def _end_stopped(self, name: str, problem: str) -> None:
+        saved = f"LoRA so far: {name}. " if name else f"{problem} " if problem else ""
         self.callbacks.end("stopped", file=name, message=f"{saved}{self._how_to_go_on()}")
         log.info("Attune: run %r stopped. %s", self.request.run_name, saved)
 

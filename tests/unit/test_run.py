@@ -1,4 +1,4 @@
-"""What a training run leaves, without a host: the names of its LoRA files. The host's two modules are stand-ins."""
+"""What a training run leaves, without a host: files, figures, words. The host's two modules are stand-ins."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from safetensors import safe_open
 
 from attune.nodes.training import run as module
 from attune.training.adapters import LoraConfig
+from attune.training.interfaces import AttuneError
+from attune.training.run_state import pack_history
 from attune.training.trainer import TrainerConfig
 
 TENSORS = {"layer.lora_down.weight": torch.ones(2, 4), "layer.lora_up.weight": torch.ones(4, 2)}
@@ -77,3 +79,75 @@ def test_every_run_name_leads_to_new_files_with_numbers_in_a_row(name: str, tmp_
         assert len(stem) <= 76 and len(stem.encode()) <= 156
     with safe_open(tmp_path / "loras" / finished[1], "pt") as file:
         assert file.metadata()["ss_steps"] == "2"
+
+
+# ---- how a run ends --------------------------------------------------------------------------------------------------
+
+
+class Interrupt(Exception):
+    pass
+
+
+Interrupt.__name__ = "InterruptProcessingException"
+
+
+class Weights:
+    """As much of a policy as a run that broke off needs."""
+
+    def load_tensors(self, tensors: Any) -> None:
+        pass
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return TENSORS
+
+
+def no_room(*_: Any, **__: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def saved_state(run: Any, step: int) -> None:
+    """What the trainer leaves: one state, and so many updates done in this call."""
+    table = module.StateFolder(run.folder)
+    history = pack_history([{"step": n + 1, "loss": 1.0} for n in range(step)])
+    table.write(step, {"adapters": TENSORS, "average": None, "history": history})
+    run.callbacks.updates = step
+
+
+def test_a_full_disk_ends_a_stopped_run_in_the_live_view_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = run_of("warm", tmp_path / "run")
+    monkeypatch.setattr(module, "save_lora", no_room)
+    problem = run.save_stopped(TENSORS, 3, [])
+    assert problem == ("The LoRA so far could not be saved: OSError: [Errno 28] No space left on device.")
+    (end,) = run.callbacks.ends
+    assert (end["status"], end["file"]) == ("stopped", "")
+    assert end["message"] == f"{problem} Press Run to go on from here."
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (Interrupt(), "stopped", "The LoRA so far could not be saved: OSError: "),
+        (ValueError("expected 4 channels"), "failed", "ValueError: expected 4 channels"),
+        (AttuneError("The reward returned nan. Choose another."), "failed", "The reward returned nan. Choose another."),
+        (KeyError(), "failed", "KeyError"),
+    ],
+)
+def test_a_full_disk_does_not_hide_what_ended_the_run(
+    error: Exception, status: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = run_of("warm", tmp_path / "run")
+    saved_state(run, 2)
+    monkeypatch.setattr(module, "save_lora", no_room)
+    run.broke_off(Weights(), error)
+    (end,) = run.callbacks.ends
+    assert (end["status"], end["file"]) == (status, "")
+    assert end["message"].startswith(message)
+
+
+def test_a_run_that_broke_off_leaves_its_newest_state_as_a_lora(tmp_path: Path):
+    run = run_of("warm", tmp_path / "run")
+    saved_state(run, 2)
+    run.broke_off(Weights(), Interrupt())
+    (end,) = run.callbacks.ends
+    assert (tmp_path / "loras" / end["file"]).name == "warm_stopped_001.safetensors"
+    assert end["message"].startswith("LoRA so far: ")
