@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -133,6 +134,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     try:
         return run.finish(result)
     except Exception as error:
+        run.keep_record("failed")
         run.callbacks.end("failed", file="", message=f"Training is done and its state is saved, but: {words_of(error)}")
         raise
 
@@ -226,7 +228,9 @@ class _Run:
         self.prediction = ""
         self.resolution: tuple[int, int] | None = None
         self.memory: MemoryEstimate | None = None
-        self.first_step = 0
+        # What earlier calls of this run put down; see `keep_record`.
+        self.earlier: dict[str, Any] = {}
+        self.began = time.monotonic()
 
     # ---- begin and end ----
 
@@ -240,11 +244,35 @@ class _Run:
 
         self.memory = memory
         check_writable(lora_folder())
-        step, history = 0, []
-        if self.request.resume and (state := newest_history(self.folder)):
-            step, history = state
-        self.first_step = step
+        self.earlier = read_record(self.folder)
+        state = newest_history(self.folder) if self.request.resume else None
+        if state is None and self.earlier:
+            # Anew: of what another run put down here, only its file still counts, which may turn out to be the same.
+            self.earlier = {"lora_name": self.earlier.get("lora_name", "")}
+            write_record(self.folder, self.earlier)
+        step, history = state or (0, [])
+        self.began = time.monotonic()
         self.callbacks.start(method=self.request.plan.title, step=step, history=history, note=self.note)
+
+    @property
+    def seconds(self) -> float:
+        """What the run took so far, over all calls. One without an update adds nothing: its work is done again.
+
+        A call whose process was killed is not counted: it could not put down what it took.
+        """
+        spent = time.monotonic() - self.began if self.callbacks.updates else 0.0
+        return round(self.earlier.get("seconds", 0.0) + spent, 3)
+
+    def keep_record(self, status: str) -> None:
+        """Put down what the call that goes on with this run has to know, unless this one did nothing."""
+        if self.callbacks.updates:
+            kept = {"lora_name": self.earlier.get("lora_name", ""), "memory": self._memory_figures()}
+            write_record(self.folder, {"run": self.request.run_name, "status": status, "seconds": self.seconds, **kept})
+
+    def _memory_figures(self) -> dict[str, Any] | None:
+        if self.memory is None:
+            return self.earlier.get("memory")
+        return asdict(self.memory) | {"total": self.memory.total}
 
     @property
     def note(self) -> str:
@@ -263,6 +291,7 @@ class _Run:
                 name = self._save(policy.tensors(), state["step"], {}, ending="_stopped")
         except Exception as second:  # of any kind: what ended the run is what the user must hear of
             problem = self._not_saved(second)
+        self.keep_record("stopped" if interrupted else "failed")
         if interrupted:
             self._end_stopped(name, problem)
         else:
@@ -278,6 +307,7 @@ class _Run:
                 name = self._save(tensors, step, history[-1] if history else {}, ending="_stopped")
         except Exception as error:  # of any kind: the live view must hear that the run has ended
             problem = self._not_saved(error)
+        self.keep_record("stopped")
         self._end_stopped(name, problem)
         return problem
 
@@ -304,25 +334,26 @@ class _Run:
         trained = sum(value.numel() for key, value in result.tensors.items() if not key.endswith(".alpha"))
         request, plan = self.request, self.request.plan
         tensors = lora_file_tensors(result.tensors, rename=self.rename)
-        record = read_record(self.folder)
-        name = self._known_file(record, tensors) or self._save(
+        seconds = self.seconds
+        name = self._known_file(tensors) or self._save(
             result.tensors, result.steps_done, result.history[-1] if result.history else {}
         )
-        seconds = result.seconds + (record.get("seconds", 0.0) if self.first_step else 0.0)
+        # Should the report fail, the next call finds the file instead of saving it again.
+        self.earlier["lora_name"] = name
         report = {
             "run": request.run_name,
             "method": plan.method,
             "status": result.status,
             "steps": result.steps_done,
-            "seconds": round(seconds, 3),
-            "seconds_per_step": result.seconds_per_step or record.get("seconds_per_step", 0.0),
+            "seconds": seconds,
+            "seconds_per_step": result.seconds_per_step or self.earlier.get("seconds_per_step", 0.0),
             "trained_weights": trained,
             "lora_name": name,
             **self.identity,
             "objective": plan.settings(),
             "lora": asdict(request.lora),
             "training": asdict(request.trainer),
-            "memory": asdict(self.memory) | {"total": self.memory.total} if self.memory else record.get("memory"),
+            "memory": self._memory_figures(),
             "first": dict(result.history[0]) if result.history else {},
             "metrics": dict(result.history[-1]) if result.history else {},
         }
@@ -391,11 +422,11 @@ class _Run:
         save_lora(path, tensors, metadata=metadata, rename=self.rename)
         return lora_name(path)
 
-    def _known_file(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    def _known_file(self, tensors: Mapping[str, torch.Tensor]) -> str:
         """The file that this run has written already with these very weights, or nothing."""
         from ..host.folders import lora_folder
 
-        name = str(record.get("lora_name", ""))
+        name = str(self.earlier.get("lora_name", ""))
         path = lora_folder() / Path(name.replace("\\", "/")).name
         if not name or not path.is_file():
             return ""

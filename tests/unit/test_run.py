@@ -151,3 +151,69 @@ def test_a_run_that_broke_off_leaves_its_newest_state_as_a_lora(tmp_path: Path):
     (end,) = run.callbacks.ends
     assert (tmp_path / "loras" / end["file"]).name == "warm_stopped_001.safetensors"
     assert end["message"].startswith("LoRA so far: ")
+
+
+# ---- how long it took ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Its last entry is the time."""
+    moments = [100.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: moments[-1]))
+    return moments
+
+
+def begun(folder: Path, clock: list[float], *, resume: bool = True, seconds: float, step: int) -> Any:
+    """A run that began and has come to `step` within `seconds`."""
+    run = run_of("warm", folder, resume=resume)
+    run.begin(None)
+    saved_state(run, step)
+    clock.append(clock[-1] + seconds)
+    return run
+
+
+def finished(run: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The report of a run that ends here."""
+    sampling = ModuleType("sampling")
+    sampling.apply_lora = lambda model, tensors: model
+    monkeypatch.setitem(sys.modules, "attune.nodes.host.sampling", sampling)
+    history = [{"step": 1, "loss": 1.0}]
+    run.finish(module.TrainResult(TENSORS, run.callbacks.updates, "finished", history, 0.0, 0.5))
+    return module.read_record(run.folder)
+
+
+def test_seconds_add_up_over_cancel_error_and_resume(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "run"
+    begun(folder, clock, seconds=10, step=1).save_stopped(TENSORS, 1, [])
+    begun(folder, clock, seconds=20, step=2).broke_off(Weights(), Interrupt())
+    begun(folder, clock, seconds=30, step=3).broke_off(Weights(), ValueError("no"))
+    run = begun(folder, clock, seconds=40, step=4)
+    assert finished(run, monkeypatch)["seconds"] == 100
+    run = run_of("warm", folder)
+    run.begin(None)
+    clock.append(clock[-1] + 50)
+    assert finished(run, monkeypatch)["seconds"] == 100, "loading a finished run is not training"
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_run_that_starts_fresh_takes_over_no_seconds(broken: bool, tmp_path: Path, clock, monkeypatch):
+    """Also if it is cancelled, and if its process is killed before it could write a record of its own."""
+    folder = tmp_path / "run"
+    name = finished(begun(folder, clock, seconds=1000, step=4), monkeypatch)["lora_name"]
+    fresh = begun(folder, clock, resume=False, seconds=10, step=1)
+    if not broken:
+        fresh.save_stopped(TENSORS, 1, [])
+    report = finished(begun(folder, clock, seconds=5, step=2), monkeypatch)
+    assert report["seconds"] == (5 if broken else 15)
+    assert report["lora_name"] == name, "the same weights are in that file already"
+
+
+def test_a_call_that_did_nothing_leaves_the_record_as_it_was(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "run"
+    report = finished(begun(folder, clock, seconds=7, step=4), monkeypatch)
+    run = run_of("warm", folder)
+    run.begin(None)
+    clock.append(clock[-1] + 50)
+    run.broke_off(Weights(), AttuneError("The run cannot be resumed."))
+    assert module.read_record(folder) == report
