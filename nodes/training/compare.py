@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,6 @@ from PIL import Image
 from ...training.interfaces import AttuneError, Reward, checked_scores
 from .drawing import short_number
 from .grid import Side, comparison_grid
-
-log = logging.getLogger("attune")
 
 Features = Callable[[torch.Tensor], torch.Tensor]
 # One sampler call; bounds memory without a setting.
@@ -134,6 +131,21 @@ def sample_all(
     return torch.cat(images)
 
 
+def check_different(before: torch.Tensor, after: torch.Tensor) -> None:
+    """The stock loader takes any LoRA, and of one for another architecture it applies nothing: only here it shows.
+
+    Raises:
+        AttuneError: the pictures are the same, bit for bit.
+    """
+    if torch.equal(before, after):
+        raise AttuneError(
+            "Model A and model B draw the same pictures, bit for bit: they are the same model. If one of them carries "
+            "a LoRA, it was not applied: it was trained for another architecture (ComfyUI's console then lists its "
+            'keys as "lora key not loaded"), its strength is 0, or it has not learned anything yet. Choose a LoRA for '
+            "this checkpoint, raise its strength, or connect another model."
+        )
+
+
 def compare(
     model_a: Any,
     model_b: Any,
@@ -152,7 +164,7 @@ def compare(
     """Sample both models alike and judge them.
 
     Raises:
-        AttuneError: no prompts, no seeds, or a reward that cannot score the pictures.
+        AttuneError: no prompts, no seeds, models that draw the same pictures, or a reward that cannot score them.
     """
     from ..host.sampling import encode_prompts, progress_bar
 
@@ -166,6 +178,7 @@ def compare(
     pictures = [
         sample_all(model, vae, latent, positives, empty, seeds, settings, on_step) for model in (model_a, model_b)
     ]
+    check_different(*pictures)
     sides = []
     for images in pictures:
         scores = checked_scores(reward, images, texts).tolist()
@@ -178,12 +191,6 @@ def compare(
     figures["diversity_features"] = source.name if features else "16 by 16 pixels"
     figures["seconds"] = round(time.monotonic() - began, 2)
     title = f"Before and after: {_count(len(prompts), 'prompt')}, {_count(len(seeds), 'seed')} each"
-    if torch.equal(before.images, after.images):
-        # The stock loader takes any LoRA; of one for another architecture it applies nothing.
-        title = "No difference: both models draw the same pictures"
-        log.warning(
-            "Attune: %s. If one carries a LoRA, it was trained for another architecture, or its strength is 0.", title
-        )
     grid = comparison_grid(
         before,
         after,

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from attune.tests.host.graphs import (
+    OTHER_CHECKPOINT,
     base_graph,
     compare_node,
     ddpo_graph,
@@ -38,6 +39,7 @@ ZERO = {"nothing": node("PrimitiveInt", value=0)}  # a wired number passes the h
 @pytest.fixture(scope="module", autouse=True)
 def _files(host) -> None:
     write_checkpoint(host)
+    write_checkpoint(host, OTHER_CHECKPOINT, seed=4)
     write_pictures(host)
 
 
@@ -87,7 +89,8 @@ def test_no_pictures_to_score(host):
 
 def test_an_empty_latent_batch_still_has_a_size(host):
     """The latent's content is ignored by our nodes, so it does not matter that there is none."""
-    graph = base_graph() | ZERO | {"compare": compare_node("ckpt", images_per_prompt=1, steps=1)}
+    graph = base_graph() | ZERO | {"compare": compare_node("other", images_per_prompt=1, steps=1)}
+    graph["other"] = node("CheckpointLoaderSimple", ckpt_name=OTHER_CHECKPOINT)
     graph["latent"]["inputs"]["batch_size"] = ["nothing", 0]
     record = finished(host, graph)
     assert record["status"]["status_str"] == "success", record["status"]
@@ -209,8 +212,8 @@ def test_a_batch_that_does_not_divide_the_pictures(host, batch_size: int):
 # ---- a LoRA for another architecture ---------------------------------------------------------------------------------
 
 
-def test_a_lora_for_another_architecture_is_no_improvement_but_no_difference(host):
-    """The stock loader applies nothing of it and goes on; the comparison must say so."""
+def test_a_lora_for_another_architecture_is_an_error_and_no_comparison(host):
+    """The stock loader applies nothing of it and goes on; what compares the pictures must say so."""
     name = "foreign.safetensors"
     layer = "lora_unet_double_blocks_0_img_attn_qkv"
     file = host.models_dir / "loras" / name
@@ -219,13 +222,12 @@ def test_a_lora_for_another_architecture_is_no_improvement_but_no_difference(hos
     graph = base_graph() | {"compare": compare_node("lora", images_per_prompt=1, steps=1)}
     graph["lora"] = node("LoraLoaderModelOnly", model=["ckpt", 0], lora_name=name, strength_model=1.0)
     before = host.log()
-    record = finished(host, graph)
-    assert record["status"]["status_str"] == "success", record["status"]
-    assert json.loads(record["outputs"]["compare"]["attune_metrics"][0])["win_rate"] == 0.5
-    said = host.log().removeprefix(before)
-    assert (
-        "No difference: both models draw the same pictures. If one carries a LoRA, it was trained for another" in said
-    )
+    where, message = shown_error(host, graph)
+    assert where == "compare"
+    assert message.startswith("Model A and model B draw the same pictures")
+    assert "it was trained for another architecture" in message
+    # The message sends the reader to these words.
+    assert "lora key not loaded" in host.log().removeprefix(before)
 
 
 # ---- disks -----------------------------------------------------------------------------------------------------------

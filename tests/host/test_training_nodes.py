@@ -282,16 +282,23 @@ def test_another_text_encoder_or_vae_is_refused_and_nothing_is_lost(host):
 # ---- Compare A/B -----------------------------------------------------------------------------------------------------
 
 
-def test_comparison_of_a_model_with_itself_finds_no_difference(host):
-    graph = base_graph() | {"compare": compare_node("ckpt", held_out_reward=["judge", 0])}
+def test_comparison_of_a_model_with_itself_is_refused(host):
+    where, message = shown_error(host, base_graph() | {"compare": compare_node("ckpt", images_per_prompt=1)})
+    assert where == "compare"
+    assert message.startswith("Model A and model B draw the same pictures")
+
+
+def test_comparison_finds_the_figures_of_both_models(host):
+    write_checkpoint(host, OTHER_CHECKPOINT, seed=4)
+    graph = base_graph() | {"compare": compare_node("other", held_out_reward=["judge", 0])}
+    graph["other"] = node("CheckpointLoaderSimple", ckpt_name=OTHER_CHECKPOINT)
     graph["preview"] = node("PreviewImage", images=["compare", 0])
     result = host.run(graph)
     figures = json.loads(result.ui("AttuneCompareAB", "attune_metrics")[0])
-    assert figures["win_rate"] == 0.5
     assert figures["images"] == 4
     for name in ("reward", "held_out", "diversity"):
-        assert figures[f"{name}_before"] == figures[f"{name}_after"]
-        assert np.isfinite(figures[f"{name}_before"])
+        assert np.isfinite([figures[f"{name}_before"], figures[f"{name}_after"]]).all()
+    assert figures["reward_before"] != figures["reward_after"]
     grid = host.pixels(host.output_path(result.outputs["preview"]["images"][0]))
     assert min(grid.shape[:2]) >= 400
 
