@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from ...training.interfaces import RewardError
-from .fonts import font_name, load_font, shorten
+from ..fonts import font_name, load_font, shorten
 from .pictures import to_rgb
 from .scoring import significant
 

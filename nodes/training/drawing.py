@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..rewards.fonts import Font, font_name, load_font
+from ..fonts import Font, font_name, load_font
 
 BACKGROUND = "#14171c"
 PANEL = "#1c2027"

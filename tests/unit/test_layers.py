@@ -22,6 +22,7 @@ HEAVY = {"diffusers", "transformers", "peft", "open_clip", "accelerate"}
 PACKAGE = [ROOT / "__init__.py", *sorted((ROOT / "nodes").rglob("*.py")), *sorted((ROOT / "training").rglob("*.py"))]
 STANDARD_LIBRARY_ONLY = [ROOT / "run.py", *sorted((ROOT / "scripts").glob("*.py"))]
 MAXIMUM_LINES = 450
+FAMILIES = {file.parent.name for file in (ROOT / "nodes").glob("*/nodes.py")}
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def may_import_host(file: Path) -> bool:
 def violations(file: Path, source: str) -> Iterator[str]:
     """What a file of the package imports but may not."""
     layer = file.relative_to(ROOT).parts[0]
+    # A file straight in nodes/ belongs to no family: all may use it, so it may use none.
+    family = file.relative_to(ROOT).parts[1] if layer == "nodes" else ""
     for entry in read_imports(source, file):
         where = f"{name_of(file)}:{entry.line} imports {entry.module}"
         if not entry.relative and entry.root == "attune":
@@ -105,6 +108,9 @@ def violations(file: Path, source: str) -> Iterator[str]:
             yield f"{where} at the top: import it in the function that uses it"
         if layer == "nodes" and re.match(r"attune\.nodes\.(?!host)\w+\.nodes", entry.module):
             yield f"{where}: nothing stands on a nodes.py"
+        step = re.match(r"attune\.nodes\.(\w+)", entry.module)
+        if layer == "nodes" and step and step[1] in FAMILIES - {family}:
+            yield f"{where}: a family stands on itself, nodes/host and files straight in nodes/; those on no family"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle" and node.attr != "UnpicklingError":
             yield f"{name_of(file)}:{node.lineno} uses pickle.{node.attr}: only safetensors are read and written"
@@ -135,6 +141,13 @@ def test_layers(file: Path):
         ("nodes/rewards/x.py", "from ..host import folders", 0),
         ("nodes/rewards/x.py", "from .nodes import AttuneLoadReward", 1),
         ("nodes/rewards/nodes.py", "from comfy_api.latest import io", 0),
+        ("nodes/rewards/x.py", "from ..training import drawing", 1),
+        ("nodes/training/nodes.py", "def f():\n    from ..rewards.cache import CachedReward", 1),
+        ("nodes/training/x.py", "from ..fonts import load_font\nfrom ...training import rollout", 0),
+        ("nodes/x.py", "from .rewards import chart", 1),
+        ("nodes/x.py", "from .host import folders", 0),
+        ("nodes/host/x.py", "from ..rewards import cache", 1),
+        ("nodes/host/x.py", "from ...training.interfaces import Reward", 0),
         ("nodes/host/x.py", "import comfy.utils", 0),
         ("__init__.py", "import comfy", 1),
         ("__init__.py", "def f():\n    from comfy_api.latest import ComfyExtension", 0),

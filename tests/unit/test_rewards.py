@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from attune.nodes.fonts import font_name, load_font, shorten
 from attune.nodes.rewards import CachedReward, StatisticReward, bar_chart, load_reward, score_table
 from attune.nodes.rewards import chart as chart_module
 from attune.nodes.rewards.cache import ScoreStore
 from attune.nodes.rewards.clip import tokenize
-from attune.nodes.rewards.fonts import font_name, load_font, shorten
 from attune.nodes.rewards.load import describes_reward, file_digest
 from attune.nodes.rewards.pictures import content_hash, fit_square, split_prompts, to_rgb, unbatch
 from attune.nodes.rewards.scoring import significant
