@@ -72,6 +72,7 @@ def play(
     generator: torch.Generator,
     eta: float = 1.0,
     convention: Convention = "mean",
+    chunk: int = 0,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Trajectories:
     """Play one trajectory per conditioning.
@@ -79,18 +80,28 @@ def play(
     Args:
         noise: unit Gaussian [B, C, H, W] on the network's device.
         generator: on the CPU, so that a run repeats on every device.
-        on_step: called with (steps done, steps in all); may raise to cancel.
+        chunk: trajectories per call of the network, 0 = all; the draws do not depend on it.
+        on_step: called after every call of the network with (calls done, calls in all); may raise to cancel.
 
     Returns:
         the trajectories, on the noise's device.
     """
     sigmas = process.schedule(steps).to(noise.device)
     batch = len(noise)
+    starts = range(0, batch, chunk or batch)
+    done, calls = 0, steps * len(starts)
     x = process.initial(noise, sigmas[:1].expand(batch))
     states, forward, backward = [x], [], []
     for index in range(steps):
         sigma, sigma_next = sigmas[index].expand(batch), sigmas[index + 1].expand(batch)
-        x0 = denoiser(x, sigma, cond, guidance=guidance)
+        parts = []
+        for start in starts:
+            part = slice(start, start + (chunk or batch))
+            parts.append(denoiser(x[part], sigma[part], cond[part], guidance=guidance))
+            done += 1
+            if on_step:
+                on_step(done, calls)
+        x0 = torch.cat(parts)
         step = process.posterior(x, x0, sigma, sigma_next, eta=eta)
         draw = torch.randn(x.shape, generator=generator).to(x)
         x_next = step.mean + step.deviation * draw
@@ -99,8 +110,6 @@ def play(
             backward.append(log_probability(process.kernel(x_next, sigma_next, sigma), x, convention=convention))
         x = x_next
         states.append(x)
-        if on_step:
-            on_step(index + 1, steps)
     empty = torch.zeros(batch, 0, device=noise.device)
     return Trajectories(
         torch.stack(states, 1),

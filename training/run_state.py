@@ -16,7 +16,7 @@ from .interfaces import TrainingError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 _NAME = re.compile(r"state-(\d+)\.safetensors")
 
@@ -111,7 +111,7 @@ class StateFolder:
         """The newest readable state, None if the folder has no state file.
 
         Raises:
-            TrainingError: there are state files but none is readable, or the pack is too old for it.
+            TrainingError: there are state files but none is readable, or another version of the pack saved it.
         """
         failures = []
         for file in self.files():
@@ -124,8 +124,8 @@ class StateFolder:
                 continue
             if state.get("format") != FORMAT:
                 raise TrainingError(
-                    f"{file} has format {state.get('format')!r}, this version of the pack reads {FORMAT}. "
-                    f"Update the pack, or start over under another run name."
+                    f"{file} was saved by another version of the pack: it has format {state.get('format')!r}, this "
+                    f"version reads {FORMAT}. Go on with that version, or start over under another run name."
                 )
             return state
         if failures:

@@ -156,7 +156,8 @@ def train(
 
     Args:
         policy: attached; afterwards its first role holds the last (not averaged) weights.
-        objective: what is minimised. If it has a `config` dataclass, a resume must find the same.
+        objective: what is minimised. If it has a `config` dataclass, a resume must find the same; an `identity()` of
+            the dataclass names the fields that count, else all do.
         callbacks: told about progress; may end the run.
         run_folder: where states are saved; None = nowhere, and nothing can be resumed.
         resume: continue the newest state in the folder; False removes what is there and starts over.
@@ -351,10 +352,9 @@ class _Run:
         self.resting = Captured({"generator": self.generator.get_state(), "objective": self.objective.state_dict()})
 
     def _identity(self) -> dict[str, Any]:
-        settings = getattr(self.objective, "config", None)
         return {
             "method": self.objective.name,
-            "method setting": dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else {},
+            "method setting": _settings_identity(getattr(self.objective, "config", None)),
             "LoRA": dataclasses.asdict(self.policy.config),
             "training": self.config.identity() | {"precision": str(self.half or torch.float32)},
             "layers": len(self.named) // 2,
@@ -419,6 +419,13 @@ class _Run:
             self._save()
         except TrainingError as second:
             log.error("Attune: %s (while ending after %s: %s)", second, type(error).__name__, error)
+
+
+def _settings_identity(settings: Any) -> dict[str, Any]:
+    """What a resume must find the same in an objective's settings: what they say themselves, or every field."""
+    if hasattr(settings, "identity"):
+        return settings.identity()
+    return dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else {}
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], config: TrainerConfig) -> torch.optim.AdamW:

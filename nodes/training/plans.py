@@ -130,7 +130,7 @@ class SupervisedPlan:
 
     @property
     def batch_knob(self) -> str:
-        return f"batch_size (now {self.batch}; raise accumulation as much, and the result is the same)"
+        return f"batch_size (now {self.batch}; raise accumulation as much, and an update learns from as many pictures)"
 
     @property
     def training_guidance(self) -> float:
@@ -201,7 +201,7 @@ class DDPOPlan:
 
     @property
     def batch_knob(self) -> str:
-        return f"chunk (now {self.config.chunk}; the result is the same)"
+        return f"chunk (now {self.config.chunk}; the method stays the same, and a run that has begun goes on)"
 
     @property
     def training_guidance(self) -> float:

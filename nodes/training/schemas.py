@@ -257,7 +257,8 @@ DDPO_OBJECTIVE = [
         min=1,
         max=256,
         advanced=True,
-        tooltip="Pictures per call of the network. Lower it if memory runs out; the result is the same.",
+        tooltip="Pictures per call of the network. Lower it if memory runs out: the method stays the same, and a run "
+        "that has begun goes on.",
     ),
     slot(
         "Float",

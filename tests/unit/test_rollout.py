@@ -83,6 +83,30 @@ def test_same_seed_same_rollout():
     assert torch.equal(paths[0].states, paths[1].states)
 
 
+def test_parts_of_a_batch_are_played_as_the_whole():
+    """Eight trajectories, three in a call: the same draws, 3 calls for each of 5 steps, the conditionings in place."""
+    denoiser = mixture("v")
+    told, conditionings = [], []
+
+    def watched(x, sigma, cond, *, guidance):
+        assert len(x) == len(sigma) == len(cond) <= 3
+        conditionings.extend(cond)
+        return denoiser(x, sigma, cond, guidance=guidance)
+
+    def played(network, **keywords):
+        generator = torch.Generator().manual_seed(3)
+        noise = torch.randn(8, 2, 1, 1, generator=generator)
+        return play(
+            network, denoiser.process, noise, list(range(8)), steps=5, guidance=1.0, generator=generator, **keywords
+        )
+
+    whole, parts = played(denoiser), played(watched, chunk=3, on_step=lambda done, total: told.append((done, total)))
+    torch.testing.assert_close(parts.states, whole.states)
+    torch.testing.assert_close(parts.log_forward, whole.log_forward)
+    assert told == [(done, 15) for done in range(1, 16)]
+    assert conditionings == list(range(8)) * 5
+
+
 def test_cancel_from_inside_a_rollout():
     denoiser = mixture("v")
     generator = torch.Generator().manual_seed(3)

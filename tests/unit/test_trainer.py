@@ -512,6 +512,22 @@ def test_another_run_is_not_continued(
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+def test_a_setting_that_its_method_calls_free_may_change(
+    denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path
+) -> None:
+    @dataclass(frozen=True)
+    class Freer(ChaseConfig):
+        pieces: int = 1
+
+        def identity(self) -> dict[str, Any]:
+            return {"batch": self.batch, "parts": self.parts}
+
+    run(denoiser, objective=Chase(Freer(pieces=4)), run_folder=tmp_path, callbacks=Recorder(stop_after=7))
+    check_equal(run(denoiser, objective=Chase(Freer(pieces=2)), run_folder=tmp_path), uninterrupted)
+    with pytest.raises(TrainingError, match="method setting batch = 2, now it is 3"):
+        run(denoiser, objective=Chase(Freer(batch=3)), run_folder=tmp_path)
+
+
 def test_a_run_on_another_base_is_not_continued(denoiser: DiffusersDenoiser, tmp_path: Path) -> None:
     run(denoiser, run_folder=tmp_path, callbacks=Recorder(stop_after=7))
     other = DiffusersDenoiser(tiny_unet(), denoiser.process, denoiser.unconditional)

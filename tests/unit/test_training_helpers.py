@@ -104,6 +104,7 @@ def test_the_knob_against_too_little_memory_is_a_widget_of_the_node():
     empty = plans.EncodedText("", None)
     plan = plans.DDPOPlan([empty], empty, None, None, {}, None, "", DDPOConfig(chunk=6))
     assert plan.batch_knob.startswith("chunk (now 6;") and plan.batch == 6
+    assert "a run that has begun goes on" in plan.batch_knob and "chunk" not in plan.config.identity()
     few = DDPOConfig(chunk=64, prompts_per_update=2, images_per_prompt=4, steps=5, transitions=3)
     assert plans.DDPOPlan([empty], empty, None, None, {}, None, "", few).batch == 24, "an update never trains on more"
     assert "chunk" in [name for _, name, _ in schemas.DDPO_OBJECTIVE]
@@ -111,6 +112,7 @@ def test_the_knob_against_too_little_memory_is_a_widget_of_the_node():
     assert plan.batch_knob.startswith(f"batch_size (now {SupervisedConfig().batch};")
     assert "batch_size" in [name for _, name, _ in schemas.SUPERVISED_OBJECTIVE]
     assert "accumulation" in plan.batch_knob
+    assert "same" not in plan.batch_knob, "other draws: the result is not"
     assert "accumulation" in [name for _, name, _ in run_schemas.TRAIN_LORA]
 
 

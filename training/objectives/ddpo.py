@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -53,7 +53,7 @@ class DDPOConfig:
         form: "importance" or "score", see the module.
         step_weights: "balanced" or "plain", see the module.
         convention: "mean" or "sum" over latent dimensions of the log-probability.
-        chunk: samples per network call; smaller needs less memory.
+        chunk: samples per network call; smaller needs less memory. No draw of the method depends on it.
     """
 
     prompts_per_update: int = 4
@@ -96,6 +96,10 @@ class DDPOConfig:
             raise TrainingError(
                 f"DDPO: a buffer of {self.buffer} can never hold the minimum of {self.minimum} rewards."
             )
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that must not change on a resume: all but `chunk`, which memory decides."""
+        return {name: value for name, value in asdict(self).items() if name != "chunk"}
 
 
 class PolicyLoss(NamedTuple):
@@ -263,30 +267,19 @@ class DDPOObjective:
         if len(self.prompts) >= config.prompts_per_update:
             drawn = torch.randperm(len(self.prompts), generator=generator)[: config.prompts_per_update]
         indices = [int(i) for i in drawn for _ in range(config.images_per_prompt)]
-        parts = [indices[i : i + 4 * config.chunk] for i in range(0, len(indices), 4 * config.chunk)]
-        done, total = 0, len(parts) * config.steps
-        played = []
-        for part in parts:
-            noise = torch.randn(len(part), *self.latent_shape, generator=generator).to(self._policy.device)
-
-            def report(step: int, _: int, done: int = done) -> None:
-                self.on_phase("rollout", done + step, total)
-
-            played.append(
-                play(
-                    self._policy,
-                    self._policy.process,
-                    noise,
-                    [self.prompts[i].positive for i in part],
-                    steps=config.steps,
-                    guidance=config.guidance,
-                    generator=generator,
-                    convention=config.convention,
-                    on_step=report,
-                )
-            )
-            done += config.steps
-        paths = _joined(played)
+        noise = torch.randn(len(indices), *self.latent_shape, generator=generator).to(self._policy.device)
+        paths = play(
+            self._policy,
+            self._policy.process,
+            noise,
+            [self.prompts[i].positive for i in indices],
+            steps=config.steps,
+            guidance=config.guidance,
+            generator=generator,
+            convention=config.convention,
+            chunk=config.chunk,
+            on_step=lambda done, total: self.on_phase("rollout", done, total),
+        )
         advantages = self._judge(paths, indices)
         self._rollouts += len(indices)
         return _Played(paths, indices, advantages, config.updates_per_rollout)
@@ -346,13 +339,3 @@ class DDPOObjective:
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.prompts[:4]
-
-
-def _joined(parts: Sequence[Trajectories]) -> Trajectories:
-    return Trajectories(
-        torch.cat([p.states for p in parts]),
-        parts[0].sigmas,
-        torch.cat([p.log_forward for p in parts]),
-        torch.cat([p.log_backward for p in parts]),
-        [c for p in parts for c in p.cond],
-    )
