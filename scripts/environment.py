@@ -149,7 +149,10 @@ def works(python: Path) -> bool:
     """Whether the interpreter starts and can install packages."""
     if not python.is_file():
         return False
-    return subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 0
+    try:
+        return subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 0
+    except OSError:  # no program for this machine, or not an executable one
+        return False
 
 
 def make_venv(environment: Environment) -> None:
@@ -174,8 +177,15 @@ def package_name(requirement: str) -> str:
 
 
 def missing(python: Path, wanted: Sequence[str]) -> list[str]:
-    """Those requirements that the interpreter's environment does not fulfil."""
-    found = subprocess.run([python, "-c", _PROBE, *wanted], capture_output=True, text=True, check=False)
+    """Those requirements that the interpreter's environment does not fulfil.
+
+    Raises:
+        SetupError: the interpreter does not start.
+    """
+    try:
+        found = subprocess.run([python, "-c", _PROBE, *wanted], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SetupError(f"{python} does not work: {error}. Repair that Python and run again.") from error
     if found.returncode != 0:
         raise SetupError(f"{python} does not work: {found.stderr.strip()[-500:]} Repair that Python and run again.")
     return found.stdout.splitlines()
@@ -261,7 +271,11 @@ def fetch_host(environment: Environment) -> None:
 
 
 def existing_host(folder: Path) -> Environment:
-    """The user's ComfyUI and the Python that runs it."""
+    """The user's ComfyUI and the Python that runs it: the first near it that has torch.
+
+    Raises:
+        SetupError: there is no ComfyUI, or no Python with torch.
+    """
     folder = folder.expanduser().resolve()
     if not (folder / "main.py").is_file() and (folder / "ComfyUI" / "main.py").is_file():
         folder = folder / "ComfyUI"
@@ -275,20 +289,31 @@ def existing_host(folder: Path) -> Environment:
             prefix = Path(os.environ[variable])
             candidates += [venv_python(prefix), prefix / "python.exe"]
     candidates.append(Path(sys.executable))
-    tried = []
+    tried: dict[str, str] = {}
     for python in candidates:
-        if python.is_file() and str(python) not in tried:
-            tried.append(str(python))
-            if not missing(python, ["torch", "aiohttp"]):
-                return Environment(python, folder, own=False)
+        if not python.is_file() or str(python) in tried:
+            continue
+        try:
+            lacking = missing(python, ["torch", "aiohttp"])
+        except SetupError:
+            tried[str(python)] = "does not start"
+            continue
+        if not lacking:
+            return Environment(python, folder, own=False)
+        tried[str(python)] = f"has no {lacking[0]}"
+    found = ", ".join(f"{python}, which {what}" for python, what in tried.items())
     raise SetupError(
-        f"No Python with torch was found for {folder} (tried {', '.join(tried)}). Activate the environment that runs "
+        f"No Python with torch was found for {folder} (tried {found}). Activate the environment that runs "
         f"this ComfyUI, or start run.py with its Python: /path/to/python run.py … --comfyui {folder}."
     )
 
 
 def link_pack(custom_nodes: Path) -> Path:
-    """Make the pack one of the host's custom nodes; returns the folder as the host sees it."""
+    """Make the pack one of the host's custom nodes; returns the folder as the host sees it.
+
+    Raises:
+        SetupError: another copy of the pack has its place, or the link cannot be made.
+    """
     custom_nodes.mkdir(parents=True, exist_ok=True)
     for entry in sorted(custom_nodes.iterdir()):
         if entry.resolve() == ROOT:
@@ -301,9 +326,25 @@ def link_pack(custom_nodes: Path) -> Path:
         )
     if link.is_symlink():
         link.unlink()
-    if WINDOWS:
-        # A junction needs no administrator, a symbolic link does.
-        subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(ROOT)], check=True, capture_output=True)
-    else:
-        link.symlink_to(ROOT, target_is_directory=True)
+    try:
+        if WINDOWS:
+            make_junction(link)
+        else:
+            link.symlink_to(ROOT, target_is_directory=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        words = getattr(error, "stderr", None) or str(error)
+        raise SetupError(
+            f"{link} cannot be made a link to {ROOT}: {words.strip()} Make {custom_nodes} writable, or copy this "
+            f"folder to {link} yourself and start its own run.py."
+        ) from error
     return link
+
+
+def make_junction(link: Path) -> None:
+    """Windows: a link to this folder that, unlike a symbolic link, needs no administrator.
+
+    Raises:
+        subprocess.CalledProcessError: e.g. on a disk without NTFS, or when the folder is on a network share.
+    """
+    command = ["cmd", "/c", "mklink", "/J", str(link), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -137,6 +138,28 @@ def test_without_a_python_with_torch_it_says_which_were_tried(tmp_path, monkeypa
         existing_host(folder)
 
 
+def test_a_broken_python_beside_a_comfyui_is_passed_over(tmp_path, monkeypatch):
+    """One that is no program, as when an environment was copied from another machine, and one that ends badly."""
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    folder = make_comfyui(tmp_path / "portable" / "ComfyUI")
+    for name in (".venv", "venv"):
+        python = module.venv_python(folder / name)
+        python.parent.mkdir(parents=True)
+        python.write_text("", encoding="utf-8")
+    real = module.missing
+
+    def asked(python: Path, wanted: list[str]) -> list[str]:
+        if "/venv/" in python.as_posix():
+            raise SetupError(f"{python} does not work")
+        return [] if python == PYTHON else real(python, wanted)
+
+    monkeypatch.setattr(module, "missing", asked)
+    assert existing_host(folder) == Environment(PYTHON, folder.resolve(), own=False)
+    monkeypatch.setattr(module.sys, "executable", str(tmp_path / "gone"))
+    with pytest.raises(SetupError, match=r"No Python with torch.*which does not start.*which does not start"):
+        existing_host(folder)
+
+
 def test_linking_the_pack_is_done_once_and_recognised(tmp_path):
     link = link_pack(tmp_path / "custom_nodes")
     assert link.resolve() == module.ROOT
@@ -154,6 +177,18 @@ def test_another_copy_of_the_pack_is_not_touched(tmp_path):
     (tmp_path / module.LINK_NAME).mkdir()
     with pytest.raises(SetupError, match="another copy of the pack"):
         link_pack(tmp_path)
+
+
+def test_a_link_that_cannot_be_made_says_what_to_do(tmp_path, monkeypatch):
+    """As Windows refuses it; its words are kept."""
+
+    def refuse(command, **_):
+        raise subprocess.CalledProcessError(1, command, stderr="Local NTFS volumes are required.\n")
+
+    monkeypatch.setattr(module, "WINDOWS", True)
+    monkeypatch.setattr(module.subprocess, "run", refuse)
+    with pytest.raises(SetupError, match=r"cannot be made a link.*Local NTFS volumes.*copy this\s+folder"):
+        link_pack(tmp_path / "custom_nodes")
 
 
 def test_child_processes_get_the_right_python_and_no_telemetry(tmp_path, monkeypatch):
