@@ -1,11 +1,9 @@
-"""Identities of models and files, for metadata, caches and resume."""
+"""Identities of models, for metadata, caches and resume."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,22 +70,3 @@ def _update(digest: Any, value: Any) -> None:
             _update(digest, item)
     elif value is None or isinstance(value, (str, int, float, bool)):
         digest.update(repr(value).encode())
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content, 64 hexadecimal digits. Read again only when its size or time has changed.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    status = Path(path).stat()
-    return _file_hash(str(path), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _file_hash(path: str, size: int, time: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

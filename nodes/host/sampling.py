@@ -121,13 +121,6 @@ def apply_lora(model: Any, tensors: Mapping[str, torch.Tensor], *, strength: flo
     return comfy.sd.load_lora_for_models(model, None, dict(tensors), strength, 0)[0]
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that a new tensor on this device may take, as the host counts them."""
-    import comfy.model_management
-
-    return int(comfy.model_management.get_free_memory(device))
-
-
 def progress_bar(total: int) -> Callable[[], None]:
     """The host's progress bar for `total` steps; each call is one step, and raises if Cancel was pressed."""
     import comfy.utils
