@@ -40,6 +40,25 @@ class ShiftedMixture(nn.Module):
         return self.base(x, sigma) + self.shift.reshape(1, 2, 1, 1).to(x)
 
 
+class DroppingPolicy(ShiftedMixture):
+    """With what makes two looks at one state differ: dropout, and a matrix product that autocast rounds."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            self.layer = nn.Linear(2, 2)
+        self.dropout = nn.Dropout(0.1).eval()
+
+    def training_mode(self, on):
+        super().training_mode(on)
+        self.dropout.train(on)
+
+    def forward(self, x, sigma, cond=(), *, guidance=1.0):
+        moved = self.layer(self.dropout(x.flatten(1))).float().reshape(x.shape)
+        return super().forward(x, sigma, cond, guidance=guidance) + 0.1 * moved
+
+
 class PointDecoder:
     """Shows a 2-D point as the first two channels of a one-pixel picture."""
 
@@ -223,7 +242,7 @@ def test_transition_subsampling_is_unbiased():
         policy.shift.grad = None
         knobs = {"prompts_per_update": 1, "images_per_prompt": 8, "steps": 8, "guidance": 1.0, "chunk": 64}
         objective.config = DDPOConfig(**knobs, transitions=transitions)
-        played.updates_left = 2
+        played.updates_left, played.visits, played.log_old = 2, None, None
         objective._played = played
         for loss in objective.losses(torch.Generator().manual_seed(seed)):
             loss.backward()
@@ -263,10 +282,47 @@ def test_the_chunk_is_free_on_a_resume_and_nothing_else_is():
     assert {field.name for field in dataclasses.fields(settings)} - set(settings.identity()) == {"chunk"}
 
 
-def test_rollouts_are_played_without_dropout():
+def test_dropout_acts_on_learning_alone_and_where_rollouts_are_used_once():
     policy = ShiftedMixture()
-    list(ddpo(policy, updates_per_rollout=2).losses(torch.Generator().manual_seed(0)))
+    list(ddpo(policy).losses(torch.Generator().manual_seed(0)))
     assert policy.dropout_on == [False, True]
+    policy = ShiftedMixture()
+    objective, generator = ddpo(policy, updates_per_rollout=2), torch.Generator().manual_seed(0)
+    for _ in range(2):
+        policy.training_mode(True)  # as the trainer does
+        list(objective.losses(generator))
+        assert policy.dropout_on.pop() is False
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("updates", [1, 2])
+def test_an_unchanged_policy_has_ratio_one_and_nothing_clipped(updates, half):
+    """Dropout, rounding to 16 bit and other batch sizes than in the rollouts are no change of the policy."""
+    objective, generator = ddpo(DroppingPolicy(), updates_per_rollout=updates), torch.Generator().manual_seed(3)
+    for _ in range(updates):
+        objective._policy.training_mode(True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            list(objective.losses(generator))
+        figures = objective.metrics()
+        assert (figures["ratio"], figures["clipped"], figures["log_probability_change"]) == (1.0, 0.0, 0.0)
+
+
+def test_later_passes_compare_with_the_first():
+    """A change of the policy between two passes shows as ρ = exp(log p_new − log p_first), of the same transitions."""
+    policy = DroppingPolicy()
+    objective, generator = ddpo(policy, updates_per_rollout=2, transitions=3), torch.Generator().manual_seed(3)
+    list(objective.losses(generator))
+    first, visits = objective._played.log_old, objective._played.visits
+    assert first.shape == (16 * 3,)
+    with torch.no_grad():
+        policy.shift += 0.05
+        now, _ = objective._log_probabilities(objective._played, visits)
+    list(objective.losses(generator))
+    figures = objective.metrics()
+    assert figures["ratio"] == pytest.approx((now - first).exp().mean().item(), rel=1e-5)
+    assert figures["log_probability_change"] == pytest.approx((now - first).square().mean().sqrt().item(), rel=1e-4)
+    assert figures["clipped"] > 0.1
+    assert objective._played is None
 
 
 def test_balanced_steps_weigh_by_the_inverse_of_their_gradient():
@@ -294,19 +350,24 @@ def test_guidance_reaches_the_network_in_rollout_and_training():
     assert policy.guidances == {3.5}
 
 
-def test_state_between_updates_of_one_rollout_survives():
-    """Save after the first of two updates on the same rollouts, load into a fresh objective: same second update."""
-    results = []
-    for restore in (False, True):
-        objective = ddpo(updates_per_rollout=2)
-        generator = torch.Generator().manual_seed(6)
-        list(objective.losses(generator))
-        if restore:
-            state = objective.state_dict()
-            objective = ddpo(updates_per_rollout=2)
-            objective.load_state_dict(state)
-        results.append([loss.item() for loss in objective.losses(generator)])
-    assert results[0] == results[1]
+def test_state_between_the_passes_of_one_rollout_survives():
+    """Three passes per rollout; saved and loaded into a fresh objective after any of seven: the same weights."""
+    knobs = {"updates_per_rollout": 3, "transitions": 4, "clip_range": 0.1}
+
+    def trained(cut):
+        policy, generator = DroppingPolicy(), torch.Generator().manual_seed(6)
+        objective, optimizer = ddpo(policy, **knobs), torch.optim.Adam(policy.parameters(), lr=0.03)
+        for count in range(7):
+            if count == cut:
+                state = objective.state_dict()
+                objective = ddpo(policy, **knobs)
+                objective.load_state_dict(state)
+            policy.training_mode(True)
+            update(objective, optimizer, generator)
+        return policy.shift.tolist()
+
+    expected = trained(None)
+    assert all(trained(cut) == expected for cut in range(7))
 
 
 def test_advantages_compare_like_with_like():

@@ -6,6 +6,9 @@ r(picture, prompt) at its end, and every step of it shares the advantage A.
     importance form   L = mean max(−A·ρ, −A·clip(ρ, 1 ± clip_range)),   ρ = exp(log p_new − log p_old)
     score form        L = mean −A·log p_new                              (strictly on-policy, one update)
 
+log p_old is the log p_new of the first pass over the rollouts, where ρ is 1 exactly. What the sampler recorded would not
+do: dropout, 16-bit rounding and other batch sizes move log p by more than the clip range while the policy is the same.
+
 A is the per-prompt z-score of the reward over a buffer, clamped; statistics of the whole batch are used until the
 prompt's buffer is full enough.
 
@@ -13,10 +16,14 @@ References:
     Black et al. 2023, "Training Diffusion Models with Reinforcement Learning", eq. 4-6 and appendix; values of the
     released code: log-probabilities averaged over latent dimensions, clip range 1e-4, guidance 5, 50 steps, LoRA 3e-4.
 
-Differences from the paper (all ours): any eps, v or flow model through `diffusion.py`; transitions of a trajectory can
-be subsampled (unbiased), each update drawing new ones; and by default the steps are balanced: each step's loss is
-divided by the size of its ∂ log P_F / ∂ output (`step_sensitivity`), so that no step drowns the others. Every step's
-policy still climbs its own expected reward; `step_weights="plain"` is the paper's sum.
+Differences from the paper (all ours):
+    - any eps, v or flow model through `diffusion.py`;
+    - transitions of a trajectory can be subsampled (unbiased), each set of rollouts drawing its own;
+    - log p_old as above, where the released code takes it from sampling;
+    - adapter dropout is off where rollouts are used more than once: its draws would pass for a change of the policy;
+    - by default the steps are balanced: each step's loss is divided by the size of its ∂ log P_F / ∂ output
+      (`step_sensitivity`), so that no step drowns the others. Every step's policy still climbs its own expected reward;
+      `step_weights="plain"` is the paper's sum.
 """
 
 from __future__ import annotations
@@ -158,6 +165,8 @@ class _Played:
     prompts: list[int]
     advantages: torch.Tensor
     updates_left: int
+    visits: torch.Tensor | None = None  # (row, step) of the transitions trained on, in their order, [N, 2]
+    log_old: torch.Tensor | None = None  # of the visits in the first pass, [N]; None before it
 
 
 class DDPOObjective:
@@ -203,31 +212,33 @@ class DDPOObjective:
     # ---- one update ----
 
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        config = self.config
+        # Rollouts are played as the finished LoRA will be used: adapter dropout belongs to learning only.
+        self._policy.training_mode(False)
         if self._played is None:
-            # Rollouts are played as the finished LoRA will be used: adapter dropout belongs to learning only.
-            self._policy.training_mode(False)
             self._played = self._play(generator)
-            self._policy.training_mode(True)
-        played, config = self._played, self.config
-        batch, steps = played.trajectories.log_forward.shape
-        count = config.transitions or steps
-        chosen = torch.rand(batch, steps, generator=generator).argsort(1)[:, :count]  # (B, count)
-        pairs = [(row, int(step)) for row in range(batch) for step in chosen[row]]
-        order = torch.randperm(len(pairs), generator=generator).tolist()
-        weights = self._step_weights(played.trajectories.sigmas)
-        ratios, clipped, drift = [], [], []
-        for start in range(0, len(pairs), config.chunk):
-            part = [pairs[i] for i in order[start : start + config.chunk]]
-            log_new, log_old, advantage = self._log_probabilities(played, part)
+        self._policy.training_mode(config.updates_per_rollout == 1)
+        played = self._played
+        if played.log_old is None:
+            played.visits = self._visits(*played.trajectories.log_forward.shape, generator)
+        visits, weights = played.visits, self._step_weights(played.trajectories.sigmas)
+        logs, ratios, clipped, drift = [], [], [], []
+        for start in range(0, len(visits), config.chunk):
+            part = visits[start : start + config.chunk]
+            log_new, advantage = self._log_probabilities(played, part)
+            logs.append(log_new.detach())
+            log_old = logs[-1] if played.log_old is None else played.log_old[start : start + config.chunk]
             if config.form == "score":
                 loss, ratio, clip = -advantage * log_new, torch.ones_like(log_old), torch.zeros_like(log_old)
             else:
                 loss, ratio, clip = policy_loss(log_new, log_old, advantage, clip_range=config.clip_range)
             ratios.append(ratio)
             clipped.append(clip)
-            drift.append((log_new.detach() - log_old).square())
-            self.on_phase("learn", start + len(part), len(pairs))
-            yield (loss * weights[[step for _, step in part]]).sum() / len(pairs)
+            drift.append((logs[-1] - log_old).square())
+            self.on_phase("learn", start + len(part), len(visits))
+            yield (loss * weights[part[:, 1]]).sum() / len(visits)
+        if played.log_old is None:
+            played.log_old = torch.cat(logs)
         played.updates_left -= 1
         if played.updates_left == 0:
             self._played = None
@@ -237,6 +248,12 @@ class DDPOObjective:
             "log_probability_change": torch.cat(drift).mean().sqrt().item(),
         }
 
+    def _visits(self, batch: int, steps: int, generator: torch.Generator) -> torch.Tensor:
+        """(row, step) of the transitions that these rollouts are trained on, shuffled, [N, 2]."""
+        chosen = torch.rand(batch, steps, generator=generator).argsort(1)[:, : self.config.transitions or steps]
+        pairs = torch.stack([torch.arange(batch)[:, None].expand_as(chosen), chosen], 2).flatten(0, 1)  # (B·count, 2)
+        return pairs[torch.randperm(len(pairs), generator=generator)].to(self._policy.device)
+
     def _step_weights(self, sigmas: torch.Tensor) -> torch.Tensor:
         """Factors of the steps' losses [T], with mean 1."""
         if self.config.step_weights == "plain":
@@ -244,20 +261,17 @@ class DDPOObjective:
         weights = 1 / step_sensitivity(self._policy.process, sigmas[:-1], sigmas[1:])
         return weights / weights.mean()
 
-    def _log_probabilities(
-        self, played: _Played, part: Sequence[tuple[int, int]]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        paths, device = played.trajectories, played.trajectories.states.device
-        rows = torch.tensor([row for row, _ in part], device=device)
-        steps = torch.tensor([step for _, step in part], device=device)
+    def _log_probabilities(self, played: _Played, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """log p_new, with gradients, and the advantages of some visits [n, 2]; both [n]."""
+        paths, (rows, steps) = played.trajectories, part.unbind(1)
         x, x_next = paths.states[rows, steps], paths.states[rows, steps + 1]
         sigma, sigma_next = paths.sigmas[steps], paths.sigmas[steps + 1]
-        cond = [self.prompts[played.prompts[row]].positive for row, _ in part]
+        cond = [self.prompts[played.prompts[row]].positive for row in rows.tolist()]
         x0 = self._policy(x, sigma, cond, guidance=self.config.guidance)
         log_new = step_log_probability(
             self._policy.process, x, x0, x_next, sigma, sigma_next, convention=self.config.convention
         )
-        return log_new, paths.log_forward[rows, steps], played.advantages[rows]
+        return log_new, played.advantages[rows]
 
     # ---- rollouts ----
 
@@ -318,6 +332,8 @@ class DDPOObjective:
                 "prompts": list(self._played.prompts),
                 "advantages": self._played.advantages,
                 "updates_left": self._played.updates_left,
+                "visits": self._played.visits,
+                "log_old": self._played.log_old,
             }
         return state
 
@@ -333,9 +349,10 @@ class DDPOObjective:
             return
         prompts = [int(i) for i in played["prompts"]]
         cond = [self.prompts[i].positive for i in prompts]
-        names = ("states", "sigmas", "log_forward", "log_backward", "advantages")
-        *parts, advantages = (played[name].to(self._policy.device) for name in names)
-        self._played = _Played(Trajectories(*parts, cond), prompts, advantages, int(played["updates_left"]))
+        names = ("states", "sigmas", "log_forward", "log_backward", "advantages", "visits", "log_old")
+        *parts, advantages, visits, log_old = (played[name].to(self._policy.device) for name in names)
+        left = int(played["updates_left"])
+        self._played = _Played(Trajectories(*parts, cond), prompts, advantages, left, visits, log_old)
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.prompts[:4]
