@@ -6,8 +6,8 @@ r(picture, prompt) at its end, and every step of it shares the advantage A.
     importance form   L = mean max(−A·ρ, −A·clip(ρ, 1 ± clip_range)),   ρ = exp(log p_new − log p_old)
     score form        L = mean −A·log p_new                              (strictly on-policy, one update)
 
-log p_old is the log p_new of the first pass over the rollouts, where ρ is 1 exactly. What the sampler recorded would not
-do: dropout, 16-bit rounding and other batch sizes move log p by more than the clip range while the policy is the same.
+log p_old is the log p_new of the first pass over the rollouts, where ρ is 1 exactly. What the sampler recorded would
+not do: dropout, 16-bit rounding and other batch sizes move log p by more than the clip range without any learning.
 
 A is the per-prompt z-score of the reward over a buffer, clamped; statistics of the whole batch are used until the
 prompt's buffer is full enough.
@@ -17,7 +17,8 @@ References:
     released code: log-probabilities averaged over latent dimensions, clip range 1e-4, guidance 5, 50 steps, LoRA 3e-4.
 
 Differences from the paper (all ours):
-    - any eps, v or flow model through `diffusion.py`;
+    - any eps, v or flow model through `diffusion.py`. Flow models sample from the η = 1 posterior as the others do, not
+      from Flow-GRPO's SDE with noise level a·√(t/(1−t)), a = 0.7 (Liu et al. 2025): its values do not carry over;
     - transitions of a trajectory can be subsampled (unbiased), each set of rollouts drawing its own;
     - log p_old as above, where the released code takes it from sampling;
     - adapter dropout is off where rollouts are used more than once: its draws would pass for a change of the policy;
