@@ -22,6 +22,7 @@ def _map_package() -> None:
 _map_package()
 
 from attune.tests.hosting import comfyui_folder, host, launch_host  # noqa: E402, F401 — fixtures; the package has a name only now
+from attune.tests.platforms import NOT_APPLICABLE, not_applicable  # noqa: E402
 
 
 class _RootIsNotATestPackage:
@@ -34,15 +35,26 @@ class _RootIsNotATestPackage:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_RootIsNotATestPackage())
+    config.addinivalue_line("markers", "needs_system(system, why): left out elsewhere; see tests/platforms.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture, so that no host is started for a test that is left out."""
+    for mark in item.iter_markers("needs_system"):
+        if words := not_applicable(*mark.args):
+            pytest.skip(words)
 
 
 _skipped: list[str] = []
+_not_applicable: list[str] = []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        _skipped.append(f"{report.nodeid}: {reason}")
+        elsewhere = reason.removeprefix("Skipped: ").startswith(NOT_APPLICABLE)
+        (_not_applicable if elsewhere else _skipped).append(f"{report.nodeid}: {reason}")
 
 
 def _continuous_integration() -> bool:
@@ -56,6 +68,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _not_applicable:
+        terminalreporter.section(f"{len(_not_applicable)} not applicable on {sys.platform}")
+        for line in _not_applicable:
+            terminalreporter.write_line(line)
     if not _skipped:
         return
     verdict = "a failure under CI" if _continuous_integration() else "would fail under CI"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
-import resource
 import shutil
 import statistics
 import sys
@@ -101,14 +100,23 @@ def our_seconds(settings: dict[str, Any], model: Any, latents: Any, captions: li
     return [b - a for a, b in itertools.pairwise(moments)]
 
 
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    if sys.platform == "win32":
+        import psutil  # comes with ComfyUI
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def main() -> None:
     settings = json.loads(sys.argv[1])
     prepared = prepare(settings)
     measure = host_seconds if settings["who"] == "host" else our_seconds
     seconds = measure(settings, *prepared)[WARM_UP - 1 :]
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(json.dumps({"seconds": statistics.median(seconds), "peak_bytes": peak}))
+    print(json.dumps({"seconds": statistics.median(seconds), "peak_bytes": peak_bytes()}))
 
 
 if __name__ == "__main__":

@@ -278,7 +278,6 @@ def full_disk(host: Any, room: int) -> Iterator[None]:
     """
     import resource
 
-    assert hasattr(resource, "prlimit"), "this test needs Linux, whose limits of a running process can be changed"
     hosts = host_processes(host)
     assert hosts, "the host's processes were not found"
     before = [resource.prlimit(process, resource.RLIMIT_FSIZE) for process in hosts]
@@ -304,6 +303,7 @@ def host_processes(host: Any) -> list[int]:
     return found
 
 
+@pytest.mark.needs_system("linux", "only there can the limits of a running process be changed")
 def test_a_disk_that_fills_up_keeps_the_last_state_and_the_run_goes_on_from_it(host):
     name = "full disk"
     errors: list[tuple[str, str]] = []

@@ -34,7 +34,7 @@ def test_state_round_trip_keeps_types_and_bits(tmp_path):
     assert set(loaded) == {0, "names", "deep"}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
+@pytest.mark.needs_system("posix", "Windows has no permission bits")
 def test_files_have_the_permissions_of_any_new_file(tmp_path):
     (tmp_path / "plain").touch()
     write_state(tmp_path / "state.safetensors", {"x": torch.zeros(1)}, {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -257,7 +256,7 @@ print("OLD IS", stored["lora_unet_a.lora_up.weight"].unique().tolist())
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no file size limit to fill a disk with")
+@pytest.mark.needs_system("posix", "Windows has no file size limit to fill a disk with")
 def test_a_full_disk_leaves_the_old_file_or_none(tmp_path: Path, repository: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(repository), str(tmp_path)], capture_output=True, text=True, check=False

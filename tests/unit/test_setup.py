@@ -53,6 +53,7 @@ def test_missing_names_what_is_absent_or_too_old():
     assert missing(PYTHON, wanted) == ["no-such-package-anywhere>=1", "pytest>=900", "safetensors==0.0.1"]
 
 
+@pytest.mark.needs_system("posix", "the broken Python is a shell script")
 def test_missing_reports_a_python_that_does_not_work(tmp_path):
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho broken interpreter >&2\nexit 3\n", encoding="utf-8")
@@ -167,7 +168,7 @@ def test_linking_the_pack_is_done_once_and_recognised(tmp_path):
     assert len(list((tmp_path / "custom_nodes").iterdir())) == 1
 
 
-@pytest.mark.skipif(os.name == "nt", reason="makes a symbolic link, for which Windows wants an administrator")
+@pytest.mark.needs_system("posix", "makes a symbolic link, for which Windows wants an administrator")
 def test_a_link_to_a_folder_that_is_gone_is_replaced(tmp_path):
     (tmp_path / module.LINK_NAME).symlink_to(tmp_path / "gone")
     assert link_pack(tmp_path).resolve() == module.ROOT
