@@ -5,10 +5,10 @@
     python run.py test                    every test: style, unit, real host, real browser
     python run.py serve                   ComfyUI with the pack, in your browser
     python run.py evidence NAME           measure one claim (--quick: smaller; --table: the README's table)
-    python run.py train JOB               training without a graph, e.g. `train demo-model`
+    python run.py train JOB               training without a graph: demo-model or demo-quality
 
 Each sets up what is missing (see scripts/environment.py) and says so. `--comfyui PATH` uses the ComfyUI you have.
-Standard library only; Python 3.10 or newer.
+Standard library only; Python 3.10 or newer, which some systems call `python3`. One check of `test` needs Node.js.
 """
 
 from __future__ import annotations
@@ -39,6 +39,15 @@ MAIN_JOB = ROOT / "workflows" / "align_with_reward.json"
 OWN_BASE = HOST / "base"
 TEST_FOLDERS = ("unit", "host", "browser")
 MAPPED = ROOT / "scripts" / "module.py"
+# As training/__main__.py lists them, which needs what is only there after setting up.
+JOBS = {
+    "demo-model": "build the demo data, train the demo checkpoint and both demo rewards",
+    "demo-quality": "measure the demo checkpoint, and draw the model card's contact sheets",
+}
+NODE_ADVICE = (
+    "The JavaScript tests need Node.js 18 or newer, and there is no `node` on the PATH. Install it (from nodejs.org, "
+    "or by apt-get install nodejs, brew install node, winget install OpenJS.NodeJS), then run the same command again."
+)
 
 
 def main() -> int:
@@ -63,19 +72,34 @@ def main() -> int:
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--comfyui", type=Path, metavar="PATH", help="use the ComfyUI in this folder, and its Python")
-    common.add_argument("--cpu", action="store_true", help="do not use a GPU even if there is one")
+    # Only where a host is started on what the machine has: tests, evidence and jobs compute on the CPU anyway.
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--cpu", action="store_true", help="do not use a GPU even if there is one")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo | test | serve | evidence | train")
-    commands.add_parser("demo", parents=[common], help="the main job, end to end")
+    commands.add_parser("demo", parents=[common, device], help="the main job, end to end")
     commands.add_parser("test", parents=[common], help="every test; further arguments go to pytest")
-    serve = commands.add_parser("serve", parents=[common], help="the host with the pack; further arguments go to it")
+    serve = commands.add_parser(
+        "serve", parents=[common, device], help="the host with the pack; further arguments go to it"
+    )
     serve.add_argument("--port", type=int, default=8188)
     evidence = commands.add_parser("evidence", parents=[common], help="measure a claim")
     evidence.add_argument("name", nargs="?", help="a script in tests/evidence")
     evidence.add_argument("--quick", action="store_true", help="a smaller run of the same script")
     evidence.add_argument("--table", action="store_true", help="write the recorded results into README.md")
-    train = commands.add_parser("train", parents=[common], help="train without a graph; further arguments go to it")
-    train.add_argument("job", help='"demo-model", or another job that `train --help` of the job runner lists')
+    # Without its own --help, so that `train JOB --help` reaches the job.
+    train = commands.add_parser(
+        "train",
+        parents=[common],
+        add_help=False,
+        help="train without a graph; further arguments go to the job",
+        epilog="`run.py train JOB --help` shows the options of a job.",
+    )
+    jobs = "; ".join(f"{name}: {what}" for name, what in JOBS.items())
+    train.add_argument("job", metavar="JOB", help=jobs)
+    if words and words[0] == "train" and all(word in {"-h", "--help"} for word in words[1:]):
+        train.print_help()
+        sys.exit(0 if words[1:] else 2)
     arguments, rest = parser.parse_known_args(words)
     if rest and arguments.command in {"demo", "evidence"}:
         parser.error(f"{arguments.command} does not know: {' '.join(rest)}")
@@ -197,13 +221,15 @@ def test(arguments: argparse.Namespace, rest: list[str]) -> int:
     if scripts and node:
         check("JavaScript", [node, "--test", *scripts])
     elif scripts:
-        verdicts.append(["JavaScript", "FAILED", "no Node.js here: install it"])
+        verdicts.append(["JavaScript", "FAILED", "no Node.js"])
     folders = [ROOT / "tests" / name for name in TEST_FOLDERS]
     selected = [word for word in rest if not word.startswith("-") and (ROOT / word.split("::")[0]).exists()]
     paths = [ROOT / word for word in selected] or [folder for folder in folders if folder.is_dir()]
     options = [word for word in rest if word not in selected]
     check("pytest", [python, "-m", "pytest", "--durations=15", "-p", "no:cacheprovider", *options, *paths])
     print(f"\n{table(verdicts, header=['Check', 'result', 'time'])}")
+    if scripts and not node:
+        print(f"\n{NODE_ADVICE}")
     failed = any(verdict[1] == "FAILED" for verdict in verdicts)
     say(f"{'FAILED' if failed else 'Everything passed'} in {time.monotonic() - STARTED:.0f} s")
     return int(failed)
@@ -243,8 +269,8 @@ def claims() -> list[str]:
 
 def train(arguments: argparse.Namespace, rest: list[str]) -> int:
     """A training job without a graph."""
-    extras = environment.DATA_PACKAGES if arguments.job == "demo-model" else ()
-    here = environment.prepare(arguments.comfyui, extras=extras)
+    # Both jobs draw the demo data: one to learn from it, the other to compare with it.
+    here = environment.prepare(arguments.comfyui, extras=environment.DATA_PACKAGES)
     return run_module(here, "attune.training", [arguments.job, *rest])
 
 

@@ -1,0 +1,55 @@
+"""The command line of `run.py`, as far as it sets nothing up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attune.training.__main__ import JOBS
+
+
+def run(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: run.py finds `scripts` beside itself, which no test may."""
+    command = [sys.executable, str(repository / "run.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def parsed(repository: Path, *words: str) -> list:
+    """What run.py makes of its arguments: [those it knows, the rest]."""
+    code = f"import json, run; known, rest = run.parse({list(words)!r}); print(json.dumps([vars(known), rest]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository, check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_help_of_train_names_every_job_and_what_it_does(repository: Path):
+    done = run(repository, "train", "--help")
+    assert done.returncode == 0
+    text = " ".join(done.stdout.split())
+    assert "run.py train JOB --help" in text
+    for name, (_, what) in JOBS.items():
+        assert f"{name}: {what}" in text
+
+
+@pytest.mark.parametrize("words", [("--help",), ("-h",), ("--minutes", "3")])
+def test_what_follows_a_job_is_for_the_job(repository: Path, words: tuple[str, ...]):
+    known, rest = parsed(repository, "train", "demo-model", *words)
+    assert (known["job"], rest) == ("demo-model", list(words))
+
+
+@pytest.mark.parametrize("command", ["demo", "test", "serve", "evidence"])
+def test_every_other_command_has_its_own_help(repository: Path, command: str):
+    done = run(repository, command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: run.py {command}")
+    # Where everything computes on the CPU, an option that asks for it would do nothing.
+    assert ("--cpu" in done.stdout) == (command in {"demo", "serve"})
+
+
+def test_a_command_that_knows_no_more_words_says_which(repository: Path):
+    done = run(repository, "evidence", "import-time", "--cpu")
+    assert done.returncode == 2
+    assert "evidence does not know: --cpu" in done.stderr
