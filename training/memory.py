@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,11 @@ import torch
 from torch import nn
 
 from .adapters.lora import Policy
+from .interfaces import TrainingError
 
 _PER_PARAMETER = 3  # gradient and AdamW's two moments
+ANY_KNOB = "the number of pictures at a time (batch_size or chunk)"
+_SMALLER_NETWORK = "a smaller or quantised checkpoint, or a lower LoRA rank"
 _HEADROOM = 1.15  # temporary results of single layers and the allocator's rounding
 
 
@@ -95,6 +99,7 @@ def estimate(
     guidance: float = 1.0,
     autocast: torch.dtype | None = None,
     average: bool = False,
+    knob: str = ANY_KNOB,
 ) -> MemoryEstimate:
     """What one training step will need.
 
@@ -104,16 +109,25 @@ def estimate(
         batch: samples per backward pass.
         guidance, autocast: as training will use them.
         average: whether a running average is kept.
+        knob: as in `ways_out`.
+
+    Raises:
+        TrainingError: the memory runs out while measuring; says what to change.
     """
     trained = sum(p.numel() * p.element_size() for role in policy.roles for p in policy.parameters(role))
     # Two passes, because what does not grow with the batch (mixed precision's copies of weights) must count once.
-    one, two = (
-        activation_bytes(policy, shape, cond, batch=count, guidance=guidance, autocast=autocast) for count in (1, 2)
-    )
+    measured = []
+    for count in range(1, min(batch, 2) + 1):
+        told = f"Two pictures at a time do not fit into memory. {ways_out(knob)}"
+        if count == 1:
+            told = f"Not even one picture fits into memory. Use smaller pictures, {_SMALLER_NETWORK}."
+        with _telling(told):
+            measured.append(activation_bytes(policy, shape, cond, batch=count, guidance=guidance, autocast=autocast))
+    one, growth = measured[0], measured[-1] - measured[0]
     return MemoryEstimate(
         parameters=module_bytes(policy.module),
         optimizer=trained * (_PER_PARAMETER + int(average)),
-        activations=int((one + (batch - 1) * (two - one)) * _HEADROOM),
+        activations=int((one + (batch - 1) * growth) * _HEADROOM),
     )
 
 
@@ -124,7 +138,7 @@ def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = 
         needed: from `estimate`.
         free: free bytes on the device.
         resident: bytes of `needed.parameters` that are there already.
-        knob: what to lower for a smaller batch, by the name that the reader sees; "" = the batch cannot be smaller.
+        knob: as in `ways_out`.
     """
     missing = needed.total - resident - free
     if missing <= 0:
@@ -132,12 +146,39 @@ def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = 
     parts = f"weights {_size(needed.parameters)}, optimizer {_size(needed.optimizer)}, step {_size(needed.activations)}"
     room = free + resident - needed.parameters - needed.optimizer
     if room <= 0:
-        hint = "Even an empty step does not fit: use a smaller or quantised checkpoint, or a lower LoRA rank."
+        hint = f"Even an empty step does not fit: use {_SMALLER_NETWORK}."
     else:
-        ways = [f"lower {knob}"] if knob else []
-        ways.append("use smaller pictures")
-        hint = f"Make a step about {needed.activations / room:.1f} times smaller: {', or '.join(ways)}."
+        hint = f"Make a step about {needed.activations / room:.1f} times smaller: {_ways(knob)}."
     return f"Training needs about {_size(needed.total)} ({parts}), {_size(missing)} more than there is. {hint}"
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether torch found no memory: on a GPU, where the host's own name for it means the same class, or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def ways_out(knob: str) -> str:
+    """What to change when memory ran out, as a sentence.
+
+    Args:
+        knob: what to lower for a smaller batch, by the name that the reader sees; "" = the batch cannot be smaller.
+    """
+    ways = _ways(knob)
+    return f"{ways[0].upper()}{ways[1:]}."
+
+
+def _ways(knob: str) -> str:
+    return f"lower {knob}, or use smaller pictures" if knob else "use smaller pictures"
+
+
+@contextmanager
+def _telling(message: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        raise TrainingError(message) from error
 
 
 def _size(count: int) -> str:

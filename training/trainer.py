@@ -23,6 +23,7 @@ import torch
 
 from .adapters.lora import Policy
 from .interfaces import Objective, RunCallbacks, TrainingError
+from .memory import ANY_KNOB, ran_out, ways_out
 from .run_state import Captured, StateFolder, check_same_run, pack_history, unpack_history
 
 log = logging.getLogger(__name__)
@@ -151,6 +152,7 @@ def train(
     resume: bool = True,
     sampler: Callable[[Policy], torch.Tensor] | None = None,
     identity: Mapping[str, str] | None = None,
+    knob: str = ANY_KNOB,
 ) -> TrainResult:
     """Train the policy's first role.
 
@@ -164,16 +166,23 @@ def train(
         sampler: makes preview pictures [B, h, w, 3] with the weights that would be saved.
         identity: of what else a resume must find the same, by the names its refusal uses: "data", … The "base model" is
             the policy's own fingerprint unless given: here, without a host, there is no other.
+        knob: what to lower where memory runs out, as in `memory.ways_out`.
 
     Raises:
         TrainingError: loss or gradients stopped being finite (before the weights are touched, after saving the last
-            good state), the folder cannot be written, or the saved run is another one.
+            good state), memory ran out, the folder cannot be written, or the saved run is another one.
         BaseException: whatever objective, sampler or callbacks raise, the host's Cancel included, after saving.
     """
     devices = [policy.device] if policy.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
         run = _Run(policy, objective, config, callbacks or RunCallbacks(), run_folder, sampler, identity or {})
-        return run.go(resume)
+        try:
+            return run.go(resume)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            done = f"{run.step} update{'' if run.step == 1 else 's'}"
+            raise TrainingError(f"Memory ran out after {done}.{run.kept()} {ways_out(knob)}") from error
 
 
 class _Run:
@@ -230,7 +239,7 @@ class _Run:
                     saved = time.monotonic()
             self._save()
         except BaseException as error:
-            self._save_after(error)
+            self._save_after(f"{type(error).__name__}: {error}")
             raise
         finally:
             self.optimizer.zero_grad(set_to_none=True)
@@ -313,9 +322,9 @@ class _Run:
         if math.isfinite(loss) and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
             return False  # fp16 overflowed: the scaler lowers its factor and the next update tries again
         what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient norm became {norm}"
-        kept = f" The state after update {self.step} is saved in {self.folder.path}." if self.folder else ""
+        self._save_after(what)
         raise TrainingError(
-            f"Training stopped in update {self.step + 1}: {what}. The LoRA was not touched by it.{kept} "
+            f"Training stopped in update {self.step + 1}: {what}. The LoRA was not touched by it.{self.kept()} "
             f"Lower the learning rate (now {self.config.learning_rate:g}), raise warm-up, or check the data."
         )
 
@@ -413,12 +422,18 @@ class _Run:
         self.folder.write(self.step, tree)
         self.saved_step = self.step
 
-    def _save_after(self, error: BaseException) -> None:
-        """Save what stands when `error` ended the run; a second failure must not hide the first."""
+    def _save_after(self, why: str) -> None:
+        """Save what stands when the run ends because of `why`; a second failure must not hide the first."""
         try:
             self._save()
         except TrainingError as second:
-            log.error("Attune: %s (while ending after %s: %s)", second, type(error).__name__, error)
+            log.error("Attune: %s (while ending after %s)", second, why)
+
+    def kept(self) -> str:
+        """Which update the newest saved state holds, as a sentence after a blank; nothing if it holds none."""
+        if self.folder is None or self.saved_step < 1:
+            return ""
+        return f" The state after update {self.saved_step} is saved in {self.folder.path}."
 
 
 def _settings_identity(settings: Any) -> dict[str, Any]:

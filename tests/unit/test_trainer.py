@@ -577,6 +577,48 @@ def test_the_guard_stops_before_the_weights_are_ruined(
     check_equal(run(denoiser, run_folder=tmp_path), uninterrupted)
 
 
+def test_the_guard_names_a_state_only_if_it_is_saved(
+    denoiser: DiffusersDenoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After update 2 nothing can be saved any more: the newest state is the one before the first update."""
+
+    def full(folder: StateFolder, step: int, tree: Mapping[str, Any]) -> Path:
+        if step:
+            raise TrainingError("The disk is full.")
+        return write(folder, step, tree)
+
+    write = StateFolder.write
+    monkeypatch.setattr(StateFolder, "write", full)
+    objective = Chase(spoil=lambda seen, loss: _nan(loss) if seen == 20 else loss)
+    with pytest.raises(TrainingError, match="in update 3: the loss became nan") as caught:
+        run(denoiser, objective=objective, run_folder=tmp_path)
+    assert "is saved" not in str(caught.value)
+    with pytest.raises(TrainingError, match="in update 1: the loss became nan") as caught:
+        run(denoiser, objective=Chase(spoil=lambda seen, loss: _nan(loss)))
+    assert "is saved" not in str(caught.value)
+
+
+def test_too_little_memory_is_told_with_what_to_lower(
+    denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path
+) -> None:
+    """Once as a GPU says it, once as the CPU does; in update 3, after whose failure the run goes on."""
+
+    def gpu() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    for name, run_out in (("gpu", gpu), ("cpu", lambda: torch.empty(2**50))):
+        objective = Chase(spoil=lambda seen, loss, run_out=run_out: run_out() if seen == 20 else loss)
+        told = r"Memory ran out after 2 updates.*after update 2 is saved.*Lower chunk \(now 4\), or use smaller"
+        with pytest.raises(TrainingError, match=told):
+            run(denoiser, objective=objective, run_folder=tmp_path / name, knob="chunk (now 4)")
+        check_equal(run(denoiser, run_folder=tmp_path / name), uninterrupted)
+
+
+def test_other_errors_of_torch_stay_what_they_are(denoiser: DiffusersDenoiser) -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        run(denoiser, objective=Chase(spoil=lambda seen, loss: loss.reshape(7)))
+
+
 def test_losses_that_cannot_train_are_refused(denoiser: DiffusersDenoiser) -> None:
     for spoil, told in (
         (lambda seen, loss: loss.detach(), "does not depend on the LoRA"),
@@ -716,6 +758,35 @@ def test_the_estimate_follows_batch_guidance_and_precision(denoiser: DiffusersDe
         assert half.activations < 0.8 * full.activations
         larger = memory.estimate(policy, (4, 8, 8), cond, batch=1)
         assert 2.5 < larger.activations / one.activations < 5
+
+
+def test_a_single_picture_is_measured_once(denoiser: DiffusersDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    monkeypatch.setattr(memory, "activation_bytes", lambda *_, batch, **__: measured.append(batch) or 1000 + 10 * batch)
+    with Policy(denoiser, LORA) as policy:
+        one, four = (memory.estimate(policy, (4, 4, 4), None, batch=batch) for batch in (1, 4))
+    assert measured == [1, 1, 2]
+    assert (one.activations, four.activations) == (int(1010 * 1.15), int(1040 * 1.15))
+
+
+@pytest.mark.parametrize(
+    ("fits", "told"),
+    [
+        (0, "Not even one picture fits.*Use smaller pictures, a smaller or quantised checkpoint, or a lower LoRA rank"),
+        (1, r"Two pictures at a time do not fit into memory\. Lower chunk \(now 8\), or use smaller pictures"),
+    ],
+)
+def test_memory_that_runs_out_while_measuring_is_told_with_what_to_lower(
+    denoiser: DiffusersDenoiser, monkeypatch: pytest.MonkeyPatch, fits: int, told: str
+) -> None:
+    def call(self: DiffusersDenoiser, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        if len(x) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return x
+
+    monkeypatch.setattr(DiffusersDenoiser, "__call__", call)
+    with Policy(denoiser, LORA) as policy, pytest.raises(TrainingError, match=told):
+        memory.estimate(policy, (4, 4, 4), torch.zeros(3, CONTEXT), batch=8, knob="chunk (now 8)")
 
 
 def test_advice_speaks_only_when_it_does_not_fit() -> None:
