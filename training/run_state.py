@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 KEPT = 2
-_NAME = re.compile(r"state-(\d+)\.safetensors")
+_NAME = re.compile(r"(state|fresh)-(\d+)\.safetensors")
 
 
 class Captured:
@@ -49,14 +50,22 @@ class Captured:
 class StateFolder:
     """`state-<step>.safetensors` files of one run; the newest `KEPT` stay.
 
+    A run that starts over an earlier one writes its first states as `fresh-<step>.safetensors`. Once one with an update
+    in it is there, whole, the earlier states are removed and it is renamed. Wherever a start breaks off, the folder
+    holds one of the two runs, whole.
+
     Args:
         path: the run's folder; made when first written.
+
+    Attributes:
+        starting_over: whether the states here are those of an earlier run, which this one will replace.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.starting_over = False
 
-    def files(self) -> list[Path]:
+    def files(self, kind: str = "state") -> list[Path]:
         """State files, newest first.
 
         Raises:
@@ -65,46 +74,71 @@ class StateFolder:
         if not self.path.is_dir():
             return []
         try:
-            found = [(int(match[1]), file) for file in self.path.iterdir() if (match := _NAME.fullmatch(file.name))]
+            matches = [(_NAME.fullmatch(file.name), file) for file in self.path.iterdir()]
         except OSError as error:
             raise TrainingError(
                 f"The run's folder cannot be read: {error}. Give yourself access to {self.path}, or choose another run "
                 f"name."
             ) from error
+        found = [(int(match[2]), file) for match, file in matches if match and match[1] == kind]
         return [file for _, file in sorted(found, reverse=True)]
 
-    def write(self, step: int, tree: Mapping[str, Any]) -> Path:
+    def write(self, step: int, tree: Mapping[str, Any]) -> None:
         """Write one state and drop all but the newest. One that cannot be dropped costs room, not the run.
 
         Raises:
-            TrainingError: the folder cannot be written or the disk is full; what was there before is untouched.
+            TrainingError: the folder cannot be written or the disk is full; what was there before is untouched. Or an
+                earlier run's state cannot be removed, see `settle`.
         """
-        target, tensors = self.path / f"state-{step}.safetensors", {}
+        kind = "fresh" if self.starting_over else "state"
+        target, tensors = self.path / f"{kind}-{step}.safetensors", {}
         document = flatten({"format": FORMAT, "step": step, **tree}, "", tensors)
         try:
             write_state(target, tensors, document)
         except CheckpointError as error:
             raise TrainingError(f"The state of this run could not be saved. {error}") from error
+        if self.starting_over:
+            self.settle()
+            self.starting_over = step == 0
         for file in self.files()[KEPT:]:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
                 log.warning("Attune: an older state could not be removed, and stays: %s", error)
-        return target
 
-    def clear(self) -> None:
-        """Remove every state of an earlier run.
+    def start_over(self) -> None:
+        """Let the states written from now on replace those that are here, once one of them holds an update.
 
         Raises:
             TrainingError: one cannot be removed; a later resume would take it for this run's.
         """
         for file in self.files():
+            if not file.is_file():
+                raise _stays(file, "it is no file")
+        self.starting_over = bool(self.files())
+
+    def settle(self) -> None:
+        """Finish a start over an earlier run, also one that was killed: its first update takes the earlier's place.
+
+        Raises:
+            TrainingError: an earlier state cannot be removed, which a later resume would take for this run's, or the new
+                one not renamed.
+        """
+        for fresh in self.files("fresh"):
+            if fresh.stem == "fresh-0":  # no update in it: it only showed that the folder can be written
+                with contextlib.suppress(OSError):
+                    fresh.unlink(missing_ok=True)
+                continue
+            for file in self.files():
+                try:
+                    file.unlink(missing_ok=True)
+                except OSError as error:
+                    raise _stays(file, str(error)) from error
             try:
-                file.unlink(missing_ok=True)
+                fresh.replace(self.path / fresh.name.replace("fresh", "state"))
             except OSError as error:
                 raise TrainingError(
-                    f"The run cannot start fresh, because the state of an earlier run cannot be removed: {error}. "
-                    f"Delete {file} by hand, or choose another run name."
+                    f"{fresh} cannot be renamed: {error}. Give yourself access to {self.path}, then press Run again."
                 ) from error
 
     def newest(self) -> dict[str, Any] | None:
@@ -133,6 +167,13 @@ class StateFolder:
                 f"No saved state in {self.path} is readable ({failures[0]}). Start over under another run name."
             )
         return None
+
+
+def _stays(file: Path, why: str) -> TrainingError:
+    return TrainingError(
+        f"The run cannot start fresh, because the state of an earlier run cannot be removed: {why}. Delete {file} by "
+        f"hand, or choose another run name."
+    )
 
 
 def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, folder: Path) -> None:

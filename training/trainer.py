@@ -162,7 +162,7 @@ def train(
             the dataclass names the fields that count, else all do.
         callbacks: told about progress; may end the run.
         run_folder: where states are saved; None = nowhere, and nothing can be resumed.
-        resume: continue the newest state in the folder; False removes what is there and starts over.
+        resume: continue the newest state in the folder; False starts over, and the first update replaces what is there.
         sampler: makes preview pictures [B, h, w, 3] with the weights that would be saved.
         identity: of what else a resume must find the same, by the names its refusal uses: "data", … The "base model" is
             the policy's own fingerprint unless given: here, without a host, there is no other.
@@ -217,8 +217,10 @@ class _Run:
     def go(self, resume: bool) -> TrainResult:
         began = time.perf_counter()
         self.objective.prepare(self.policy)
+        if self.folder:
+            self.folder.settle()
         if not (resume and self._resume()):
-            self._begin(clear=not resume)
+            self._begin(over=not resume)
         updating, updates, status, saved = 0.0, 0, "finished", time.monotonic()
         try:
             if self.step == 0:
@@ -230,6 +232,8 @@ class _Run:
                     status = "stopped"
                     break
                 updating, updates = updating + time.perf_counter() - start, updates + 1
+                if self.folder and self.folder.starting_over:
+                    self._save()  # the earlier run is given up now that this one works, and before anybody is told
                 self.callbacks.on_report(self.step, report)
                 last = self.step == self.config.steps
                 if last or (self.config.sample_every and self.step % self.config.sample_every == 0):
@@ -372,13 +376,13 @@ class _Run:
             **self.given_identity,
         }
 
-    def _begin(self, *, clear: bool) -> None:
+    def _begin(self, *, over: bool) -> None:
         self._rest()
         if self.folder is None:
             return
         self.identity = self._identity()
-        if clear:
-            self.folder.clear()
+        if over:
+            self.folder.start_over()
         # Before the first update, so that a folder that cannot be written is known now and not after an hour.
         self._save()
 

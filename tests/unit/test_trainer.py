@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -449,8 +451,65 @@ def test_starting_over_removes_what_was_there(
     run(denoiser, replace(CONFIG, steps=4, seed=9), run_folder=tmp_path)
     recorder = Recorder(stop_after=13)
     run(denoiser, run_folder=tmp_path, resume=False, callbacks=recorder)
-    assert [file.name for file in StateFolder(tmp_path).files()] == ["state-2.safetensors", "state-0.safetensors"]
+    assert [file.name for file in StateFolder(tmp_path).files()] == ["state-2.safetensors", "state-1.safetensors"]
     check_equal(run(denoiser, run_folder=tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("end", ["stopped", "cancelled", "failed"])
+def test_starting_over_that_comes_to_no_update_leaves_what_was_there(
+    denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path, end: str
+) -> None:
+    run(denoiser, run_folder=tmp_path, callbacks=Recorder(stop_after=13))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    keywords: dict[str, Any] = {"run_folder": tmp_path, "resume": False}
+    if end == "stopped":
+        assert run(denoiser, replace(CONFIG, seed=9), callbacks=Recorder(stop_after=4), **keywords).steps_done == 0
+    elif end == "failed":
+        with pytest.raises(TrainingError, match="became nan"):
+            run(denoiser, objective=Chase(spoil=lambda seen, loss: _nan(loss)), **keywords)
+    else:
+        with pytest.raises(Interrupted), Bomb(denoiser, 3):
+            run(denoiser, replace(CONFIG, seed=9), **keywords)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    check_equal(run(denoiser, run_folder=tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("change", range(8))
+def test_starting_over_can_be_killed_between_any_two_files(
+    denoiser: DiffusersDenoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int
+) -> None:
+    """Killed before the n-th change in its folder, the next start goes on with either run, from one of its updates."""
+    earlier, later = (replace(CONFIG, seed=seed, checkpoint_seconds=0, steps=3) for seed in (9, 0))
+    folder, copy, changes = tmp_path / "run", tmp_path / "copy", 0
+    run(denoiser, earlier, run_folder=folder, callbacks=Recorder(stop_after=13))
+
+    def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal changes
+            changes += 1
+            if changes > change:  # and none after it: a killed process does not tidy up
+                raise Interrupted
+            return function(*arguments, **keywords)
+
+        return changed
+
+    with monkeypatch.context() as patched:
+        for owner, name in ((Path, "unlink"), (Path, "rename"), (os, "replace")):
+            patched.setattr(owner, name, counting(getattr(owner, name)))
+        with contextlib.suppress(Interrupted):
+            run(denoiser, later, run_folder=folder, resume=False)
+    resumed = []
+    for config in (earlier, later):
+        shutil.copytree(folder, copy)
+        recorder = Recorder()
+        with contextlib.suppress(TrainingError):
+            check_equal(run(denoiser, config, run_folder=copy, callbacks=recorder), run(denoiser, config))
+            resumed.append((config.seed, 3 - len(recorder.reports)))
+            assert all(file.name.startswith("state-") for file in copy.iterdir() if file.suffix == ".safetensors")
+        shutil.rmtree(copy)
+    assert len(resumed) == 1
+    seed, updates = resumed[0]
+    assert updates == 2 if seed == earlier.seed else updates >= 1
 
 
 def test_the_last_two_states_are_kept(denoiser: DiffusersDenoiser, tmp_path: Path) -> None:
