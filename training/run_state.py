@@ -19,6 +19,14 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 KEPT = 2
+# What differs where an identity is a hash, which tells its reader nothing.
+_HASH = re.compile(r"[0-9a-f]{16,}")
+_OTHER = {
+    "base model": "base model weights other than now: the checkpoint or the LoRAs on it differ",
+    "text encoder": "text encoder weights other than now",
+    "VAE": "VAE weights other than now",
+    "data": "data other than now: the pictures, captions, prompts, reward or size differ",
+}
 _NAME = re.compile(r"(state|fresh)-(\d+)\.safetensors")
 
 
@@ -121,8 +129,8 @@ class StateFolder:
         """Finish a start over an earlier run, also one that was killed: its first update takes the earlier's place.
 
         Raises:
-            TrainingError: an earlier state cannot be removed, which a later resume would take for this run's, or the new
-                one not renamed.
+            TrainingError: an earlier state cannot be removed, and a later resume would take it for this run's; or the
+                new one cannot be renamed.
         """
         for fresh in self.files("fresh"):
             if fresh.stem == "fresh-0":  # no update in it: it only showed that the folder can be written
@@ -183,12 +191,15 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, fold
         saved: identity of the run in `folder`: nested dicts of JSON values; current: of the run that wants to go on.
 
     Raises:
-        TrainingError: names the first field that differs, with both values.
+        TrainingError: names the first field that differs, with both values, or in words where they are hashes.
     """
     for name, old, new in _differences(saved, current, ""):
+        what = f"{name} = {_plain(old)}, now it is {_plain(new)}"
+        if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (old, new)):
+            what = _OTHER.get(name, f"{name} other than now")
         raise TrainingError(
-            f"The run in {folder} cannot be resumed: it was started with {name} = {_plain(old)}, now it is "
-            f"{_plain(new)}. Set it back, or start a new run under another name."
+            f"The run in {folder} cannot be resumed: it was started with {what}. Set it back, or start a new run under "
+            f"another name."
         )
 
 

@@ -23,7 +23,7 @@ from attune.training.adapters import LoraConfig, LoraMetadata, Policy, load_lora
 from attune.training.checkpoint import read_state, unflatten
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import Prompt, RunCallbacks, TrainingError
-from attune.training.run_state import StateFolder, pack_history, unpack_history
+from attune.training.run_state import StateFolder, check_same_run, pack_history, unpack_history
 from attune.training.trainer import TrainerConfig, TrainResult, train
 
 CONTEXT = 16
@@ -559,6 +559,7 @@ def test_starting_over_is_refused_where_the_old_states_cannot_be_removed(
         ({"lora": replace(LORA, targets=("everything",))}, "LoRA targets"),
         ({"objective": Chase(ChaseConfig(batch=3))}, "method setting batch = 2, now it is 3"),
         ({"identity": {"VAE": "other"}}, "VAE = nothing, now it is 'other'"),
+        ({"identity": {"base model": "91c2" * 4}}, "started with base model weights other than now: the checkpoint or"),
     ],
 )
 def test_another_run_is_not_continued(
@@ -569,6 +570,22 @@ def test_another_run_is_not_continued(
     with pytest.raises(TrainingError, match=told):
         run(denoiser, changed.pop("config", CONFIG), run_folder=tmp_path, **changed)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("data", r"started with data other than now: the pictures, captions, prompts, reward or size differ\. Set it"),
+        ("VAE", r"started with VAE weights other than now\. Set it back"),
+        ("text encoder", r"started with text encoder weights other than now\. Set it back"),
+        ("lucky stone", r"started with lucky stone other than now\. Set it back"),
+    ],
+)
+def test_what_is_known_by_its_hash_is_told_in_words(tmp_path: Path, name: str, told: str) -> None:
+    with pytest.raises(TrainingError, match=told) as caught:
+        check_same_run({name: "8f3a" * 4}, {name: "91c2" * 4}, folder=tmp_path)
+    assert "8f3a" not in str(caught.value)
+    check_same_run({name: "8f3a" * 4}, {name: "8f3a" * 4}, folder=tmp_path)
 
 
 def test_a_setting_that_its_method_calls_free_may_change(
