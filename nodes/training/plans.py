@@ -20,6 +20,10 @@ from ...training.objectives.supervised import SupervisedConfig, SupervisedObject
 OnPhase = Callable[[str, int, int], None]
 
 
+def ignore_phase(text: str, done: int, total: int) -> None:
+    """Where nobody looks."""
+
+
 @dataclass(frozen=True)
 class EncodedText:
     """A text and the host's CONDITIONING of it."""
@@ -85,8 +89,11 @@ class ObjectivePlan(Protocol):
         """The method's knobs; JSON-able."""
         ...
 
-    def load(self, decoder: LatentDecoder) -> list[torch.Tensor]:
-        """What must be computed before the network is made ready: the latents of the pictures, if there are any."""
+    def load(self, decoder: LatentDecoder, on_phase: OnPhase = ignore_phase) -> list[torch.Tensor]:
+        """What must be computed before the network is made ready: the latents of the pictures, if there are any.
+
+        `on_phase` is called before the first picture and after each; it may raise to cancel.
+        """
         ...
 
     def latent_shape(self, model: Any, loaded: Sequence[torch.Tensor]) -> tuple[int, ...]:
@@ -145,12 +152,18 @@ class SupervisedPlan:
     def settings(self) -> dict[str, Any]:
         return asdict(self.config)
 
-    def load(self, decoder: LatentDecoder) -> list[torch.Tensor]:
+    def load(self, decoder: LatentDecoder, on_phase: OnPhase = ignore_phase) -> list[torch.Tensor]:
         # One at a time: sizes may differ, and the host's VAE bounds its own memory.
-        return [decoder.encode(image[None])[0] for image in self.images]
+        latents, count = [], len(self.images)
+        on_phase("encode", 0, count)
+        for image in self.images:
+            latents.append(decoder.encode(image[None])[0])
+            on_phase("encode", len(latents), count)
+        return latents
 
     def latent_shape(self, model: Any, loaded: Sequence[torch.Tensor]) -> tuple[int, ...]:
-        return tuple(loaded[0].shape)
+        # Of the largest: a step on it must fit into memory too.
+        return tuple(max(loaded, key=torch.numel).shape)
 
     def build(
         self,
@@ -215,7 +228,7 @@ class DDPOPlan:
     def settings(self) -> dict[str, Any]:
         return asdict(self.config)
 
-    def load(self, decoder: LatentDecoder) -> list[torch.Tensor]:
+    def load(self, decoder: LatentDecoder, on_phase: OnPhase = ignore_phase) -> list[torch.Tensor]:
         return []
 
     def latent_shape(self, model: Any, loaded: Sequence[torch.Tensor]) -> tuple[int, ...]:

@@ -86,6 +86,36 @@ def supervised(pictures: list[torch.Tensor], texts: list[str]) -> plans.Supervis
     return plans.SupervisedPlan(pictures, captions, captions, captions[0], None, "", SupervisedConfig())
 
 
+def test_the_largest_picture_counts_for_memory_whatever_the_order():
+    plan = supervised([], ["a"])
+    latents = [torch.zeros(4, 8, 8), torch.zeros(4, 8, 24), torch.zeros(4, 12, 12)]
+    assert plan.latent_shape(None, latents) == plan.latent_shape(None, latents[::-1]) == (4, 8, 24)
+
+
+def test_pictures_are_encoded_one_by_one_with_a_chance_to_cancel():
+    class Decoder:
+        encoded = 0
+
+        def encode(self, images):
+            self.encoded += len(images)
+            return images.permute(0, 3, 1, 2)
+
+    plan = supervised([torch.zeros(8, 8, 3)] * 3, ["a"] * 3)
+    told, decoder = [], Decoder()
+    assert [tuple(latent.shape) for latent in plan.load(decoder, lambda *phase: told.append(phase))] == [(3, 8, 8)] * 3
+    assert told == [("encode", 0, 3), ("encode", 1, 3), ("encode", 2, 3), ("encode", 3, 3)]
+    assert len(plan.load(Decoder())) == 3
+
+    def cancel(text, done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    decoder = Decoder()
+    with pytest.raises(KeyboardInterrupt):
+        plan.load(decoder, cancel)
+    assert decoder.encoded == 1
+
+
 def test_data_hash_changes_with_pictures_and_captions():
     one, two = torch.zeros(8, 8, 3), torch.ones(8, 8, 3)
     hashes = {
