@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,12 +25,14 @@ class LiveCallbacks(HostCallbacks):
 
     Attributes:
         updates: how many updates this call has done.
+        at_first_update: called when the first of them is done; a fresh run has taken the place of an earlier one then.
     """
 
     def __init__(self, total: int, *, run: str, node_id: str | None = None, workflow: str = "") -> None:
         super().__init__(total, node_id=node_id)
         self.identity = {"workflow": workflow, "run": run}
         self.updates = 0
+        self.at_first_update: Callable[[], None] = lambda: None
         self._last_phase = 0.0
 
     def start(self, *, method: str, step: int, history: Sequence[Mapping[str, float]], note: str) -> None:
@@ -44,6 +46,8 @@ class LiveCallbacks(HostCallbacks):
 
     def on_report(self, step: int, metrics: Mapping[str, float]) -> None:
         self.updates += 1
+        if self.updates == 1:
+            self.at_first_update()
         super().on_report(step, metrics)
 
     def on_samples(self, step: int, images: torch.Tensor) -> None:

@@ -248,8 +248,9 @@ class _Run:
         state = newest_history(self.folder) if self.request.resume else None
         if state is None and self.earlier:
             # Anew: of what another run put down here, only its file still counts, which may turn out to be the same.
+            # But that run is given up, and its record with it, only when an update has taken its place.
             self.earlier = {"lora_name": self.earlier.get("lora_name", "")}
-            write_record(self.folder, self.earlier)
+            self.callbacks.at_first_update = lambda: write_record(self.folder, self.earlier)
         step, history = state or (0, [])
         self.began = time.monotonic()
         self.callbacks.start(method=self.request.plan.title, step=step, history=history, note=self.note)

@@ -28,6 +28,7 @@ class Callbacks:
     def __init__(self, total: int, **_: Any) -> None:
         self.total, self.updates = total, 0
         self.ends: list[dict[str, str]] = []
+        self.at_first_update = lambda: None
 
     def start(self, **_: Any) -> None:
         pass
@@ -169,6 +170,7 @@ def begun(folder: Path, clock: list[float], *, resume: bool = True, seconds: flo
     run = run_of("warm", folder, resume=resume)
     run.begin(None)
     saved_state(run, step)
+    run.callbacks.at_first_update()
     clock.append(clock[-1] + seconds)
     return run
 
@@ -209,10 +211,12 @@ def test_a_run_that_starts_fresh_takes_over_no_seconds(broken: bool, tmp_path: P
     assert report["lora_name"] == name, "the same weights are in that file already"
 
 
-def test_a_call_that_did_nothing_leaves_the_record_as_it_was(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_call_that_did_nothing_leaves_the_record_as_it_was(resume: bool, tmp_path: Path, clock, monkeypatch):
+    """A fresh start included: without an update the trainer keeps the earlier run's states too."""
     folder = tmp_path / "run"
     report = finished(begun(folder, clock, seconds=7, step=4), monkeypatch)
-    run = run_of("warm", folder)
+    run = run_of("warm", folder, resume=resume)
     run.begin(None)
     clock.append(clock[-1] + 50)
     run.broke_off(Weights(), AttuneError("The run cannot be resumed."))
