@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-from ...training.trainer import Precision, Schedule
+from ...training.trainer_config import Precision, Schedule
 from .schemas import SEED_LIMIT, TRAINER, Slot, slot
 from .widgets import RUN_EXISTS
 
