@@ -185,7 +185,7 @@ export function formatNumber(value) {
     return String(Number(value.toPrecision(4)));
 }
 
-const PHASE_TEXT = Object.freeze({ rollout: "Making pictures to learn from", learn: "Learning from them" });
+const PHASE_TEXT = Object.freeze({ encode: "Encoding pictures", rollout: "Making pictures to learn from", learn: "Learning from them" });
 
 /** The headline and the line below it. */
 export function describe(state, now) {

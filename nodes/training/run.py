@@ -89,8 +89,6 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     folder = run_folder(request.run_name)
     _check_steps(request, folder)
     decoder = HostDecoder(plan.vae, model)
-    loaded = plan.load(decoder)
-    shape = plan.latent_shape(model, loaded)
     identity = {"base_hash": base_hash(model), "data_hash": plan.data_hash()}
     fixed = {
         # The trainer's own fingerprint would not do: where memory is short the host adds LoRAs on the fly and leaves
@@ -102,6 +100,8 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     }
     lora = replace(request.lora, seed=request.trainer.seed)
     run = _Run(request, folder, identity)
+    loaded = plan.load(decoder, run.callbacks.on_phase)
+    shape = plan.latent_shape(model, loaded)
     with training_session(model, companions=_companions(plan), shape=(plan.batch, *shape)) as denoiser:
         denoiser.set_unconditional(plan.negative.conditioning)
         objective = plan.build(denoiser, decoder, loaded, shape, run.callbacks.on_phase)
@@ -123,6 +123,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
                     resume=request.resume,
                     sampler=sampler,
                     identity=fixed,
+                    knob=memory_knob(plan),
                 )
             except BaseException as error:
                 run.broke_off(policy, error)
@@ -145,6 +146,11 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, AttuneError):
         return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def memory_knob(plan: ObjectivePlan) -> str:
+    """What to lower where memory is short, in the widgets' words; nothing where the batch cannot be smaller."""
+    return plan.batch_knob if plan.batch > 1 else ""
 
 
 def _check_steps(request: TrainingRequest, folder: Path) -> None:
@@ -176,6 +182,7 @@ def _checked_memory(
     """
     if request.resume and saved_step(folder) >= request.trainer.steps:
         return None
+    knob = memory_knob(request.plan)
     needed = estimate(
         policy,
         shape,
@@ -184,8 +191,8 @@ def _checked_memory(
         guidance=request.plan.training_guidance,
         autocast=half_type(request.trainer.precision, policy.device),
         average=request.trainer.ema > 0,
+        knob=knob,
     )
-    knob = request.plan.batch_knob if request.plan.batch > 1 else ""
     problem = advice(needed, free, resident=module_bytes(policy.module, policy.device), knob=knob)
     if problem:
         raise TrainingError(problem)

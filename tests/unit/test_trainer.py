@@ -747,7 +747,7 @@ except t.TrainingError as error:
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no file size limit to fill a disk with")
+@pytest.mark.needs_system("posix", "Windows has no file size limit to fill a disk with")
 @pytest.mark.parametrize(("when", "left"), [(0, []), (3, ["state-1.safetensors", "state-2.safetensors"])])
 def test_a_full_disk_leaves_whole_states_or_none(
     denoiser: DiffusersDenoiser,
