@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,12 @@ from attune.tests.hosting import HostServer
 ROOT = Path(__file__).resolve().parents[2]
 VIEWPORT = {"width": 1600, "height": 1000}
 READY_MILLISECONDS = 60_000
+
+
+@pytest.fixture(scope="session")
+def host(launch_host: Callable[..., HostServer]) -> HostServer:
+    """A server of their own: pages show what ran before, and other tests run the same templates without a page."""
+    return launch_host("--preview-method", "latent2rgb")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from playwright.sync_api import Page, expect
 
 PICTURES = Path(__file__).resolve().parents[2] / ".host" / "screenshots"
 TRAINING_MILLISECONDS = 300_000
+# A page asks a server that is busy training what has happened.
+RELOAD_MILLISECONDS = 60_000
 # The template's own graph, with less of everything.
 FEWER: dict[str, dict[str, Any]] = {
     "AttuneDDPOObjective": {"prompts_per_update": 2, "images_per_prompt": 2, "sampler_steps": 4, "trained_steps": 2},
@@ -101,7 +103,8 @@ def test_live_curves_survive_a_reload_and_end_in_pictures(template: Page, page_e
 
     page.reload()
     page.wait_for_function("() => window.app?.graph?.nodes?.some((node) => node.type === 'AttuneTrainLora')")
-    expect(view.locator("[data-series=reward] .attune-live-mean")).to_have_attribute("d", _two_points())
+    curve = view.locator("[data-series=reward] .attune-live-mean")
+    expect(curve).to_have_attribute("d", _two_points(), timeout=RELOAD_MILLISECONDS)
     expect(view.get_by_alt_text("Samples after 0 updates")).to_have_count(1)
 
     expect(view).to_have_attribute("data-status", "finished", timeout=TRAINING_MILLISECONDS)
@@ -161,7 +164,7 @@ def test_two_tabs_with_the_same_node_and_run_name_do_not_mix(template: Page, pag
 
     switch_to(page, first)
     assert page.evaluate(WORKFLOW_ID) == first_id
-    expect(view).to_have_attribute("data-status", "running")
+    expect(view).to_have_attribute("data-status", "running", timeout=RELOAD_MILLISECONDS)
     expect(pictures).to_have_count(1)
     view.get_by_role("button", name="Stop and save").click()
     expect(view).to_have_attribute("data-status", "stopped", timeout=TRAINING_MILLISECONDS)
@@ -174,7 +177,7 @@ def test_two_tabs_with_the_same_node_and_run_name_do_not_mix(template: Page, pag
     page.reload()
     page.wait_for_function("() => window.app?.graph?.nodes?.some((node) => node.type === 'AttuneTrainLora')")
     assert page.evaluate(WORKFLOW_ID) == second_id
-    expect(view).to_have_attribute("data-status", "running")
+    expect(view).to_have_attribute("data-status", "running", timeout=RELOAD_MILLISECONDS)
     view.get_by_role("button", name="Stop and save").click()
     expect(view).to_have_attribute("data-status", "stopped", timeout=TRAINING_MILLISECONDS)
     assert page_errors == []
