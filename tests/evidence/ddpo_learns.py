@@ -7,9 +7,9 @@ seeds, over the seeds of training. Reported beside it: the demo judge, which is 
 The learning rate is the best of `RATES`, chosen by the reward of the rollouts of a seed that is not measured, in runs
 half as long.
 
-The length was not fixed before everything was seen. It was 16 updates; on the present demo model seed 0 then gained 0.47 sd
-and the run was stopped, so no file of it exists. A run of 48 updates on the trial seed gained 1.93 sd on 128 pictures of
-the same unseen prompts, and 32 was chosen after that. Read the recorded figure with this in mind.
+The length was not fixed before everything was seen. It was 16 updates; on the present demo model seed 0 then gained
+0.47 sd and the run was stopped, so no file of it exists. A run of 48 updates on the trial seed gained 1.93 sd on 128
+pictures of the same unseen prompts, and 32 was chosen after that. Read the recorded figure with this in mind.
 """
 
 from __future__ import annotations
