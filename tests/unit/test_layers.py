@@ -80,7 +80,12 @@ def imports(file: Path) -> list[Import]:
 
 def may_import_host(file: Path) -> bool:
     parts = file.relative_to(ROOT).parts
-    return parts[0] == "nodes" and (parts[1] == "host" or parts[-1] == "nodes.py")
+    return parts[0] == "nodes" and (parts[1] == "host" or is_node_file(file))
+
+
+def is_node_file(file: Path) -> bool:
+    """A family's nodes.py, or one topic of it in nodes_TOPIC.py."""
+    return len(file.relative_to(ROOT).parts) == 3 and re.fullmatch(r"nodes(_\w+)?\.py", file.name) is not None
 
 
 def violations(file: Path, source: str) -> Iterator[str]:
@@ -95,7 +100,7 @@ def violations(file: Path, source: str) -> Iterator[str]:
         # The host calls the entrypoint in the pack's face, so there is a host by then.
         allowed = may_import_host(file) or (layer == "__init__.py" and not entry.at_top)
         if not entry.relative and entry.root in HOST_MODULES and not allowed:
-            yield f"{where}: only nodes/host and nodes/*/nodes.py know the host"
+            yield f"{where}: only nodes/host and the node files of a family know the host"
         if (
             layer == "training"
             and entry.module.startswith("attune.")
@@ -106,8 +111,9 @@ def violations(file: Path, source: str) -> Iterator[str]:
             yield f"{where}: the pack does not need its tests and scripts"
         if entry.root in HEAVY and entry.at_top:
             yield f"{where} at the top: import it in the function that uses it"
-        if layer == "nodes" and re.match(r"attune\.nodes\.(?!host)\w+\.nodes", entry.module):
-            yield f"{where}: nothing stands on a nodes.py"
+        stands_on_nodes = re.match(r"attune\.nodes\.(?!host)\w+\.nodes(_\w+)?\b", entry.module)
+        if layer == "nodes" and stands_on_nodes and (stands_on_nodes[1] is None or not is_node_file(file)):
+            yield f"{where}: nothing stands on a nodes.py, and only node files on a nodes_TOPIC.py"
         step = re.match(r"attune\.nodes\.(\w+)", entry.module)
         if layer == "nodes" and step and step[1] in FAMILIES - {family}:
             yield f"{where}: a family stands on itself, nodes/host and files straight in nodes/; those on no family"
@@ -141,6 +147,9 @@ def test_layers(file: Path):
         ("nodes/rewards/x.py", "from ..host import folders", 0),
         ("nodes/rewards/x.py", "from .nodes import AttuneLoadReward", 1),
         ("nodes/rewards/nodes.py", "from comfy_api.latest import io", 0),
+        ("nodes/rewards/nodes_scoring.py", "from comfy_api.latest import io\nfrom .nodes_common import Reward", 0),
+        ("nodes/rewards/nodes_scoring.py", "from .nodes import NODES", 1),
+        ("nodes/rewards/x.py", "from .nodes_common import Reward", 1),
         ("nodes/rewards/x.py", "from ..training import drawing", 1),
         ("nodes/training/nodes.py", "def f():\n    from ..rewards.cache import CachedReward", 1),
         ("nodes/training/x.py", "from ..fonts import load_font\nfrom ...training import rollout", 0),

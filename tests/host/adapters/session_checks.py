@@ -68,7 +68,10 @@ def check_everything_is_as_before() -> None:
         weights = {k: v.clone() for tree in (model.model, vae.first_stage_model) for k, v in tree.state_dict().items()}
         memory = {n: p.data_ptr() for n, p in model.model.named_parameters()}
         try:
-            with torch.inference_mode(), training_session(model, companions=[vae], shape=(1, *shape)) as denoiser:
+            with (
+                torch.inference_mode(),
+                training_session(model, companions=[vae.patcher], shape=(1, *shape)) as denoiser,
+            ):
                 prompt = denoiser.prompt("", conditionings[0]).positive
                 with Policy(denoiser, LoraConfig(rank=2, targets=("everything",))) as policy:
                     optimizer = torch.optim.SGD(policy.parameters(), lr=1.0)

@@ -1,0 +1,61 @@
+"""What the reward nodes share: the socket, the category, the host's memory management and its progress bar."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import nn
+
+from ..host.weights import thaw_module
+
+Reward = io.Custom("ATTUNE_REWARD")
+CATEGORY = "Attune/rewards"
+SECONDS_WITHOUT_PROGRESS = 2.0
+
+
+def manage(reward: Any, *, on_cpu: bool) -> None:
+    """Put a reward's network under the host's memory management: loaded when needed, moved away when others are.
+
+    Args:
+        reward: with the attributes `network` (a module), `place` (called before a forward pass, returns the device that
+            the network is on) and `patchers`; the latter two are set here.
+        on_cpu: compute on the CPU, whatever the host has.
+    """
+    management = comfy.model_management
+    load_device = torch.device("cpu") if on_cpu else management.get_torch_device()
+    offload_device = torch.device("cpu") if on_cpu else management.text_encoder_offload_device()
+    # The host writes a `device` attribute onto the module it manages; the libraries' own modules forbid that.
+    holder = nn.ModuleDict({"reward": reward.network})
+    patcher = comfy.model_patcher.ModelPatcher(holder, load_device=load_device, offload_device=offload_device)
+
+    def place() -> torch.device:
+        # Asking again for what is there could push the model in training out of memory.
+        if patcher not in management.loaded_models():
+            with torch.inference_mode():
+                management.load_models_gpu([patcher], force_full_load=True)
+            with torch.inference_mode(False):
+                thaw_module(holder)
+        return load_device
+
+    reward.place, reward.patchers = place, (patcher,)
+
+
+class Progress:
+    """Stops on Cancel, and shows a progress bar once the work has lasted two seconds."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.bar: comfy.utils.ProgressBar | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if self.bar is None and time.monotonic() - self.started > SECONDS_WITHOUT_PROGRESS:
+            self.bar = comfy.utils.ProgressBar(total)
+        if self.bar is not None:
+            self.bar.update_absolute(done, total)

@@ -1,0 +1,69 @@
+"""What may be asked of any reward, bare or wrapped.
+
+Besides the protocol `Reward`, a reward may carry these attributes; every wrapper passes on what it does not change:
+
+| attribute        | meaning                                                                            | absent means |
+| ---------------- | ---------------------------------------------------------------------------------- | ------------ |
+| `uses_prompt`    | the score depends on the prompt, so an empty prompt is a mistake                    | False        |
+| `contextual`     | the score of a picture depends on the batch around it or on earlier rounds          | False        |
+| `formula`        | how the score is made, for people and for metadata                                  | the name     |
+| `calibration`    | where scores of a reference set lie (`calibration.Calibration`)                     | none         |
+| `patchers`       | the host's model patchers of all networks inside, for its memory management         | none         |
+| `image_features` | images [B, h, w, c] → unit vectors [B, D], frozen features                          | no encoder   |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...training.interfaces import Reward, RewardContext
+
+if TYPE_CHECKING:
+    from .calibration import Calibration
+
+
+class WrappedReward:
+    """A reward around another one. Subclasses change what they are for; all else is the inner reward's.
+
+    Args:
+        reward: the inner reward.
+    """
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward = reward
+
+    def __getattr__(self, name: str) -> Any:
+        # Before `reward` is set (copying, unpickling), asking for it would lead here for ever.
+        if name == "reward" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.reward, name)
+
+    def __call__(
+        self, images: torch.Tensor, prompts: Sequence[str], context: RewardContext | None = None
+    ) -> torch.Tensor:
+        """Images [B, h, w, c] in [0, 1] and B prompts → scores float32 [B]."""
+        return self.reward(images, prompts, context)
+
+
+def uses_prompt(reward: Reward) -> bool:
+    return bool(getattr(reward, "uses_prompt", False))
+
+
+def is_contextual(reward: Reward) -> bool:
+    return bool(getattr(reward, "contextual", False))
+
+
+def formula_of(reward: Reward) -> str:
+    return str(getattr(reward, "formula", reward.name))
+
+
+def calibration_of(reward: Reward) -> Calibration | None:
+    return getattr(reward, "calibration", None)
+
+
+def patchers_of(reward: Reward) -> list[Any]:
+    """The host's patchers of every network inside; empty outside the host and for rewards without a network."""
+    return [patcher for patcher in getattr(reward, "patchers", ()) if patcher is not None]
