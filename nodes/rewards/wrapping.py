@@ -2,14 +2,14 @@
 
 Besides the protocol `Reward`, a reward may carry these attributes; every wrapper passes on what it does not change:
 
-| attribute        | meaning                                                                            | absent means |
-| ---------------- | ---------------------------------------------------------------------------------- | ------------ |
-| `uses_prompt`    | the score depends on the prompt, so an empty prompt is a mistake                    | False        |
-| `contextual`     | the score of a picture depends on the batch around it or on earlier rounds          | False        |
-| `formula`        | how the score is made, for people and for metadata                                  | the name     |
-| `calibration`    | where scores of a reference set lie (`calibration.Calibration`)                     | none         |
-| `patchers`       | the host's model patchers of all networks inside, for its memory management         | none         |
-| `image_features` | images [B, h, w, c] → unit vectors [B, D], frozen features                          | no encoder   |
+| attribute        | meaning                                                                          | absent means |
+| ---------------- | -------------------------------------------------------------------------------- | ------------ |
+| `uses_prompt`    | the score depends on the prompt, so an empty prompt is a mistake                 | False        |
+| `contextual`     | the score depends on the batch around a picture or on earlier rounds       | False        |
+| `formula`        | how the score is made, for people and for metadata                               | the name     |
+| `calibration`    | where scores of a reference set lie (`calibration.Calibration`)                  | none         |
+| `patchers`       | the host's model patchers of all networks inside, for its memory management      | none         |
+| `image_features` | images [B, h, w, c] → unit vectors [B, D], frozen features                       | no encoder   |
 """
 
 from __future__ import annotations
