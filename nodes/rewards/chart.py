@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,24 +40,27 @@ class Layout:
     columns: int
     card: int
     thumbnail: int
+    others: int = 0
     margin: int = 24
     gap: int = 10
     pad: int = 10
+    line: int = 22
 
     @classmethod
-    def of(cls, count: int) -> Layout:
+    def of(cls, count: int, others: int = 0) -> Layout:
+        """For `count` pictures with one bar, and `others` thinner ones below it."""
         if count <= 6:
-            return cls(columns=1, card=720, thumbnail=96)
+            return cls(columns=1, card=720, thumbnail=96, others=others)
         if count <= 16:
-            return cls(columns=2, card=480, thumbnail=80)
+            return cls(columns=2, card=480, thumbnail=80, others=others)
         if count <= 30:
-            return cls(columns=3, card=420, thumbnail=72)
-        return cls(columns=4, card=380, thumbnail=64)
+            return cls(columns=3, card=420, thumbnail=72, others=others)
+        return cls(columns=4, card=380, thumbnail=64, others=others)
 
     @property
     def height(self) -> int:
         """Of one card."""
-        return self.thumbnail + 2 * self.pad
+        return max(self.thumbnail, 50 + self.others * self.line) + 2 * self.pad
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def bar_chart(
     prompts: Sequence[str] | None = None,
     title: str = "Scores",
     higher_is_better: bool = True,
+    others: Mapping[str, Sequence[float]] | None = None,
 ) -> torch.Tensor:
     """Draw the ranking.
 
@@ -111,6 +115,7 @@ def bar_chart(
         prompts: N texts; where all are equal, the text stands once, under the title.
         title: the reward's name.
         higher_is_better: False puts the lowest score first.
+        others: name → N numbers: further scores of the same pictures, drawn thinner and each on an axis of its own.
 
     Returns:
         float32 [1, h, w, 3] in [0, 1]: at most `MOST_IMAGES` pictures, the best ones; a line at the foot tells how
@@ -125,18 +130,23 @@ def bar_chart(
             f"The chart needs pictures, scores and prompts in equal number, not {len(pictures)} pictures, "
             f"{len(scores)} scores and {len(prompts)} prompts."
         )
+    others = dict(others or {})
     order = sorted(range(len(scores)), key=lambda index: -scores[index] if higher_is_better else scores[index])
     shown = order[:MOST_IMAGES]
     shared = prompts[0] if len(set(prompts)) == 1 else None
-    font = font_name([title, *(prompts[index] for index in shown)])
-    painter = _Painter(Layout.of(len(shown)), len(shown), font, subtitle=bool(shared), footer=len(order) > len(shown))
+    font = font_name([title, *others, *(prompts[index] for index in shown)])
+    layout = Layout.of(len(shown), len(others))
+    painter = _Painter(layout, len(shown), font, subtitle=bool(shared), footer=len(order) > len(shown))
     axis = Axis.of([scores[index] for index in shown])
+    axes = {name: Axis.of([values[index] for index in shown]) for name, values in others.items()}
     count = f"{len(order)} image{'s' if len(order) != 1 else ''}"
     mean = f"mean {significant(sum(scores) / len(scores))}"
     painter.header(title, " · ".join(filter(None, [count, mean, axis.note])), shared or "")
     for place, index in enumerate(shown):
         line = f"image {index}" if shared is not None else prompts[index] or f"image {index}"
-        painter.card(place, _thumbnail(pictures[index], painter.layout.thumbnail), line, scores[index], axis)
+        painter.card(place, _thumbnail(pictures[index], layout.thumbnail), line, scores[index], axis)
+        for row, (name, values) in enumerate(others.items()):
+            painter.other(place, row, name, values[index], axes[name])
     if len(order) > len(shown):
         painter.footer(f"and {len(order) - len(shown)} more, from {significant(scores[order[len(shown)]])} "
                        f"to {significant(scores[order[-1]])}: see the table")  # fmt: skip
@@ -187,37 +197,60 @@ class _Painter:
     def footer(self, text: str) -> None:
         self._write((self.layout.margin, self.height - self.layout.margin), text, 15, QUIET, "ls")
 
-    def card(self, place: int, thumbnail: Image.Image, line: str, score: float, axis: Axis) -> None:
+    def _corner(self, place: int) -> tuple[int, int]:
+        """Left and top of a card."""
         layout = self.layout
         column, row = divmod(place, self.rows)
         x = layout.margin + column * (layout.card + layout.gap)
-        y = layout.margin + self.head + row * (layout.height + layout.gap)
+        return x, layout.margin + self.head + row * (layout.height + layout.gap)
+
+    def _sides(self, x: int) -> tuple[int, int]:
+        """Where text and bars of a card begin and end."""
+        layout = self.layout
+        return x + self.RANK + layout.pad + layout.thumbnail + 16, x + layout.card - 16
+
+    def _middle(self, y: int) -> float:
+        """Between the text and the first bar of a card: in its middle, or higher where bars follow."""
+        return y + (self.layout.height - self.layout.others * self.layout.line) / 2
+
+    def other(self, place: int, row: int, name: str, score: float, axis: Axis) -> None:
+        """One of the thinner bars of a card, below the first."""
+        x, y = self._corner(place)
+        left, right = self._sides(x)
+        middle = self._middle(y) + 23 + (row + 0.5) * self.layout.line
+        label, figures = 0.42 * (right - left), self._wide("-0.0000", 13)
+        self._write((left, middle), name, 13, QUIET, "lm", room=label - 12)
+        self._write((right, middle), significant(score), 13, QUIET, "rm")
+        self._bar(left + label, right - figures - 10, middle - 4, score, axis, best=False, thick=8)
+
+    def card(self, place: int, thumbnail: Image.Image, line: str, score: float, axis: Axis) -> None:
+        layout = self.layout
+        x, y = self._corner(place)
         self._round((x, y, x + layout.card, y + layout.height), 8, CARD)
         frame = x + self.RANK
         corner = (frame + layout.pad + (layout.thumbnail - thumbnail.width) // 2,
-                  y + layout.pad + (layout.thumbnail - thumbnail.height) // 2)  # fmt: skip
+                  y + (layout.height - thumbnail.height) // 2)  # fmt: skip
         self.thumbnails.append((thumbnail, corner))
-        left, right = frame + layout.pad + layout.thumbnail + 16, x + layout.card - 16
-        middle = y + layout.height // 2
-        best = place == 0
+        left, right = self._sides(x)
+        best, centre, middle = place == 0, y + layout.height // 2, self._middle(y)
         if best:
-            self._round((x + 8, middle - 13, x + 34, middle + 13), 13, ACCENT)
-        self._write((x + 21, middle), str(place + 1), 15, ON_ACCENT if best else QUIET, "mm")
+            self._round((x + 8, centre - 13, x + 34, centre + 13), 13, ACCENT)
+        self._write((x + 21, centre), str(place + 1), 15, ON_ACCENT if best else QUIET, "mm")
         value = significant(score)
         room = right - left - self._wide(value, 18) - 16
         self._write((left, middle - 8), line, 15, TEXT, "ls", room=room)
         self._write((right, middle - 8), value, 18, ACCENT if best else TEXT, "rs")
-        self._bar(left, right, middle + 7, score, axis, best)
+        self._bar(left, right, middle + 7, score, axis, best=best, thick=12)
 
-    def _bar(self, left: float, right: float, top: float, score: float, axis: Axis, best: bool) -> None:
-        bottom = top + 12
-        self._round((left, top, right, bottom), 6, TRACK)
+    def _bar(self, left: float, right: float, top: float, score: float, axis: Axis, *, best: bool, thick: int) -> None:
+        bottom = top + thick
+        self._round((left, top, right, bottom), thick / 2, TRACK)
         origin = left + axis.part(axis.origin) * (right - left)
         end = left + axis.part(score) * (right - left)
         colour = ACCENT if best else NEGATIVE if score < axis.origin else _mix(BAR_LOW, BAR, axis.part(score))
         start, stop = min(origin, end), max(origin, end)
         if stop - start >= 1:
-            self._round((start, top, stop, bottom), min(6, (stop - start) / 2), colour)
+            self._round((start, top, stop, bottom), min(thick / 2, (stop - start) / 2), colour)
         if axis.low < axis.origin < axis.high:
             self._round((origin - 1, top - 3, origin + 1, bottom + 3), 0, QUIET)
 

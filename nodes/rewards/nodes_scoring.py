@@ -1,36 +1,50 @@
-"""Nodes that score and choose images."""
+"""Nodes that score images: the sheet with its gallery, and the rewards of a dialogue."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import torch
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
-from ...training.interfaces import RewardError
+from ...training.checkpoint import whole_file
+from ...training.interfaces import RewardContext
 from ..host.schema import AttuneNode
 from .chart import bar_chart
+from .dialogue import KINDS, TEMPERATURE, dialogue_reward
 from .nodes_common import CATEGORY, Progress, Reward
-from .pictures import split_prompts, unbatch
-from .scoring import score_table
+from .pictures import rebatch, split_prompts, unbatch
+from .sheet import ScoreSheet, score_sheet
+from .thumbnails import picture_files
+
+SAVE = ("nothing", "CSV", "JSON", "CSV and JSON")
 
 
 class ScoreImages(AttuneNode):
-    """Scores, ranking and chart of a set of images."""
+    """Scores, ranking, gallery and chart of a set of images."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        further = [
+            cls.input(Reward, f"reward_{number}", optional=True,
+                      tooltip="A further reward, shown beside the first. The first one ranks.")
+            for number in (2, 3, 4)
+        ]  # fmt: skip
         return cls.schema(
             node_id="AttuneScoreImages",
             display_name="Score Images",
             category=CATEGORY,
-            description="Scores every image with a reward, ranks them and draws the result.",
-            search_aliases=["rank images", "clip score", "best of", "pick best"],
+            description="Scores every image with one or several rewards, ranks them, and lets you keep or discard.",
+            search_aliases=["rank images", "clip score", "best of", "pick best", "gallery"],
             is_input_list=True,
             is_output_node=True,
             inputs=[
                 cls.input(io.Image, "images", tooltip="A batch, or a list of images of different sizes."),
-                cls.input(Reward, "reward", tooltip="From Load Reward Model or Image Statistics Reward."),
+                cls.input(Reward, "reward", tooltip="The reward that ranks: from Load Reward Model, Image Statistics "
+                          "Reward, Combine Rewards …"),
                 cls.input(
                     io.String,
                     "prompt",
@@ -40,33 +54,164 @@ class ScoreImages(AttuneNode):
                     tooltip="One line for all images, or one line per image in the same order. Image statistics do "
                     "not look at it.",
                 ),
+                *further,
+                cls.input(io.Image, "previous", optional=True,
+                          tooltip="What was chosen in earlier rounds, oldest first. Only the Dialogue Reward "
+                          "'consistency' looks at it; leave it empty otherwise."),
+                cls.input(
+                    io.Combo,
+                    "save_scores",
+                    optional=True,
+                    options=list(SAVE),
+                    default=SAVE[0],
+                    tooltip="Write the scores into the output folder: CSV opens in a spreadsheet, JSON holds "
+                    "everything for programs. 'nothing' writes no file.",
+                ),
+                cls.input(
+                    io.String,
+                    "filename_prefix",
+                    optional=True,
+                    default="attune/scores",
+                    tooltip="Folder and beginning of the file name inside the output folder. Only used when scores "
+                    "are saved.",
+                ),
+                cls.input(
+                    io.String,
+                    "discarded",
+                    optional=True,
+                    default="",
+                    tooltip="The images you discarded in the gallery, by the hashes of their pixels. The gallery "
+                    "writes it; empty keeps all.",
+                ),
             ],
             outputs=[
                 cls.output(io.Float, id="scores", display_name="scores", is_output_list=True,
-                           tooltip="One number per image, in the images' order."),
+                           tooltip="One number per image by the first reward, in the images' order."),
                 cls.output(io.Int, id="ranking", display_name="ranking", is_output_list=True,
                            tooltip="Image numbers, counted from 0, best first."),
                 cls.output(io.Image, id="best", display_name="best", tooltip="The image with the best score."),
                 cls.output(io.Image, id="chart", display_name="chart", tooltip="The ranking as a picture."),
                 cls.output(io.String, id="table", display_name="table", tooltip="The ranking as a Markdown table."),
+                cls.output(io.Image, id="kept", display_name="kept", is_output_list=True,
+                           tooltip="The images you did not discard in the gallery, in their order: one batch, or "
+                           "single images where sizes differ. Nothing behind it runs if you discarded all."),
+                cls.output(io.String, id="csv", display_name="csv", tooltip="All scores as CSV text."),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, images: list[torch.Tensor], reward: list[Any], prompt: list[str]) -> io.NodeOutput:
-        if len(reward) != 1:
-            raise RewardError(
-                f"Score Images got {len(reward)} rewards but scores with one at a time. Use one such node per reward."
-            )
+    def execute(
+        cls,
+        images: list[torch.Tensor],
+        reward: list[Any],
+        prompt: list[str],
+        reward_2: list[Any] | None = None,
+        reward_3: list[Any] | None = None,
+        reward_4: list[Any] | None = None,
+        previous: list[torch.Tensor] | None = None,
+        save_scores: list[str] = SAVE[:1],
+        filename_prefix: list[str] = ("attune/scores",),
+        discarded: list[str] = ("",),
+    ) -> io.NodeOutput:
         pictures = unbatch(images)
         prompts = split_prompts(prompt, len(pictures))
-        table = score_table(pictures, prompts, reward[0], progress=Progress())
+        rewards = [*reward, *(reward_2 or ()), *(reward_3 or ()), *(reward_4 or ())]
+        context = RewardContext(previous=[picture[None] for picture in unbatch(previous)]) if previous else None
+        sheet = score_sheet(pictures, prompts, rewards, context=context, progress=Progress())
         chart = bar_chart(
-            pictures, table.scores, prompts=prompts, title=table.reward, higher_is_better=reward[0].higher_is_better
-        )
-        best = pictures[table.best][None]
-        shown = {"text": [table.text()], "attune_scores": table.rows()}
-        return io.NodeOutput(list(table.scores), list(table.ranking), best, chart, table.text(), ui=shown)
+            pictures, sheet.first.scores, prompts=prompts, title=sheet.first.name,
+            higher_is_better=sheet.first.higher_is_better,
+            others={column.name: column.scores for column in sheet.columns[1:]},
+        )  # fmt: skip
+        kept = rebatch([pictures[index] for index in sheet.kept(discarded[0])]) or [ExecutionBlocker(None)]
+        saved = save_sheet(sheet, save_scores[0], filename_prefix[0])
+        gallery = sheet.gallery(picture_files(pictures, sheet.hashes, Path(folder_paths.get_temp_directory())))
+        shown = {"text": [sheet.text(), *saved], "attune_gallery": [gallery]}
+        return io.NodeOutput(
+            list(sheet.first.scores), list(sheet.ranking), pictures[sheet.best][None], chart, sheet.text(), kept,
+            sheet.csv(), ui=shown,
+        )  # fmt: skip
 
 
-NODES: list[type[io.ComfyNode]] = [ScoreImages]
+def save_sheet(sheet: ScoreSheet, kinds: str, prefix: str) -> list[str]:
+    """Write the sheet into the host's output folder, and say where.
+
+    Args:
+        kinds: one of `SAVE`.
+        prefix: folder and beginning of the name; the host resolves it and refuses to leave its folder.
+    """
+    endings = {"CSV": ["csv"], "JSON": ["json"], "CSV and JSON": ["csv", "json"]}.get(kinds, [])
+    if not endings:
+        return []
+    folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    texts = {"csv": sheet.csv, "json": sheet.json}
+    lines = []
+    while any((Path(folder) / f"{name}_{number:05}_.{ending}").exists() for ending in ("csv", "json")):
+        number += 1
+    for ending in endings:
+        file = Path(folder) / f"{name}_{number:05}_.{ending}"
+        with whole_file(file) as partial:
+            partial.write_text(texts[ending](), encoding="utf-8")
+        lines.append(f"saved: {file}")
+    return lines
+
+
+class DialogueReward(AttuneNode):
+    """R_div, R_cons or R_MI over any encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            node_id="AttuneDialogueReward",
+            display_name="Dialogue Reward",
+            category=CATEGORY,
+            description="Scores a whole round: varied images, true to earlier choices, or true to their own prompt.",
+            search_aliases=["diversity", "consistency", "relevance", "R_div", "R_cons", "R_MI", "InfoNCE"],
+            inputs=[
+                cls.input(
+                    Reward,
+                    "encoder",
+                    tooltip="Whose eyes to use. Diversity and consistency need a reward of the CLIP kind; relevance "
+                    "takes any reward that looks at the prompt, also a vision-language model.",
+                ),
+                cls.input(
+                    io.Combo,
+                    "kind",
+                    options=list(KINDS),
+                    default=KINDS[0],
+                    tooltip="diversity: how different the images of one prompt are. consistency: how close to what was "
+                    "chosen in earlier rounds. relevance: how clearly an image belongs to its own prompt and no other.",
+                ),
+                cls.input(
+                    io.Float,
+                    "temperature",
+                    default=TEMPERATURE,
+                    min=0.001,
+                    max=10.0,
+                    step=0.001,
+                    advanced=True,
+                    tooltip="For relevance only: how sharply prompts are told apart. Lower is stricter.",
+                ),
+                cls.input(
+                    io.String,
+                    "contrast_prompts",
+                    multiline=True,
+                    default="",
+                    placeholder="what the images should not show, one per line",
+                    tooltip="For relevance only: prompts to tell the images apart from, one per line. Needed where all "
+                    "images have the same prompt.",
+                ),
+            ],
+            outputs=[
+                cls.output(Reward, id="reward", display_name="reward",
+                           tooltip="For Score Images, Calibrate Reward, Combine Rewards and training.")
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, encoder: Any, kind: str, temperature: float, contrast_prompts: str) -> io.NodeOutput:
+        contrast = [line.strip() for line in contrast_prompts.splitlines() if line.strip()]
+        return io.NodeOutput(dialogue_reward(kind, encoder, temperature=temperature, contrast=contrast))
+
+
+NODES: list[type[io.ComfyNode]] = [ScoreImages, DialogueReward]

@@ -82,6 +82,13 @@ def unbatch(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return pictures
 
 
+def rebatch(pictures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Single pictures [h, w, c] as one batch if all have one shape, else as batches of one; [] if there are none."""
+    if len({picture.shape for picture in pictures}) > 1:
+        return [picture[None] for picture in pictures]
+    return [torch.stack(list(pictures))] if pictures else []
+
+
 def split_prompts(texts: Sequence[str], count: int) -> list[str]:
     """One prompt per picture.
 

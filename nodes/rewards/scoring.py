@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ...training.interfaces import Reward, RewardError, checked_scores
+from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
+from .wrapping import is_contextual, uses_prompt
 
 IMAGES_AT_ONCE = 8
 
@@ -65,47 +66,66 @@ def score_table(
     prompts: Sequence[str],
     reward: Reward,
     *,
+    context: RewardContext | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoreTable:
-    """Score pictures, which may have different sizes.
+    """Score pictures, which may have different sizes; those that a contextual reward compares must have one size.
 
     Args:
         pictures: N pictures [h, w, c] in [0, 1], c = 1, 3 or 4.
         prompts: N prompts.
         reward: any reward; its scores are checked.
+        context: earlier rounds; only a contextual reward gets it, all others can then be cached.
         progress: called with (pictures done, N) before the first and after every few; what it raises ends the scoring.
 
     Raises:
-        RewardError: nothing to score, counts differ, a prompt is empty though the reward needs words, or the reward
-            returned something unusable.
+        RewardError: nothing to score, counts differ, a prompt is empty though the reward needs words, sizes differ
+            though the reward compares pictures, or the reward returned something unusable.
     """
     if not pictures:
         raise RewardError("There are no images to score: the batch is empty. Connect at least one image.")
     if len(pictures) != len(prompts):
         raise RewardError(f"{len(pictures)} images but {len(prompts)} prompts; give one prompt per image.")
     wordless = [index for index, prompt in enumerate(prompts) if not prompt.strip()]
-    if wordless and getattr(reward, "uses_prompt", False):
+    if wordless and uses_prompt(reward):
         raise RewardError(
             f"{reward.name} compares each image with its prompt, but the prompt of image {wordless[0]} is empty. "
             "Write into the prompt field what the images should show."
         )
-    by_size: dict[tuple[int, ...], list[int]] = {}
-    for index, picture in enumerate(pictures):
-        by_size.setdefault(tuple(picture.shape), []).append(index)
     scores = [0.0] * len(pictures)
     done = 0
     if progress:
         progress(0, len(pictures))
-    for indices in by_size.values():
-        for start in range(0, len(indices), IMAGES_AT_ONCE):
-            part = indices[start : start + IMAGES_AT_ONCE]
-            batch = torch.stack([pictures[index] for index in part])
-            found = checked_scores(reward, batch, [prompts[index] for index in part])
-            for index, score in zip(part, found.tolist(), strict=True):
-                scores[index] = score
-            done += len(part)
-            if progress:
-                progress(done, len(pictures))
+    for part in _parts(pictures, reward):
+        batch = torch.stack([pictures[index] for index in part])
+        given = context if is_contextual(reward) else None
+        found = checked_scores(reward, batch, [prompts[index] for index in part], given)
+        for index, score in zip(part, found.tolist(), strict=True):
+            scores[index] = score
+        done += len(part)
+        if progress:
+            progress(done, len(pictures))
     sign = -1 if reward.higher_is_better else 1
     ranking = sorted(range(len(scores)), key=lambda index: sign * scores[index])
     return ScoreTable(reward.name, tuple(scores), tuple(prompts), tuple(ranking))
+
+
+def _parts(pictures: Sequence[torch.Tensor], reward: Reward) -> Iterator[list[int]]:
+    """Indices of the pictures that are scored together: of one size, a few at once, or all if the reward compares.
+
+    Raises:
+        RewardError: the reward compares pictures, and they have different sizes.
+    """
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for index, picture in enumerate(pictures):
+        by_size.setdefault(tuple(picture.shape), []).append(index)
+    if is_contextual(reward) and len(by_size) > 1:
+        sizes = ", ".join(f"{shape[1]}×{shape[0]}" for shape in list(by_size)[:3])
+        raise RewardError(
+            f"{reward.name} compares the pictures with each other, which needs one size for all, not {sizes}. Scale "
+            "them first, for example with Upscale Image."
+        )
+    for indices in by_size.values():
+        step = len(indices) if is_contextual(reward) else IMAGES_AT_ONCE
+        for start in range(0, len(indices), step):
+            yield indices[start : start + step]

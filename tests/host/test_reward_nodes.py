@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import urllib.error
 from pathlib import Path
@@ -81,19 +82,24 @@ def shown(source: str, slot: int) -> dict[str, dict]:
     return {f"show{slot}": {"class_type": "PreviewAny", "inputs": {"source": [source, slot]}}}
 
 
+def gallery(result) -> list[dict]:
+    """What the node's gallery shows, best first."""
+    (shown,) = result.outputs["score"]["attune_gallery"]
+    return sorted(shown["images"], key=lambda entry: entry["rank"])
+
+
 def saved(slot: int) -> dict[str, dict]:
     return {f"save{slot}": {"class_type": "PreviewImage", "inputs": {"images": ["score", slot]}}}
 
 
 def test_the_nodes_and_their_files_are_offered(host, reward_file):
     info = host.object_info()
-    assert {name for name, node in info.items() if node["category"] == "Attune/rewards"} == {
-        "AttuneLoadReward", "AttuneImageStatisticsReward", "AttuneScoreImages",
-    }  # fmt: skip
+    offered = {name for name, node in info.items() if node["category"] == "Attune/rewards"}
+    assert offered >= {"AttuneLoadReward", "AttuneImageStatisticsReward", "AttuneScoreImages", "AttuneDialogueReward"}
     files = info["AttuneLoadReward"]["input"]["required"]["reward_name"][1]["options"]
     assert "tiny.safetensors" in files
     assert "attune_demo.safetensors" not in files
-    assert info["AttuneScoreImages"]["output_is_list"] == [True, True, False, False, False]
+    assert info["AttuneScoreImages"]["output_is_list"] == [True, True, False, False, False, True, False]
 
 
 def test_scores_ranking_best_and_table(host, reward_file, pictures):
@@ -108,9 +114,10 @@ def test_scores_ranking_best_and_table(host, reward_file, pictures):
     table = result.outputs["score"]["text"][0]
     assert result.outputs["show4"]["text"][0] == table
     assert table.startswith("**Tiny**")
-    rows = result.outputs["score"]["attune_scores"]
-    assert [row["image"] for row in rows] == [best, 1 - best]
+    rows = gallery(result)
+    assert [row["index"] for row in rows] == [best, 1 - best]
     assert rows[0]["prompt"] == "a cat"
+    assert np.array_equal(np.asarray(Image.open(host.output_path(rows[0]["file"]))), pictures[2 * best])
     picture, chart = (host.pixels(host.output_path(result.outputs[name]["images"][0])) for name in ("save2", "save3"))
     assert np.array_equal((picture * 255).round().astype(np.uint8), pictures[2 * best])
     assert chart.shape[1] > 600
@@ -121,23 +128,77 @@ def test_a_list_of_mixed_sizes_is_ranked_as_one_set(host, reward_file, pictures)
     graph |= statistic() | scoring(["list", 0], ["reward", 0], "") | saved(3)
     graph["list"]["_meta"] = {"title": "pictures"}
     result = host.run(graph)
-    rows = result.outputs["score"]["attune_scores"]
+    rows = gallery(result)
     weights = np.array([0.2126, 0.7152, 0.0722])
     expected = sorted(((picture / 255 @ weights).mean() for picture in pictures), reverse=True)
-    assert [float(row["score"]) for row in rows] == pytest.approx(expected, abs=1e-3)
+    assert [row["scores"][0] for row in rows] == pytest.approx(expected, abs=1e-3)
     assert len(result.outputs["save3"]["images"]) == 1
+
+
+def test_several_rewards_files_and_what_was_discarded(host, reward_file, pictures):
+    """Three rewards on two pictures; both files are written; the discarded picture is missing from `kept`."""
+    graph = load_images(0, 2) | BATCH | reward_loader("tiny.safetensors") | scoring(["batch", 0], ["reward", 0])
+    graph["bright"] = {"class_type": "AttuneImageStatisticsReward", "inputs": statistic()["reward"]["inputs"]}
+    inputs = {"encoder": ["reward", 0], "kind": "diversity", "temperature": 0.07, "contrast_prompts": ""}
+    graph["varied"] = {"class_type": "AttuneDialogueReward", "inputs": inputs}
+    graph["score"]["inputs"] |= {
+        "reward_2": ["bright", 0], "reward_3": ["varied", 0], "save_scores": "CSV and JSON", "filename_prefix": "t/s",
+    }  # fmt: skip
+    graph |= saved(5)
+    first = host.run(graph)
+    (shown,) = first.outputs["score"]["attune_gallery"]
+    assert [entry["name"] for entry in shown["rewards"]] == ["Tiny", "Brightness (high)", "Diversity (Tiny)"]
+    assert len(first.outputs["save5"]["images"]) == 2
+    csv_file, json_file = (Path(line.removeprefix("saved: ")) for line in first.outputs["score"]["text"][1:])
+    assert csv_file.parent == json_file.parent == host.output_dir / "t"
+    rows = list(csv.DictReader(csv_file.read_text(encoding="utf-8").splitlines()))
+    document = json.loads(json_file.read_text(encoding="utf-8"))
+    for row, entry, image in zip(rows, document["images"], shown["images"], strict=True):
+        assert [float(row[reward["name"]]) for reward in shown["rewards"]] == entry["scores"] == image["scores"]
+        assert row["hash"] == image["hash"]
+    assert shown["images"][0]["scores"][2] == pytest.approx(shown["images"][1]["scores"][2], abs=1e-6)
+    graph["score"]["inputs"] |= {"discarded": f"{'0' * 16} {shown['images'][0]['hash']}"}
+    second = host.run(graph)
+    (left,) = second.outputs["save5"]["images"]
+    pixels = (host.pixels(host.output_path(left)) * 255).round().astype(np.uint8)
+    assert np.array_equal(pixels, pictures[2])
+    assert len(second.outputs["score"]["attune_gallery"][0]["images"]) == 2
+    graph["score"]["inputs"]["discarded"] = " ".join(entry["hash"] for entry in shown["images"])
+    assert "save5" not in host.run(graph).outputs, "nothing behind `kept` runs once all is discarded"
+
+
+def test_consistency_looks_at_earlier_rounds(host, reward_file, pictures):
+    """The earlier choice itself is perfectly consistent with it; without earlier rounds all score 0."""
+    graph = load_images(0, 2) | BATCH | reward_loader("tiny.safetensors") | scoring(["batch", 0], ["same", 0])
+    inputs = {"encoder": ["reward", 0], "kind": "consistency", "temperature": 0.07, "contrast_prompts": ""}
+    graph["same"] = {"class_type": "AttuneDialogueReward", "inputs": inputs}
+    assert [row["scores"][0] for row in gallery(host.run(graph))] == [0, 0]
+    graph["score"]["inputs"]["previous"] = ["image2", 0]
+    best, other = gallery(host.run(graph))
+    assert best["index"] == 1
+    assert best["scores"][0] == pytest.approx(1, abs=1e-5)
+    assert other["scores"][0] < best["scores"][0]
+
+
+def test_scores_never_leave_the_output_folder(host, pictures):
+    graph = load_images(0) | statistic() | scoring(["image0", 0], ["reward", 0], "")
+    graph["score"]["inputs"] |= {"save_scores": "CSV", "filename_prefix": "../../outside"}
+    with pytest.raises(RuntimeError) as caught:
+        host.run(graph)
+    assert "outside" in json.dumps(caught.value.details) + str(caught.value)
+    assert not list(host.output_dir.parent.parent.glob("outside*"))
 
 
 def test_a_second_run_is_not_scored_again_until_the_file_changes(host, pictures):
     """The host logs when it places a network; a score that is remembered places none."""
     file = write_reward(host.models_dir / "rewards" / "changing.safetensors", seed=1)
 
-    def run(prompt: str) -> tuple[list[dict], int]:
+    def run(prompt: str) -> tuple[list[float], int]:
         host.free()  # forgets the results of nodes, so that the reward is loaded and asked again
         before = host.log().count("Requested to load ModuleDict")
         graph = load_images(0) | reward_loader("changing.safetensors")
         result = host.run(graph | scoring(["image0", 0], ["reward", 0], prompt))
-        return result.outputs["score"]["attune_scores"], host.log().count("Requested to load ModuleDict") - before
+        return gallery(result)[0]["scores"], host.log().count("Requested to load ModuleDict") - before
 
     first, placed = run("a dog")
     assert placed == 1
@@ -213,4 +274,4 @@ def test_cancel_stops_the_scoring(host):
         | statistic()
         | scoring(["one", 0], ["reward", 0], "")
     )
-    assert result.outputs["score"]["attune_scores"][0]["score"] == "0.0722"
+    assert gallery(result)[0]["labels"] == ["0.0722"]
