@@ -4,14 +4,15 @@ Bed: the demo model. Reward: the size of the picture as a JPEG file, as low as p
 compressibility task): it has no gradient, so nothing but a policy gradient can learn it. The figure is the gain in
 standard deviations of the base model's scores, on unseen prompts (concepts that no practice prompt names) and fixed
 seeds, over the seeds of training. Reported beside it: the demo judge, which is never optimised, and diversity.
-The learning rate is the best of `RATES`, chosen by the reward of the rollouts of a seed that is not measured, in runs
-half as long.
+The learning rate is the best of `RATES`: the one whose pictures of the *practice* prompts, drawn by the sampler of the
+figure, earn most after a run as long as the measured ones, of a seed that is not measured.
 
-How the length was found, and why the prompts were exchanged after it: 16 updates were fixed first; on the present demo
-model seed 0 then gained 0.47 sd and the run was stopped. 32 was chosen after a look at the unseen prompts of that time,
-and gained 1.52 sd on them (seeds 0, 1, 2: 1.49, 1.18, 1.88). Because those prompts had been looked at, the two halves
-were exchanged: the concepts practised then are the unseen ones now, with styles, backgrounds and noise of their own,
-and the length stayed at 32 whatever they would show.
+What was tried before, with the present demo model: 16 updates, fixed first, gained 0.47 sd (seed 0; stopped then). 32
+was chosen after a look at the unseen prompts of that time, and gained 1.52 sd on them. Because those prompts had been
+looked at, the two halves were exchanged: the concepts practised then are the unseen ones now, with styles, backgrounds
+and noise of their own, and the length stayed at 32. That missed the goal (the result file's `earlier`): the rate was
+then chosen by the rewards of the rollouts, which are drawn in 8 steps without guidance, and the highest rate won there
+while it wrecked the guided pictures that are measured. Hence the present rule for the rate; it looks at no unseen prompt.
 """
 
 from __future__ import annotations
@@ -124,50 +125,45 @@ class Bed:
         self.reward = StatisticReward("JPEG size", "as low as possible")
         self.practice, unseen = prompts(plan.unseen_prompts)
         self.texts = [text for text in unseen for _ in range(plan.images_per_prompt)]
+        self.rehearsal = [text for text in self.practice for _ in range(plan.images_per_prompt)]
         with Policy(self.pipeline.denoiser, LoraConfig(rank=8)) as untrained:
-            self.base = self.measure(untrained)
+            self.base = self.measure(untrained, self.texts)
 
-    def measure(self, policy: Policy) -> dict[str, Any]:
-        images = pictures(policy, self.pipeline, self.texts)
+    def measure(self, policy: Policy, texts: list[str]) -> dict[str, Any]:
+        images = pictures(policy, self.pipeline, texts)
         features = self.judge.reward.image_features(images)
         return {
-            "reward": self.reward(images, self.texts),
-            "held_out": self.judge(images, self.texts).mean().item(),
+            "reward": self.reward(images, texts),
+            "held_out": self.judge(images, texts).mean().item(),
             "diversity": diversity(features, self.plan.images_per_prompt),
         }
 
     def run(self, weights: StepWeights, rate: float, seed: int, *, trial: bool = False) -> dict[str, Any]:
-        """One training run: half as long if it is a trial, else with its figures on unseen prompts."""
-        updates = max(1, self.plan.updates // 2) if trial else self.plan.updates
-        trainer = replace(TRAINER, steps=updates, learning_rate=rate, seed=seed)
+        """One training run, with its figures on unseen prompts, or on the practised ones if it is a trial."""
+        trainer = replace(TRAINER, steps=self.plan.updates, learning_rate=rate, seed=seed)
         with Policy(self.pipeline.denoiser, LoraConfig(rank=8, seed=seed)) as policy:
             objective = DDPOObjective(
                 self.pipeline.prompts(self.practice), self.reward, self.pipeline.decoder,
                 replace(DDPO, step_weights=weights), latent_shape=self.pipeline.latent_shape, held_out=self.judge,
             )  # fmt: skip
-            result = train(policy, objective, trainer, callbacks=_Progress(seed, updates))
-            curve = [row["reward"] for row in result.history]
-            row: dict[str, Any] = {
-                "step_weights": weights, "learning_rate": rate, "seed": seed, "seconds": result.seconds, "curve": curve,
-            }  # fmt: skip
-            if not trial:
-                after = self.measure(policy)
-                gain = (after["reward"].mean() - self.base["reward"].mean()) / self.base["reward"].std()
-                row |= {
-                    "gain_sd": gain.item(),
-                    "reward_before": self.base["reward"].mean().item(),
-                    "reward_after": after["reward"].mean().item(),
-                }
-                for name in ("held_out", "diversity"):
-                    row |= {f"{name}_before": self.base[name], f"{name}_after": after[name]}
+            result = train(policy, objective, trainer, callbacks=_Progress(seed, self.plan.updates))
+            after = self.measure(policy, self.rehearsal if trial else self.texts)
+        row: dict[str, Any] = {
+            "step_weights": weights, "learning_rate": rate, "seed": seed, "seconds": result.seconds,
+            "curve": [entry["reward"] for entry in result.history], "reward_after": after["reward"].mean().item(),
+        }  # fmt: skip
+        if not trial:
+            gain = (after["reward"].mean() - self.base["reward"].mean()) / self.base["reward"].std()
+            row |= {"gain_sd": gain.item(), "reward_before": self.base["reward"].mean().item()}
+            for name in ("held_out", "diversity"):
+                row |= {f"{name}_before": self.base[name], f"{name}_after": after[name]}
         print({name: value for name, value in row.items() if name != "curve"}, flush=True)
         return row
 
     def best_rate(self, weights: StepWeights) -> tuple[float, list[dict[str, Any]]]:
-        """The learning rate whose last rollouts earned most, and all the trials."""
+        """The learning rate whose pictures of practised prompts earned most, and all the trials."""
         trials = [self.run(weights, rate, TRIAL_SEED, trial=True) for rate in RATES]
-        tail = max(1, self.plan.updates // 8)
-        return max(trials, key=lambda row: np.mean(row["curve"][-tail:]))["learning_rate"], trials
+        return max(trials, key=lambda row: row["reward_after"])["learning_rate"], trials
 
     def runs_at_best_rate(self, weights: StepWeights, seeds: Sequence[int]) -> dict[str, Any]:
         """All of one kind: the trials of the rate, and the measured runs at the best one."""

@@ -126,6 +126,7 @@ def record(
         "samples": list(samples),
         "seconds": round(seconds, 1),
         "attempts": list(attempts),
+        "earlier": [] if quick else earlier(claim),
         "details": details or {},
         "quick": quick,
         "commit": commit(),
@@ -142,6 +143,16 @@ def record(
     print(f"{claim.name}: {value:.4g} {claim.unit} (goal {claim.direction} {claim.goal:g}{interval}): {verdict}")
     print(f"recorded in {file.relative_to(ROOT)}")
     return file
+
+
+def earlier(claim: Claim) -> list[dict[str, Any]]:
+    """What was recorded for the claim before, oldest first, failures included: a new record forgets none."""
+    file = RESULTS / f"{claim.name}.json"
+    if not file.is_file():
+        return []
+    old = json.loads(file.read_text(encoding="utf-8"))
+    kept = {name: old[name] for name in ("value", "ci", "goal", "holds", "samples", "commit")}
+    return [*old.get("earlier", []), kept]
 
 
 def write_json(file: Path, content: object) -> None:

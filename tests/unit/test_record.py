@@ -67,6 +67,17 @@ def test_record_holds_everything_and_a_failed_claim_is_recorded(folder, capsys):
     assert "FAILED" in capsys.readouterr().out
 
 
+def test_a_new_record_forgets_no_earlier_one(folder):
+    """Nor the failure among them; quick runs neither count nor remember."""
+    claim = Claim("again", 1.0, ">=", "", "")
+    for value in (0.5, 1.5, 1.7):
+        record(claim, value, ci=None, seeds=1, seconds=0, quick=False)
+        record(claim, 9.0, ci=None, seeds=1, seconds=0, quick=True)
+    entry = json.loads((folder / "again.json").read_text(encoding="utf-8"))
+    assert [(old["value"], old["holds"]) for old in entry["earlier"]] == [(0.5, False), (1.5, True)]
+    assert json.loads((folder / "again.quick.json").read_text(encoding="utf-8"))["earlier"] == []
+
+
 def test_quick_results_are_kept_apart(folder):
     record(SPEED, 2.0, ci=None, seeds=1, seconds=1, quick=True)
     assert (folder / "speed.quick.json").is_file()
