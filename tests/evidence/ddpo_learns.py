@@ -12,7 +12,8 @@ was chosen after a look at the unseen prompts of that time, and gained 1.52 sd o
 looked at, the two halves were exchanged: the concepts practised then are the unseen ones now, with styles, backgrounds
 and noise of their own, and the length stayed at 32. That missed the goal (the result file's `earlier`): the rate was
 then chosen by the rewards of the rollouts, which are drawn in 8 steps without guidance, and the highest rate won there
-while it wrecked the guided pictures that are measured. Hence the present rule for the rate; it looks at no unseen prompt.
+while it wrecked the guided pictures that are measured. Hence the present rule for the rate, which looks at no unseen
+prompt.
 """
 
 from __future__ import annotations
