@@ -69,10 +69,10 @@ def test_record_holds_everything_and_a_failed_claim_is_recorded(folder, capsys):
 
 def test_a_new_record_forgets_no_earlier_one(folder):
     """Nor the failure among them; quick runs neither count nor remember."""
-    claim = Claim("again", 1.0, ">=", "", "")
+    claim = Claim("again", 1.0, ">=", "×", "measured again")
     for value in (0.5, 1.5, 1.7):
-        record(claim, value, ci=None, seeds=1, seconds=0, quick=False, samples=[value])
-        record(claim, 9.0, ci=None, seeds=1, seconds=0, quick=True, samples=[9.0])
+        record(claim, value, ci=None, seeds=1, seconds=0, quick=False)
+        record(claim, 9.0, ci=None, seeds=1, seconds=0, quick=True)
     entry = json.loads((folder / "again.json").read_text(encoding="utf-8"))
     assert [(old["value"], old["holds"]) for old in entry["earlier"]] == [(0.5, False), (1.5, True)]
     assert json.loads((folder / "again.quick.json").read_text(encoding="utf-8"))["earlier"] == []
@@ -85,9 +85,9 @@ def test_quick_results_are_kept_apart(folder):
 
 
 def test_a_figure_that_is_not_a_number_is_refused_and_nothing_is_left(folder):
-    record(SPEED, 2.0, ci=None, seeds=1, seconds=1, quick=False, samples=[value])
+    record(SPEED, 2.0, ci=None, seeds=1, seconds=1, quick=False)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        record(SPEED, float("nan"), ci=None, seeds=1, seconds=1, quick=False, samples=[value])
+        record(SPEED, float("nan"), ci=None, seeds=1, seconds=1, quick=False)
     assert [entry["value"] for entry in results()] == [2.0]
     assert {file.name for file in folder.iterdir()} == {"speed.json", "speed.png"}
 
@@ -116,8 +116,8 @@ def test_versions_name_what_decides_a_figure():
 
 
 def test_readme_table_shows_failures_too(folder):
-    record(SPEED, 1.2, ci=(1.1, 1.3), seeds=3, seconds=1, quick=False, samples=[value])
-    record(TIME, 0.1, ci=None, seeds=3, seconds=1, quick=False, samples=[value])
+    record(SPEED, 1.2, ci=(1.1, 1.3), seeds=3, seconds=1, quick=False)
+    record(TIME, 0.1, ci=None, seeds=3, seconds=1, quick=False)
     table = readme_table(results())
     assert "| `speed`: faster than the host | 1.2 × | 1.1 … 1.3 | ≥ 1.5 × | **no** |" in table
     assert "| `time`: seconds of import | 0.1 s | – | ≤ 0.3 s | yes |" in table
