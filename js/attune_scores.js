@@ -1,77 +1,162 @@
 /**
- * The table inside the Score Images node. Shows the last result as the node's output holds it:
- * attune_scores: [{rank: number, image: number, score: string, prompt: string}], best first.
+ * The gallery inside the Score Images node. The only file of it that knows the host's page.
  */
 
 import { app } from "/scripts/app.js";
+import { api } from "/scripts/api.js";
+import { isForNode } from "./live_state.js";
+import { choiceText, galleryOf, initialState, originOf, reduce, remembered, resultsIn, viewPath } from "./score_gallery_state.js";
+import { createGallery } from "./score_gallery_view.js";
+import { separateCopy, workflowId } from "./workflow_tabs.js";
 
 const NODE = "AttuneScoreImages";
-const COLUMNS = ["rank", "image", "score"];
-const HEIGHT = 150;
+const CHOICE = "discarded";
+const PROMPT = "prompt";
+const PROMPT_HEIGHT = 100;
+const HEIGHT = 320;
+const WIDTH = 420;
+/** Runs of the host's history to look through after a reload. */
+const RUNS = 32;
 
-// In Nodes 2.0 the box around a widget is as high as its content, hence the least height: HEIGHT without the host's margins.
-const CSS = `
-.attune-scores { box-sizing: border-box; width: 100%; height: 100%; min-height: 130px; overflow: auto; border-radius: 8px; padding: 4px 8px;
-  background: #1e1f22; color: #e8e9ec; font: 12px/1.35 system-ui, sans-serif; }
-.attune-scores table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.attune-scores th { position: sticky; top: -4px; background: #1e1f22; color: #9a9fa8; font-weight: 500; }
-.attune-scores th, .attune-scores td { padding: 2px 8px 2px 0; text-align: right; white-space: nowrap; }
-.attune-scores :is(th, td):last-child { width: 100%; max-width: 0; padding: 2px 0 2px 8px; text-align: left;
-  overflow: hidden; text-overflow: ellipsis; }
-.attune-scores tbody tr:first-child { color: #f0b254; }
-.attune-scores-hint { color: #9a9fa8; }
-.attune-scores-prompt { overflow-wrap: anywhere; }
-.attune-scores .alike { width: auto; }
-.attune-scores .alike :is(th, td) { width: auto; max-width: none; padding: 2px 16px 2px 0; text-align: right; }
-`;
+/** Every gallery on the page: {identity(), show(result), isEmpty(), follow()}. The host keeps only the shown tab's nodes. */
+const galleries = new Set();
+/** The newest result per node and workflow, of all tabs: {node, workflow, gallery, used}. */
+let results = [];
+/** Workflows whose runs before the reload were asked for. */
+const asked = new Set();
 
-function injectStyle() {
-    if (document.getElementById("attune-scores-style")) return;
-    const style = document.createElement("style");
-    style.id = "attune-scores-style";
-    style.textContent = CSS;
-    document.head.append(style);
+const isFor = (result, own) => isForNode(result.node, own.node) && (!result.workflow || !own.workflow || result.workflow === own.workflow);
+
+async function read(path) {
+    const response = await api.fetchApi(path);
+    if (!response.ok) throw new Error(`${path}: ${response.status}`);
+    return response.json();
 }
 
-function row(cell, texts) {
-    const line = document.createElement("tr");
-    for (const text of texts) {
-        const field = document.createElement(cell);
-        field.textContent = String(text);
-        field.title = String(text);
-        line.append(field);
+/** Whose a run is. It is running when its first result comes, and in the history once it has left the queue. */
+async function originOfRun(id, node) {
+    try {
+        const { queue_running: running = [] } = await read("/queue");
+        const record = running.find((entry) => entry[1] === id) ?? (await read(`/history/${id}`))[id]?.prompt;
+        return originOf(record, node);
+    } catch (error) {
+        console.warn("Attune: the host did not say whose run this is.", error);
+        return originOf(undefined, node);
     }
-    return line;
 }
 
-function render(root, rows) {
-    if (!rows.length) {
-        const hint = document.createElement("div");
-        hint.className = "attune-scores-hint";
-        hint.textContent = "The scores appear here after a run.";
-        root.replaceChildren(hint);
-        return;
+/** The host hands a result to whatever node of that id is shown; this one goes to the workflow that was run. */
+async function received({ detail }) {
+    const gallery = galleryOf(detail?.output);
+    if (!gallery) return;
+    const node = String(detail.display_node ?? detail.node);
+    const result = { node, gallery, ...(await originOfRun(detail.prompt_id, String(detail.node))) };
+    results = remembered(results, result);
+    for (const view of galleries) if (isFor(result, view.identity())) view.show(result);
+}
+
+/** Fill the galleries of a workflow that was just opened, or opened again. */
+async function restore() {
+    // A copy is loaded again under an id of its own, and comes back here.
+    if (!galleries.size || separateCopy(app)) return;
+    galleries.forEach((view) => view.follow());
+    const workflow = workflowId(app);
+    if (workflow && !asked.has(workflow)) {
+        asked.add(workflow);
+        try {
+            const earlier = resultsIn(await read(`/history?max_items=${RUNS}`), workflow);
+            // What this page saw itself is newer.
+            results = [...results].reduce(remembered, earlier.reduce(remembered, []));
+        } catch (error) {
+            console.warn("Attune: the host's earlier runs could not be read.", error);
+        }
     }
-    const [table, head, body] = ["table", "thead", "tbody"].map((name) => document.createElement(name));
-    // One prompt for all pictures is read once, in full, instead of cut short in every row.
-    const alike = rows.every((entry) => entry.prompt === rows[0].prompt);
-    const columns = alike ? COLUMNS : [...COLUMNS, "prompt"];
-    const prompt = document.createElement("div");
-    prompt.className = "attune-scores-prompt";
-    prompt.textContent = alike ? rows[0].prompt : "";
-    table.className = alike ? "alike" : "";
-    head.append(row("th", columns));
-    body.append(...rows.map((entry) => row("td", columns.map((name) => entry[name]))));
-    table.append(head, body);
-    root.replaceChildren(prompt, table);
+    for (const view of galleries) {
+        const own = view.identity();
+        const result = results.findLast((earlier) => earlier.workflow && earlier.workflow === own.workflow && isFor(earlier, own));
+        if (result && view.isEmpty()) view.show(result);
+    }
+}
+
+/**
+ * The gallery writes this widget, nobody else. Classic nodes look at `hidden` and `computeSize`, Nodes 2.0 at the option.
+ */
+function hide(widget) {
+    widget.hidden = true;
+    widget.options = { ...widget.options, hidden: true };
+    widget.computeSize = () => [0, -4];
+}
+
+/** A hidden widget must not catch a link either. */
+function removeSlot(node) {
+    const slot = node.inputs?.findIndex((input) => input.widget?.name === CHOICE && input.link == null) ?? -1;
+    if (slot >= 0) node.removeInput(slot);
+}
+
+/** Turning the wheel scrolls the images where they can be scrolled, and else moves the canvas as everywhere. */
+function turnWheel(event, root) {
+    const grid = event.target.closest("[data-capture-wheel]");
+    const scrolls = grid && root.contains(grid) && grid.scrollHeight > grid.clientHeight;
+    event.stopPropagation();
+    if (scrolls && !event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    app.canvas.processMouseWheel?.(event);
+}
+
+/** Whether the element stands in a node of Nodes 2.0, which hands on to the canvas what is meant for it. */
+const inNewNode = (root) => Boolean(root.closest(".lg-node"));
+
+function listen(root, signal) {
+    root.addEventListener("wheel", (event) => turnWheel(event, root), { signal, passive: false });
+    const forward = { pointerdown: "processMouseDown", pointermove: "processMouseMove", pointerup: "processMouseUp" };
+    for (const [kind, method] of Object.entries(forward)) {
+        root.addEventListener(kind, (event) => {
+            const middle = event.button === 1 || (event.buttons & 4) === 4;
+            if (middle && !inNewNode(root)) app.canvas[method]?.(event);
+            // Nodes 2.0 would drag the node along with the scroll bar, or a shaky click.
+            if (kind === "pointermove" && (event.buttons & 1) === 1) event.stopPropagation();
+        }, { signal });
+    }
 }
 
 function attach(node) {
-    injectStyle();
-    const root = document.createElement("div");
-    root.className = "attune-scores";
-    render(root, []);
-    const widget = node.addDOMWidget("attune_scores", "ATTUNE_SCORES", root, {
+    let state = initialState();
+    const listening = new AbortController();
+    const choice = node.widgets?.find((widget) => widget.name === CHOICE);
+
+    const apply = (action) => {
+        state = reduce(state, action);
+        page.render(state);
+    };
+    const follow = () => apply({ kind: "choice", text: choice?.value });
+    const write = () => {
+        const text = choiceText(state);
+        if (!choice || choice.value === text) return;
+        choice.value = text;
+        choice.callback?.(text);
+        node.graph?.setDirtyCanvas(true, true);
+        // The host looks for changes when the mouse goes up, which is before the click.
+        app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+    };
+    const page = createGallery(
+        document,
+        (action) => {
+            apply(action);
+            write();
+        },
+        (file) => api.apiURL(viewPath(file)),
+    );
+    const view = {
+        identity: () => ({ node: String(node.id), workflow: workflowId(app) }),
+        isEmpty: () => !state.images.length,
+        follow,
+        show(result) {
+            follow();
+            apply({ ...result, kind: "result" });
+        },
+    };
+    listen(page.root, listening.signal);
+    const widget = node.addDOMWidget("attune_gallery", "ATTUNE_GALLERY", page.root, {
         serialize: false,
         hideOnZoom: false,
         getMinHeight: () => HEIGHT,
@@ -79,18 +164,49 @@ function attach(node) {
         setValue: () => {},
     });
     widget.serialize = false;
-    const executed = node.onExecuted;
-    node.onExecuted = function (output) {
-        executed?.apply(this, arguments);
-        if (Array.isArray(output?.attune_scores)) render(root, output.attune_scores);
+    galleries.add(view);
+    page.render(state);
+    // Classic nodes share what is left of the height among all such widgets; a few lines are enough for the prompt.
+    const words = node.widgets?.find((other) => other.name === PROMPT);
+    if (words?.options) words.options.getMaxHeight ??= () => PROMPT_HEIGHT;
+
+    if (choice) {
+        hide(choice);
+        removeSlot(node);
+        const called = choice.callback;
+        choice.callback = function () {
+            called?.apply(this, arguments);
+            follow();
+        };
+    }
+    const configured = node.onConfigure;
+    node.onConfigure = function () {
+        configured?.apply(this, arguments);
+        removeSlot(node);
+        follow();
+    };
+    const removed = node.onRemoved;
+    node.onRemoved = function () {
+        galleries.delete(view);
+        listening.abort();
+        page.dispose();
+        removed?.apply(this, arguments);
     };
     const [width, height] = node.computeSize();
-    node.setSize([Math.max(width, 360, node.size[0]), Math.max(height, node.size[1])]);
+    node.setSize([Math.max(width, WIDTH, node.size[0]), Math.max(height, node.size[1])]);
 }
 
 app.registerExtension({
     name: "Attune.Scores",
+    setup() {
+        api.addEventListener("executed", received);
+        // The host says nothing when a tab is fully open, so that a look at loading time may come too early.
+        setInterval(() => galleries.size && separateCopy(app), 1000);
+    },
     nodeCreated(node) {
         if (node.comfyClass === NODE) attach(node);
+    },
+    afterConfigureGraph() {
+        restore();
     },
 });
