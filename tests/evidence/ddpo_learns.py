@@ -30,7 +30,7 @@ from attune.nodes.rewards.statistics import StatisticReward
 from attune.training.adapters import LoraConfig, Policy
 from attune.training.demo import data
 from attune.training.demo.pipeline import DemoPipeline, prompt_text
-from attune.training.interfaces import RunCallbacks
+from attune.training.interfaces import Denoiser, RunCallbacks
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective, StepWeights
 from attune.training.rollout import play
 from attune.training.trainer import TrainerConfig, train
@@ -75,9 +75,11 @@ def prompts(count_unseen: int) -> tuple[list[str], list[str]]:
 
 
 @torch.no_grad()
-def pictures(policy: Policy, pipeline: DemoPipeline, texts: list[str]) -> torch.Tensor:
-    """One picture per text, from fixed seeds, by the deterministic sampler: float32 [B, h, w, 3]."""
-    generator = torch.Generator().manual_seed(EVALUATION_SEED)
+def pictures(
+    policy: Policy | Denoiser, pipeline: DemoPipeline, texts: Sequence[str], *, seed: int = EVALUATION_SEED
+) -> torch.Tensor:
+    """One picture per text, from a fixed seed, by the deterministic sampler: float32 [B, h, w, 3]."""
+    generator = torch.Generator().manual_seed(seed)
     parts = []
     for start in range(0, len(texts), 64):
         part = pipeline.prompts(texts[start : start + 64])

@@ -1,0 +1,99 @@
+"""dialogue-rewards: the three rewards of a dialogue say what they are meant to say, on pictures of the demo model.
+
+Features and scores are the demo judge's, which has never seen the model. Per seed, pictures of prompts that leave style
+and background open, `PER_PROMPT` each. One trial per prompt and figure:
+
+- dialogue-rewards: R_MI of a picture among the prompts of its batch, with its own prompt and with its neighbour's; it
+  must be higher with its own.
+- dialogue-rewards.diversity: R_div of a prompt's pictures, and with the second half of them replaced by copies of the
+  first; it must fall. (A single copy is no good trial: where it replaces one of many alike by a second outlier, R_div
+  rises, and should.)
+- dialogue-rewards.consistency: R_cons of three rounds of different pictures, and with the third round equal to the
+  second; it must rise.
+
+Each figure is the share of trials in which it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from attune.nodes.rewards.dialogue import ConsistencyReward, DiversityReward, RelevanceReward
+from attune.nodes.rewards.load import load_reward
+from attune.training.demo import data
+from attune.training.demo.pipeline import DemoPipeline, prompt_text
+from attune.training.interfaces import Reward, RewardContext
+
+from .ddpo_learns import DEMO, pictures
+from .record import Claim, Stopwatch, bootstrap, record
+
+RELEVANCE = Claim("dialogue-rewards", 0.95, ">=", "of pictures", "R_MI prefers a picture's own prompt to another's")
+DIVERSITY = Claim("dialogue-rewards.diversity", 0.95, ">=", "of batches", "R_div falls when a duplicate is put in")
+CONSISTENCY = Claim("dialogue-rewards.consistency", 0.95, ">=", "of dialogues", "R_cons rises when a round repeats")
+SEEDS = (0, 1, 2)
+PROMPTS, QUICK_PROMPTS, PER_PROMPT, BATCH = 40, 8, 8, 8
+
+
+def relevance(judge: Reward, batches: Sequence[tuple[torch.Tensor, list[str]]]) -> list[float]:
+    """1 per picture that is worth more with its own prompt than with its neighbour's, else 0."""
+    reward = RelevanceReward(judge)
+    wins = []
+    for images, texts in batches:
+        own, other = reward(images, texts), reward(images, [*texts[1:], texts[0]])
+        wins += (own > other).float().tolist()
+    return wins
+
+
+def diversity(judge: Reward, groups: torch.Tensor) -> list[float]:
+    """Groups [P, n, h, w, 3] → 1 per prompt whose R_div falls, else 0."""
+    reward = DiversityReward(judge)
+    falls = []
+    for images in groups:
+        texts = ["one prompt"] * len(images)
+        copied = images[: len(images) // 2].repeat(2, 1, 1, 1)
+        falls.append(float(reward(copied, texts).mean() < reward(images, texts).mean()))
+    return falls
+
+
+def consistency(judge: Reward, groups: torch.Tensor) -> list[float]:
+    """Groups [P, n, h, w, 3], n ≥ 3 → 1 per prompt whose R_cons rises, else 0."""
+    reward = ConsistencyReward(judge)
+    rises = []
+    for images in groups:
+        first, second, third = images[:3].unsqueeze(1)
+        context = RewardContext(previous=[first, second])
+        rises.append(float(reward(second, [""], context) > reward(third, [""], context)))
+    return rises
+
+
+def main(quick: bool) -> None:
+    watch = Stopwatch()
+    pipeline = DemoPipeline.load(DEMO / "attune_demo.safetensors")
+    judge = load_reward(DEMO / "attune_demo_judge.safetensors", "cpu")
+    count = QUICK_PROMPTS if quick else PROMPTS
+    shares: dict[Claim, list[float]] = {RELEVANCE: [], DIVERSITY: [], CONSISTENCY: []}
+    for seed in SEEDS:
+        concepts = np.random.default_rng(seed).permutation(data.CONCEPT_NAMES)[:count]
+        texts = [prompt_text(str(name)) for name in concepts]
+        drawn = pictures(pipeline.denoiser, pipeline, [text for text in texts for _ in range(PER_PROMPT)], seed=seed)
+        groups = drawn.reshape(count, PER_PROMPT, *drawn.shape[1:])
+        batches = [(groups[start : start + BATCH, 0], texts[start : start + BATCH]) for start in range(0, count, BATCH)]
+        shares[RELEVANCE].append(float(np.mean(relevance(judge, batches))))
+        shares[DIVERSITY].append(float(np.mean(diversity(judge, groups))))
+        shares[CONSISTENCY].append(float(np.mean(consistency(judge, groups))))
+        figures = ", ".join(f"{claim.name} {values[-1]:.3f}" for claim, values in shares.items())
+        print(f"seed {seed}: {figures}", flush=True)
+    for claim, values in shares.items():
+        record(
+            claim,
+            float(np.mean(values)),
+            ci=bootstrap(values),
+            seeds=len(SEEDS),
+            seconds=watch.seconds,
+            quick=quick,
+            samples=values,
+            details={"prompts": count, "pictures_per_prompt": PER_PROMPT, "batch": BATCH},
+        )
