@@ -116,7 +116,8 @@ class ImageStatisticsReward(AttuneNode):
             display_name="Image Statistics Reward",
             category=CATEGORY,
             description="Scores images by a property of their pixels, such as colourfulness. Needs no model.",
-            search_aliases=["colorfulness", "contrast", "sharpness", "brightness", "compressibility"],
+            search_aliases=["colorfulness", "contrast", "sharpness", "brightness", "compressibility",
+                            "incompressibility", "jpeg size"],
             inputs=[
                 cls.input(
                     io.Combo,
@@ -124,7 +125,8 @@ class ImageStatisticsReward(AttuneNode):
                     options=list(MEASURES),
                     default=DEFAULTS["statistic"],
                     tooltip="What to measure. All lie between 0 and about 1, except warmth (-1 cold to 1 warm) and "
-                    "JPEG size (in kB: the more detail, the larger).",
+                    "JPEG size (in kB: the more detail, the larger). compressibility is minus the JPEG size: high for "
+                    "calm images with little detail; incompressibility is its opposite.",
                 ),
                 cls.input(
                     io.Combo,
@@ -145,7 +147,7 @@ class ImageStatisticsReward(AttuneNode):
                 ),
             ],
             outputs=[cls.output(Reward, id="reward", display_name="reward", tooltip="For Score Images and training.")],
-        )
+        )  # fmt: skip
 
     @classmethod
     def execute(cls, statistic: str, goal: str, target: float) -> io.NodeOutput:

@@ -10,10 +10,13 @@
 | sharpness    | root mean square of the 4-neighbour Laplacian of Y                  | 0 … about 2  |
 | symmetry     | 1 − mean|picture − its left-right mirror|                            | 0 … 1        |
 | JPEG size    | kB of the picture as a JPEG of quality 95                           | > 0          |
+| compressibility   | − JPEG size                                                    | < 0          |
+| incompressibility | JPEG size                                                      | > 0          |
 
 References:
     colourfulness: Hasler & Süsstrunk 2003, "Measuring colourfulness in natural images", eq. 5 (there on 0 … 255: divide
-    their figures by 255). JPEG size: Black et al. 2023, DDPO, section 5 (compressibility is its negative).
+    their figures by 255). JPEG size: Black et al. 2023, DDPO, section 5, where
+    its negative is called compressibility and it itself incompressibility.
     Luma weights: ITU-R BT.709. The others are ours, in their plainest form.
 """
 
@@ -30,12 +33,14 @@ from ...training.interfaces import RewardContext, RewardError
 from .pictures import to_rgb
 
 Statistic = Literal[
-    "colourfulness", "contrast", "sharpness", "brightness", "saturation", "warmth", "symmetry", "JPEG size"
-]
+    "colourfulness", "contrast", "sharpness", "brightness", "saturation", "warmth", "symmetry", "JPEG size",
+    "compressibility", "incompressibility",
+]  # fmt: skip
 Goal = Literal["as high as possible", "as low as possible", "close to target"]
 
 # Keeps the slope of a root finite where its argument is 0 (a picture of one colour).
 TINY = 1e-12
+LONGEST_JPEG = 65500
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:
@@ -89,12 +94,19 @@ def symmetry(images: torch.Tensor) -> torch.Tensor:
 def jpeg_size(images: torch.Tensor) -> torch.Tensor:
     from PIL import Image
 
+    if max(images.shape[1:3]) > LONGEST_JPEG:
+        height, width = images.shape[1:3]
+        raise RewardError(f"A JPEG file holds at most {LONGEST_JPEG} pixels a side, not {width}×{height}. Scale down.")
     sizes = []
     for pixels in (images.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8):
         file = io.BytesIO()
         Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=95)
         sizes.append(file.tell() / 1000)
     return torch.tensor(sizes, dtype=torch.float32, device=images.device)
+
+
+def compressibility(images: torch.Tensor) -> torch.Tensor:
+    return -jpeg_size(images)
 
 
 MEASURES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -106,6 +118,8 @@ MEASURES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "warmth": warmth,
     "symmetry": symmetry,
     "JPEG size": jpeg_size,
+    "compressibility": compressibility,
+    "incompressibility": jpeg_size,
 }
 
 
@@ -143,8 +157,8 @@ class StatisticReward:
 
     @property
     def differentiable(self) -> bool:
-        """False for the JPEG size alone: counting bytes has no slope."""
-        return self.statistic != "JPEG size"
+        """False for what counts the bytes of a file: that has no slope."""
+        return MEASURES[self.statistic] not in (jpeg_size, compressibility)
 
     @property
     def uses_prompt(self) -> bool:
