@@ -163,6 +163,45 @@ def checked_scores(
     return scores.to(images.device)
 
 
+class Trainable(Protocol):
+    """What the trainer optimises: named tensors on frozen weights. `adapters.Policy`, or a reward model's adapters.
+
+    Attributes:
+        roles: names of the sets of tensors; the trainer trains the first.
+        config: their shape, a dataclass of JSON values.
+    """
+
+    roles: Sequence[str]
+    config: Any
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
+        """What an optimizer trains, in float32."""
+        ...
+
+    def tensors(self, role: str) -> dict[str, torch.Tensor]:
+        """A copy on the CPU, as it is saved."""
+        ...
+
+    def load_tensors(self, tensors: Mapping[str, torch.Tensor], role: str) -> None:
+        """The inverse of `tensors`, which `named_parameters` alone must satisfy too."""
+        ...
+
+    def training_mode(self, on: bool) -> None:
+        """Adapter dropout on or off."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values that a resumed run must find the same, besides `config` and the base weights."""
+        ...
+
+    def base_fingerprint(self) -> str:
+        """A short hash of the frozen weights."""
+        ...
+
+
 class Objective(Protocol):
     """One training method. The trainer owns optimisation; the objective owns what is minimised.
 

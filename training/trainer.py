@@ -21,8 +21,7 @@ from typing import Any, Literal
 
 import torch
 
-from .adapters.lora import Policy
-from .interfaces import Objective, RunCallbacks, TrainingError
+from .interfaces import Objective, RunCallbacks, Trainable, TrainingError
 from .memory import ANY_KNOB, ran_out, ways_out
 from .run_state import Captured, StateFolder, check_same_run, pack_history, unpack_history
 from .trainer_config import TrainerConfig, half_type
@@ -35,7 +34,7 @@ class TrainResult:
     """What a run leaves.
 
     Attributes:
-        tensors: the LoRA, as `Policy.tensors` gives it; the running average if it is on.
+        tensors: what was trained, as `Trainable.tensors` gives it; the running average if it is on.
         steps_done: updates since the run began, resumed ones included.
         status: "finished", or "stopped" when `RunCallbacks.should_stop` said so.
         history: one report per update, as `RunCallbacks.on_report` got it, with its "step" (from 1).
@@ -52,14 +51,14 @@ class TrainResult:
 
 
 def train(
-    policy: Policy,
+    policy: Trainable,
     objective: Objective,
     config: TrainerConfig,
     *,
     callbacks: RunCallbacks | None = None,
     run_folder: Path | None = None,
     resume: bool = True,
-    sampler: Callable[[Policy], torch.Tensor] | None = None,
+    sampler: Callable[[Any], torch.Tensor] | None = None,
     identity: Mapping[str, str] | None = None,
     knob: str = ANY_KNOB,
 ) -> TrainResult:
@@ -97,12 +96,12 @@ def train(
 class _Run:
     def __init__(
         self,
-        policy: Policy,
+        policy: Trainable,
         objective: Objective,
         config: TrainerConfig,
         callbacks: RunCallbacks,
         run_folder: Path | None,
-        sampler: Callable[[Policy], torch.Tensor] | None,
+        sampler: Callable[[Any], torch.Tensor] | None,
         identity: Mapping[str, str],
     ) -> None:
         self.policy, self.objective, self.config, self.callbacks = policy, objective, config, callbacks
@@ -279,8 +278,7 @@ class _Run:
             "method setting": _settings_identity(getattr(self.objective, "config", None)),
             "LoRA": dataclasses.asdict(self.policy.config),
             "training": self.config.identity() | {"precision": str(self.half or torch.float32)},
-            "layers": len(self.named) // 2,
-            "noise process": self.policy.process.identity(),
+            **self.policy.identity(),
             **({} if "base model" in self.given_identity else {"base model": self.policy.base_fingerprint()}),
             **self.given_identity,
         }

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..interfaces import Denoiser, TrainingError
+from ..libraries import no_kernels
 
 if TYPE_CHECKING:
     from ..diffusion import DiffusionProcess
@@ -196,7 +197,8 @@ class Policy:
     # ---- attach, detach ----
 
     def __enter__(self) -> Policy:
-        from peft.tuners.tuners_utils import BaseTunerLayer
+        with no_kernels():
+            from peft.tuners.tuners_utils import BaseTunerLayer
 
         module = self.denoiser.module
         if any(isinstance(layer, BaseTunerLayer) for layer in module.modules()) or hasattr(module, "peft_config"):
@@ -381,6 +383,10 @@ class Policy:
                 alpha = float(tensors.get(f"{path}.alpha", self.config.alpha))
                 if alpha != self.config.alpha:
                     layer.lora_B[role].weight.mul_(alpha / self.config.alpha)
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must find the same besides the configuration and the base weights."""
+        return {"layers": len(self._attached()), "noise process": self.process.identity()}
 
     def base_fingerprint(self) -> str:
         """A short hash of the base network: names, shapes and a sample of every weight; adapters do not count."""
