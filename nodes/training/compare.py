@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ...training.interfaces import AttuneError, Reward, checked_scores
-from .drawing import short_number
+from ..drawing import short_number
 from .grid import Side, comparison_grid
 
 Features = Callable[[torch.Tensor], torch.Tensor]

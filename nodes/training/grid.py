@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from .drawing import BAD, GOOD, MUTED, TEXT, Canvas, short_number, to_picture, wrapped
+from ..drawing import BAD, GOOD, MUTED, TEXT, Canvas, short_number, to_picture, wrapped
 
 _LABELS, _EDGE, _GAP, _CAPTION = 190, 16, 8, 22
 _COLUMN_HEADER, _BLOCK_GAP = 26, 18

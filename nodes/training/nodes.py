@@ -12,13 +12,13 @@ from ...training.adapters import LoraConfig
 from ...training.objectives.ddpo import DDPOConfig
 from ...training.objectives.supervised import SupervisedConfig
 from ...training.trainer import TrainerConfig
+from ..drawing import to_tensor
 from ..host.examples import offer_style_pictures
 from ..host.progress import workflow_id
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
 from . import run_schemas, schemas
 from .compare import SamplingSettings, compare
-from .drawing import to_tensor
 from .live import LIVE
 from .plans import PreviewSettings, prompt_lines
 from .run import TrainingRequest, run_training

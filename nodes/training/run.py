@@ -18,7 +18,7 @@ from ...training.memory import MemoryEstimate, advice, estimate, module_bytes
 from ...training.rollout import play
 from ...training.run_state import StateFolder
 from ...training.trainer import TrainerConfig, TrainResult, half_type, train
-from .charts import curve_chart, curves_of
+from ..charts import curve_chart, curves_of
 from .live import rows_of
 from .plans import ObjectivePlan
 from .records import (

@@ -213,7 +213,7 @@ def main(quick: bool) -> None:
 
 def plot(curves: Mapping[str, Sequence[float]], claim: Claim, *, title: str, quick: bool) -> None:
     """The claim's picture: one panel per named reward curve."""
-    from attune.nodes.training.charts import Curve, curve_chart
+    from attune.nodes.charts import Curve, curve_chart
 
     drawn = [
         Curve("reward", f"Reward (minus JPEG size), {name}", list(range(1, len(curve) + 1)), list(curve))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from attune.nodes.training.drawing import BAD, GOOD, GRID, MUTED, Canvas, nice_ticks, short_number, wrapped
+from attune.nodes.drawing import BAD, GOOD, GRID, MUTED, Canvas, nice_ticks, short_number, wrapped
 
 from .record import Claim
 

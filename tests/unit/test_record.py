@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import pytest
 
-from attune.nodes.training.drawing import BAD, GOOD
+from attune.nodes.drawing import BAD, GOOD
 from attune.tests.evidence import record as module
 from attune.tests.evidence.plots import strip_plot
 from attune.tests.evidence.record import Claim, bootstrap, commit, record, results, versions, write_json

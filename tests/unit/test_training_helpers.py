@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from attune.nodes.training import charts, drawing, grid, live, plans, widgets
+from attune.nodes import charts, drawing
+from attune.nodes.training import grid, live, plans, widgets
 from attune.nodes.training.compare import diversity, mean_and_deviation, paired_change, pixel_features, win_rate
 from attune.nodes.training.records import check_writable, duration_text, pack_version, saved_step
 from attune.training.interfaces import AttuneError

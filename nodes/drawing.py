@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..fonts import Font, font_name, load_font
+from .fonts import Font, font_name, load_font
 
 BACKGROUND = "#14171c"
 PANEL = "#1c2027"
@@ -21,7 +21,7 @@ TEXT = "#eceef2"
 MUTED = "#9aa4b2"
 GOOD = "#6ecb8b"
 BAD = "#ef7d7d"
-COLOURS = {"loss": "#f2a65a", "reward": "#4fb6f5", "held_out_reward": "#b79cf7"}
+COLOURS = {"loss": "#f2a65a", "reward": "#4fb6f5", "held_out_reward": "#b79cf7", "held_out_accuracy": "#6ecb8b"}
 
 _SCALE = 2
 
