@@ -6,9 +6,9 @@ and background open, `PER_PROMPT` each. The figures are shares of trials:
 - dialogue-rewards: R_MI of a picture among the prompts of its batch, with its own prompt and with its neighbour's; it
   must be higher with its own.
 - dialogue-rewards.diversity: mean R_div over the prompts, with 0, 2, 4 and 6 of their 8 pictures replaced by copies of
-  those that are left; it must fall from each of these doses to the next. Not every single batch does: where a copy of an
-  outlier takes the place of one of many alike, R_div rises, and should. (Tried before: the share of single batches whose
-  R_div falls with half of the pictures replaced; see the result file's `earlier`.)
+  those that are left; it must fall from each of these doses to the next. Not every single batch does: where a copy of
+  an outlier takes the place of one of many alike, R_div rises, and should. (Tried before: the share of single batches
+  whose R_div falls with half of the pictures replaced; see the result file's `earlier`.)
 - dialogue-rewards.consistency: R_cons of three rounds of different pictures, and with the third round equal to the
   second; it must rise.
 """
