@@ -12,15 +12,19 @@ from .folders import DEMO_FOLDER
 
 log = logging.getLogger("attune")
 
-STYLE = "attune_style"
+STYLE, WORDS = "attune_style", "attune_words"
 
 
-def offer_style_pictures() -> None:
-    """Copy the example pictures to `input/attune_style`, unless there is a folder of that name already."""
-    source, target = DEMO_FOLDER / STYLE, Path(folder_paths.get_input_directory()) / STYLE
+def offer_pictures(name: str) -> None:
+    """Copy a set of example pictures to `input/NAME`, unless there is a folder of that name already.
+
+    Args:
+        name: `STYLE` or `WORDS`.
+    """
+    source, target = DEMO_FOLDER / name, Path(folder_paths.get_input_directory()) / name
     if target.exists() or not source.is_dir():
         return
-    partial = target.with_name(f".{STYLE}.partial")
+    partial = target.with_name(f".{name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(source, partial)

@@ -13,7 +13,7 @@ from ...training.objectives.ddpo import DDPOConfig
 from ...training.objectives.supervised import SupervisedConfig
 from ...training.trainer import TrainerConfig
 from ..drawing import to_tensor
-from ..host.examples import offer_style_pictures
+from ..host.examples import STYLE, offer_pictures
 from ..host.progress import workflow_id
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
@@ -244,7 +244,7 @@ def _add_routes() -> None:
 
 
 _add_routes()
-offer_style_pictures()
+offer_pictures(STYLE)
 
 NODES: list[type[io.ComfyNode]] = [
     AttuneLoraSettings,
