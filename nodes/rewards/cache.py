@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 
 import torch
 
 from ...training.interfaces import Reward, RewardContext, checked_scores
-from .pictures import content_hash
+from .kept_scores import KeptScores, Key
+from .pictures import content_hashes
 from .wrapping import WrappedReward, is_contextual
-
-Key = tuple[str, str, str]
 
 
 class ScoreStore:
     """Scores by (reward id, picture hash, prompt); the least recently used are forgotten first. Safe between threads.
 
+    In memory, and beyond it on disk once `attach` has been called.
+
     Args:
-        limit: how many scores are kept; one takes about 300 bytes.
+        limit: how many scores are kept in memory; one takes about 300 bytes.
     """
 
     def __init__(self, limit: int = 100_000) -> None:
         self.limit = limit
         self._scores: OrderedDict[Key, float] = OrderedDict()
         self._lock = threading.Lock()
+        self._kept: KeptScores | None = None
+
+    def attach(self, kept: KeptScores | None) -> None:
+        """Ask the disk for what memory does not know, and keep there what is new; None ends it."""
+        self._kept = kept
 
     def __len__(self) -> int:
         return len(self._scores)
 
     def find(self, keys: Iterable[Key]) -> dict[Key, float]:
         """The scores that are known among `keys`."""
+        keys = list(keys)
         with self._lock:
             known = {key: self._scores[key] for key in keys if key in self._scores}
             for key in known:
                 self._scores.move_to_end(key)
-            return known
+        if self._kept is not None and len(known) < len(keys):
+            found = self._kept.find(key for key in keys if key not in known)
+            self._hold(found)
+            known |= found
+        return known
 
     def remember(self, scores: dict[Key, float]) -> None:
         """Store scores, and forget the oldest beyond the limit."""
+        self._hold(scores)
+        if self._kept is not None:
+            self._kept.remember(scores)
+
+    def _hold(self, scores: dict[Key, float]) -> None:
         with self._lock:
             self._scores.update(scores)
             for key in scores:
@@ -51,6 +69,40 @@ class ScoreStore:
 SHARED = ScoreStore()
 
 
+class _Hashes:
+    """Of one batch, made when first asked for."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+        self.values: list[str] | None = None
+
+    def get(self) -> list[str]:
+        if self.values is None:
+            self.values = content_hashes(self.images)
+        return self.values
+
+
+_hashed: ContextVar[_Hashes | None] = ContextVar("attune_hashed", default=None)
+
+
+@contextlib.contextmanager
+def hashed_once(images: torch.Tensor) -> Iterator[None]:
+    """Within the block, cached rewards that are given this very batch share the work of hashing it.
+
+    For whoever asks several rewards about the same pictures, and does not change them meanwhile.
+    """
+    token = _hashed.set(_Hashes(images))
+    try:
+        yield
+    finally:
+        _hashed.reset(token)
+
+
+def _hashes_of(images: torch.Tensor) -> list[str]:
+    shared = _hashed.get()
+    return shared.get() if shared is not None and shared.images is images else content_hashes(images)
+
+
 class CachedReward(WrappedReward):
     """A reward that remembers: the same picture with the same prompt costs no second forward pass.
 
@@ -60,11 +112,17 @@ class CachedReward(WrappedReward):
     Args:
         reward: the reward that does the work. Its `reward_id` names the scores, so reloading the same file finds them.
         store: where scores are kept; all cached rewards share one by default.
+
+    Attributes:
+        hits: how many pictures were answered from the store.
+        forward_calls: how often the reward itself was called.
     """
 
     def __init__(self, reward: Reward, store: ScoreStore | None = None) -> None:
         super().__init__(reward)
         self.store = SHARED if store is None else store
+        self.hits = 0
+        self.forward_calls = 0
 
     def __call__(
         self, images: torch.Tensor, prompts: Sequence[str], context: RewardContext | None = None
@@ -77,11 +135,14 @@ class CachedReward(WrappedReward):
         contextual = is_contextual(self.reward) or (context is not None and bool(context.previous or context.extra))
         needs_graph = torch.is_grad_enabled() and images.requires_grad
         if contextual or needs_graph or len(images) != len(prompts):
+            self.forward_calls += 1
             return checked_scores(self.reward, images, prompts, context)
-        keys = [(self.reward_id, content_hash(image), prompt) for image, prompt in zip(images, prompts, strict=True)]
+        keys = [(self.reward_id, name, prompt) for name, prompt in zip(_hashes_of(images), prompts, strict=True)]
         scores = self.store.find(keys)
         missing = {key: index for index, key in enumerate(keys) if key not in scores}
+        self.hits += sum(key in scores for key in keys)
         if missing:
+            self.forward_calls += 1
             chosen = list(missing.values())
             fresh = checked_scores(self.reward, images[chosen], [prompts[index] for index in chosen], context)
             found = dict(zip(missing, fresh.tolist(), strict=True))

@@ -12,11 +12,24 @@ import torch
 from comfy_api.latest import io
 from torch import nn
 
+from ..host.folders import user_folder
 from ..host.weights import thaw_module
+from ..store import FILE_NAME, Store, shared_store
+from .cache import SHARED
+from .kept_scores import KeptScores
 
 Reward = io.Custom("ATTUNE_REWARD")
 CATEGORY = "Attune/rewards"
 SECONDS_WITHOUT_PROGRESS = 2.0
+
+
+def user_store() -> Store:
+    """The pack's store in the host's user folder; opened when first used."""
+    return shared_store(user_folder() / FILE_NAME)
+
+
+# Whichever node loads a reward, its scores are kept in the store: this file is imported before any of them.
+SHARED.attach(KeptScores(user_store()))
 
 
 def manage(reward: Any, *, on_cpu: bool) -> None:
