@@ -1,12 +1,13 @@
 """CLIP-type rewards: how well a picture and its prompt agree.
 
-score = cos(image features, text features), from a network of transformers or of open_clip.
+score = cos(image features, text features), from a network of transformers or of open_clip; PickScore multiplies it by
+exp(logit_scale), which the network has learned.
 
 | step        | clip-hf                                         | clip-open_clip                     |
 | ----------- | ----------------------------------------------- | ---------------------------------- |
 | network     | transformers.CLIPModel(CLIPConfig)               | open_clip.CLIP(**config)           |
 | text tokens | CLIP BPE, 77, padded with the end token 49407    | CLIP BPE, 77, padded with 0        |
-| picture     | short side bicubic to the network's size, centre crop, (x − mean) / std          | the same |
+| picture     | `preprocessing.Preprocessing`; files that describe themselves: `pictures.fit_square`  | the same |
 
 References:
     Radford et al. 2021, "Learning transferable visual models from natural language supervision".
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -26,7 +27,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...training.interfaces import RewardContext, RewardError
-from .pictures import fit_square, to_rgb
+from .networks import NetworkReward, assemble, tensor_of
+from .pictures import to_rgb
+from .preprocessing import Preprocessing
 
 Kind = Literal["clip-hf", "clip-open_clip"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -89,32 +92,33 @@ class ClipHeader:
         return found
 
 
-def build_network(header: ClipHeader, tensors: Mapping[str, torch.Tensor], source: str) -> nn.Module:
-    """The network with its weights, frozen, in float32, in eval mode, on the CPU.
+def build_network(
+    header: ClipHeader,
+    tensors: dict[str, torch.Tensor],
+    source: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    described_by: str = "header",
+) -> nn.Module:
+    """The network with its weights, frozen, in eval mode, on the CPU; see `networks.assemble`.
 
-    The host runs nodes in inference mode; weights made there could not be differentiated through later, so the network
-    is built outside of it. torch's global random state is left as it was.
+    Args:
+        header: which library's network, and its configuration.
+        tensors: weights by the library's own keys; emptied.
+        source: file name for messages.
+        dtype: arithmetic of the network.
+        described_by: what the configuration was read from, for messages.
 
     Raises:
         RewardError: the library is not installed, refuses the configuration, or the weights do not fit it.
     """
-    library = "transformers" if header.kind == "clip-hf" else "open_clip"
-    try:
-        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-            network = _hf_network(header.config) if header.kind == "clip-hf" else _open_clip_network(header.config)
-            own = network.state_dict()
-            # Older libraries saved buffers of token positions that newer ones compute.
-            given = {key: value for key, value in tensors.items() if not key.endswith("position_ids") or key in own}
-            _check_weights(own, given, source)
-            network.load_state_dict({key: value.to(own[key].dtype) for key, value in given.items()})
-    except ImportError as error:
-        raise RewardError(
-            f"{source} needs the Python package of {library}, which cannot be imported ({error}). "
-            "Install the requirements.txt of this node pack with the host's Python, then restart."
-        ) from error
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise RewardError(f"{source}: {library} refuses the network configuration in its header: {error}.") from error
-    return network.float().eval().requires_grad_(False)
+    transformers = header.kind == "clip-hf"
+
+    def build() -> nn.Module:
+        return _hf_network(header.config) if transformers else _open_clip_network(header.config)
+
+    library = "transformers" if transformers else "open_clip"
+    return assemble(build, tensors, source, library=library, described_by=described_by, dtype=dtype)
 
 
 def whole_token_table(tensors: Mapping[str, torch.Tensor], header: ClipHeader, source: str) -> dict[str, torch.Tensor]:
@@ -156,24 +160,6 @@ def _open_clip_network(config: Mapping[str, Any]) -> nn.Module:
     return open_clip.CLIP(**config)
 
 
-def _check_weights(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], source: str) -> None:
-    faults = {
-        "missing": sorted(own.keys() - given.keys()),
-        "unexpected": sorted(given.keys() - own.keys()),
-        "of another shape": sorted(k for k in own.keys() & given.keys() if own[k].shape != given[k].shape),
-    }
-    if any(faults.values()):
-        detail = "; ".join(
-            f"{len(keys)} {fault} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
-            for fault, keys in faults.items()
-            if keys
-        )
-        raise RewardError(
-            f"{source}: the weights do not fit the network that its header describes: {detail}. "
-            "The file is damaged or was saved with another configuration; get it again."
-        )
-
-
 @lru_cache(maxsize=1)
 def _tokenizer() -> Any:
     from open_clip.tokenizer import SimpleTokenizer
@@ -194,25 +180,23 @@ def tokenize(texts: Sequence[str], kind: Kind) -> torch.Tensor:
     return torch.tensor(rows)
 
 
-class ClipReward:
+class ClipReward(NetworkReward):
     """Cosine similarity of picture and prompt, −1 … 1. Differentiable in the picture.
 
     Args:
         header: see `ClipHeader`.
         network: as `build_network` makes it.
-        reward_id: identity of the weights.
+        reward_id: identity of the weights and of how they are used.
         device: where to compute.
         dtype: the network's arithmetic; scores are always float32.
+        prepare: how pictures are brought to the network; by default as the header says.
+        with_logit_scale: multiply the cosine by the network's exp(logit_scale).
 
     Attributes:
-        place: called before every forward pass, returns the device that the network is on. The host's nodes set it to
-            their memory management; by default the network stays on `device`.
-        patchers: what the host manages this network by, its model patcher; empty outside the host.
         uses_prompt: True, so an empty prompt is a mistake.
+        place, patchers: see `NetworkReward`.
     """
 
-    differentiable = True
-    higher_is_better = True
     uses_prompt = True
 
     def __init__(
@@ -223,21 +207,22 @@ class ClipReward:
         reward_id: str,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        prepare: Preprocessing | None = None,
+        with_logit_scale: bool = False,
     ) -> None:
-        self.header = header
-        self.name = header.name
-        self.reward_id = reward_id
-        self.dtype = dtype
         with torch.inference_mode(False):
-            self.network = network.to(device, dtype)
-        self.place: Callable[[], torch.device] = lambda: device
-        self.patchers: tuple[object, ...] = ()
+            network = network.to(dtype)
+        super().__init__(header.name, network, reward_id=reward_id, device=device)
+        self.header = header
+        self.dtype = dtype
+        self.prepare = prepare or Preprocessing(header.image_size, "attune", header.mean, header.std)
+        self.with_logit_scale = with_logit_scale
         self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def __call__(
         self, images: torch.Tensor, prompts: Sequence[str], context: RewardContext | None = None
     ) -> torch.Tensor:
-        """Images [B, h, w, c] in [0, 1] and B prompts → cosines float32 [B], on the images' device.
+        """Images [B, h, w, c] in [0, 1] and B prompts → scores float32 [B], on the images' device.
 
         Raises:
             RewardError: the images are no pictures (see `to_rgb`), or prompts and images differ in number.
@@ -251,30 +236,31 @@ class ClipReward:
         texts = self._text_features(prompts, device)
         parts = zip(images.split(IMAGES_AT_ONCE), texts.split(IMAGES_AT_ONCE), strict=True)
         with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
-            scores = [(self._image_features(image.to(device)) * text).sum(1) for image, text in parts]
-            return torch.cat(scores).to(images.device)
+            cosines = torch.cat([(self._image_features(image.to(device)) * text).sum(1) for image, text in parts])
+            scale = self.network.logit_scale.float().exp() if self.with_logit_scale else 1.0
+            return (cosines * scale).to(images.device)
 
-    @torch.no_grad()
-    def image_features(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [B, h, w, c] in [0, 1] → unit vectors float32 [B, D] on the images' device, without gradients.
+    def image_features(self, images: torch.Tensor, *, with_gradients: bool = False) -> torch.Tensor:
+        """Images [B, h, w, c] in [0, 1] → unit vectors float32 [B, D] on the images' device.
 
-        Frozen features for measuring how different pictures are.
+        Features for measuring how different pictures are.
+
+        Args:
+            with_gradients: let gradients through to the images, where they are on.
 
         Raises:
             RewardError: the images are no pictures (see `to_rgb`).
         """
-        images, device = to_rgb(images), self.place()
-        parts = [self._image_features(image.to(device)) for image in images.split(IMAGES_AT_ONCE)]
-        return torch.cat(parts).to(images.device)
+        with torch.set_grad_enabled(with_gradients and torch.is_grad_enabled()):
+            images, device = to_rgb(images), self.place()
+            parts = [self._image_features(image.to(device)) for image in images.split(IMAGES_AT_ONCE)]
+            return torch.cat(parts).to(images.device)
 
     def _image_features(self, images: torch.Tensor) -> torch.Tensor:
         """[B, h, w, 3] → unit vectors float32 [B, D]."""
-        header = self.header
-        pixels = fit_square(images.movedim(-1, 1), header.image_size)  # (B, 3, size, size)
-        mean, std = (pixels.new_tensor(values).reshape(3, 1, 1) for values in (header.mean, header.std))
-        pixels = ((pixels - mean) / std).to(self.dtype)
-        if header.kind == "clip-hf":
-            features = _tensor(self.network.get_image_features(pixel_values=pixels))
+        pixels = self.prepare(images).to(self.dtype)
+        if self.header.kind == "clip-hf":
+            features = tensor_of(self.network.get_image_features(pixel_values=pixels))
         else:
             features = self.network.encode_image(pixels)
         return F.normalize(features.float(), dim=-1)
@@ -290,7 +276,7 @@ class ClipReward:
                 part = missing[start : start + IMAGES_AT_ONCE]
                 tokens = tokenize(part, self.header.kind).to(device)
                 if self.header.kind == "clip-hf":
-                    features = _tensor(self.network.get_text_features(input_ids=tokens))
+                    features = tensor_of(self.network.get_text_features(input_ids=tokens))
                 else:
                     features = self.network.encode_text(tokens)
                 found |= zip(part, F.normalize(features.float(), dim=-1).cpu().unbind(0), strict=True)
@@ -300,8 +286,3 @@ class ClipReward:
             while len(self._texts) > TEXTS_KEPT:
                 self._texts.popitem(last=False)
             return torch.stack([found[text] for text in prompts]).to(device)
-
-
-def _tensor(features: Any) -> torch.Tensor:
-    """transformers 5 returns an output object where 4 returned the tensor."""
-    return features if isinstance(features, torch.Tensor) else features.pooler_output

@@ -1,83 +1,104 @@
-"""Reward model files: what can be read, and a clear word about what cannot."""
+"""From a reward model file to a reward: our own files by their description, public ones by what is in them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
-from collections.abc import Mapping
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from ...training.checkpoint import CheckpointError, read_tensors
 from ...training.interfaces import RewardError
+from . import aesthetic, image_reward
 from .cache import CachedReward
-from .clip import KINDS, ClipHeader, ClipReward, build_network, whole_token_table
+from .clip import ClipHeader, ClipReward, build_network, whole_token_table
+from .files import HEADER, SUFFIXES, RewardFile, describes_reward, file_digest, read_file
+from .networks import NetworkReward, linear_head
+from .preprocessing import OPENAI_MEAN, OPENAI_STD, Preprocessing
+from .public import AUTO, Decision, config_path, decide, where_to_get
 
-HEADER = "attune.reward"
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+__all__ = ["DTYPES", "Companions", "describes_reward", "file_digest", "fingerprint", "load_reward", "missing_file"]
+
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Predictors have 4 MB; a file beyond this is not read to find out whether it is one.
+LARGEST_PREDICTOR = 64 << 20
 
-# Recognised by their keys, to say what a file is rather than only that it is not understood.
-_KNOWN_LAYOUTS = (
-    ("blip.", "an ImageReward model"),
-    ("vision_model.", "a CLIP model in the layout of transformers (such as PickScore)"),
-    ("visual.", "a CLIP model in the layout of open_clip (such as HPS)"),
-    ("layers.0.weight", "a LAION aesthetic predictor"),
-    ("model.diffusion_model.", "a checkpoint of an image model"),
-    ("lora_unet_", "a LoRA"),
-)
-
-_hashes: dict[tuple[str, int, int], str] = {}
+log = logging.getLogger("attune")
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of the content, 64 hex digits. Read again only when size or time of the file has changed."""
-    path = Path(path).resolve()
-    status = path.stat()
-    key = (str(path), status.st_mtime_ns, status.st_size)
-    if key not in _hashes:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-        _hashes[key] = digest.hexdigest()
-    return _hashes[key]
+@dataclass(frozen=True)
+class Companions:
+    """Where the other files lie that some models need.
+
+    Attributes:
+        folders: folders of reward models, searched for the word list of ImageReward.
+        clip: the CLIP of the aesthetic predictor; None for the first of `candidates` that fits.
+        candidates: files that may hold one, in the order of preference.
+    """
+
+    folders: tuple[Path, ...] = ()
+    clip: Path | None = None
+    candidates: tuple[Path, ...] = ()
+
+    @classmethod
+    def beside(cls, path: Path) -> Companions:
+        """Whatever lies in the folder of a reward file."""
+        files = sorted(file for file in path.parent.glob("*") if file.suffix.lower() in SUFFIXES and file != path)
+        return cls(candidates=tuple(files))
 
 
-def load_reward(path: Path | str, device: torch.device | str = "auto", *, dtype: str = "fp32") -> CachedReward:
+def load_reward(
+    path: Path | str,
+    device: torch.device | str = "auto",
+    *,
+    dtype: str = "fp32",
+    model_type: str = AUTO,
+    companions: Companions | None = None,
+) -> CachedReward:
     """Load a reward model.
 
     Args:
-        path: a safetensors file whose header holds "attune.reward" (see `ClipHeader`), or a .pt/.pth/.bin file of
-            tensors and plain values only: {"attune.reward": the same JSON, "state_dict": weights}.
+        path: a .safetensors, .pt, .pth or .bin file: either one whose header holds "attune.reward" (see `ClipHeader`;
+            in a torch file: {"attune.reward": the same JSON, "state_dict": weights}), or a public model (see `public`).
         device: where to compute; "auto" takes an accelerator if torch has one.
         dtype: arithmetic of the network, one of `DTYPES`.
+        model_type: what a public file is, one of `public.MODEL_TYPES`.
+        companions: other files; by default those in the same folder.
 
     Returns:
-        A cached, differentiable reward; `.reward` is the bare `ClipReward`.
+        A cached, differentiable reward; `.reward` is the bare one.
 
     Raises:
-        RewardError: the file is missing, damaged, or of a layout that cannot be loaded; then the message lists those
-            that can.
+        RewardError: the file or a companion is missing, damaged, or of a layout that cannot be loaded; then the message
+            says what to do.
     """
     path = Path(path)
     if dtype not in DTYPES:
         raise RewardError(f"There is no precision {dtype!r}; choose one of: {', '.join(DTYPES)}.")
-    tensors, text = _read(path)
-    if text is None:
-        raise RewardError(_unknown_layout(path, tensors))
-    try:
-        document = json.loads(text) if isinstance(text, str) else text
-    except json.JSONDecodeError as error:
-        raise RewardError(f"{path.name}: the header '{HEADER}' is not JSON ({error}). Save the file again.") from error
-    header = ClipHeader.read(document, path.name)
-    network = build_network(header, whole_token_table(tensors, header, path.name), path.name)
-    reward_id = f"{header.kind}:{file_digest(path)[:16]}:{dtype}"
-    reward = ClipReward(header, network, reward_id=reward_id, device=resolve_device(device), dtype=DTYPES[dtype])
-    return CachedReward(reward)
+    if not path.is_file():
+        raise missing_file(path.name, [path.parent])
+    file, where = read_file(path), resolve_device(device)
+    if file.header is None:
+        companions = Companions.beside(path) if companions is None else companions
+        return CachedReward(_load_public(file, model_type, companions, where, dtype))
+    if model_type != AUTO:
+        raise RewardError(
+            f"{path.name} describes itself in its header, but model_type is '{model_type}'. Set model_type to auto."
+        )
+    return CachedReward(_load_own(file, where, dtype))
+
+
+def missing_file(name: str, folders: Sequence[Path | str]) -> RewardError:
+    """The error for a file that is in none of the folders."""
+    advice = where_to_get(Path(folders[0], name))
+    return RewardError(
+        f"The reward model '{name}' is not in {' or '.join(map(str, folders))}.{advice} Put the file there and refresh "
+        "the node definitions (press R), or choose another file."
+    )
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
@@ -89,58 +110,112 @@ def resolve_device(device: torch.device | str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
-    """Weights, and the header or None."""
-    if not path.is_file():
-        raise RewardError(
-            f"The reward model {path.name} is not in {path.parent}. Put the file there and refresh the node "
-            "definitions (press R), or choose another file."
-        )
-    if path.suffix.lower() == ".safetensors":
+def fingerprint(path: Path, companions: Companions) -> str:
+    """Changes whenever loading this file could give another reward: with its content, and with what belongs to it."""
+    parts = [file_digest(path)]
+    small = [config_path(path)]
+    small += [path.parent / name for name in image_reward.VOCABULARY_FILES]
+    for folder in (path.parent, *companions.folders):
+        small += [folder / image_reward.VOCABULARY_FOLDER / name for name in image_reward.VOCABULARY_FILES]
+    parts += [file_digest(file) for file in small if file.is_file()]
+    if path.stat().st_size <= LARGEST_PREDICTOR:
         try:
-            tensors, metadata = read_tensors(path)
-        except CheckpointError as error:
-            raise RewardError(str(error)) from error
-        return tensors, metadata.get(HEADER)
-    if path.suffix.lower() not in SUFFIXES:
-        raise RewardError(f"{path.name} is no reward model file; these endings can be read: {', '.join(SUFFIXES)}.")
-    return _read_pickle(path)
+            parts.append(file_digest(_clip_of(read_file(path), companions)))
+        except RewardError:
+            parts.append("no predictor")
+    return "-".join(parts)
 
 
-def _read_pickle(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
+def _load_own(file: RewardFile, device: torch.device, dtype: str) -> ClipReward:
+    name, text = file.path.name, file.header
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise RewardError(
-            f"{path.name} was not opened: it is damaged, or holds more than tensors and plain values, and then loading "
-            "it could run a stranger's program. Ask its author for a .safetensors file."
-        ) from error
-    except Exception as error:  # torch takes any bytes for a pickle's commands, which then fail in every way there is
-        raise RewardError(f"{path.name} is damaged or no torch file ({error}). Get the file again.") from error
-    if not isinstance(content, Mapping):
-        raise RewardError(f"{path.name} holds a {type(content).__name__}, not a table of weights. Choose another file.")
-    weights = content.get("state_dict", content)
-    if not isinstance(weights, Mapping):
-        raise RewardError(f"{path.name}: its 'state_dict' is a {type(weights).__name__}, not a table of weights.")
-    return {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}, content.get(HEADER)
+        document = json.loads(text) if isinstance(text, str) else text
+    except json.JSONDecodeError as error:
+        raise RewardError(f"{name}: the header '{HEADER}' is not JSON ({error}). Save the file again.") from error
+    header = ClipHeader.read(document, name)
+    tensors = whole_token_table(file.tensors, header, name)
+    file.tensors.clear()
+    network = build_network(header, tensors, name, dtype=DTYPES[dtype])
+    reward_id = f"{header.kind}:{file_digest(file.path)[:16]}:{dtype}"
+    return ClipReward(header, network, reward_id=reward_id, device=device, dtype=DTYPES[dtype])
 
 
-def _unknown_layout(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
-    guess = next((what for mark, what in _KNOWN_LAYOUTS if any(key.startswith(mark) for key in tensors)), None)
-    looks = f"It looks like {guess}" if guess else f"Its first keys are {sorted(tensors)[:3]}"
-    return (
-        f"{path.name} cannot be loaded as a reward: its header has no '{HEADER}' description. {looks}. Supported are "
-        f"files with that description, of the kinds {' and '.join(KINDS)} (the demo rewards are such files). "
-        "Choose another file."
+def _load_public(
+    file: RewardFile, model_type: str, companions: Companions, device: torch.device, dtype: str
+) -> NetworkReward:
+    decision = decide(file.shapes, file.path, model_type=model_type, nested=file.nested)
+    log.info("Attune: %s is loaded as %s.", file.path.name, decision.name)
+    arguments = {"device": device, "dtype": DTYPES[dtype]}
+    identity = [decision.model.key, file_digest(file.path)[:16], dtype]
+    if decision.model.form == "ImageReward":
+        reward = _load_image_reward(file, decision, companions, identity, arguments)
+    elif decision.model.form == "aesthetic":
+        reward = _load_aesthetic(file, decision, companions, identity, arguments)
+    else:
+        reward = _load_clip(file, decision, identity, arguments)
+    reward.typical = decision.model.typical
+    return reward
+
+
+def _load_clip(file: RewardFile, decision: Decision, identity: list[str], arguments: dict[str, Any]) -> ClipReward:
+    size, model = decision.picture.image_size, decision.model
+    header = ClipHeader(decision.kind, decision.name, size, OPENAI_MEAN, OPENAI_STD, decision.config)
+    network = build_network(
+        header, file.tensors, file.path.name, dtype=arguments["dtype"], described_by=decision.described_by
+    )
+    if decision.described_by != "tensor shapes":
+        identity.append(file_digest(config_path(file.path))[:16])
+    return ClipReward(
+        header,
+        network,
+        reward_id=":".join(identity),
+        prepare=Preprocessing(size, model.fit),
+        with_logit_scale=model.with_logit_scale,
+        **arguments,
     )
 
 
-def describes_reward(path: Path) -> bool:
-    """Whether the header of a safetensors file holds a reward's description; reads the header alone."""
-    from safetensors import SafetensorError, safe_open
+def _load_image_reward(
+    file: RewardFile, decision: Decision, companions: Companions, identity: list[str], arguments: dict[str, Any]
+) -> image_reward.ImageReward:
+    name = file.path.name
+    vocabulary = image_reward.find_vocabulary(file.path, companions.folders)
+    network = image_reward.build(file.tensors, name, arguments["dtype"])
+    tokenizer = image_reward.load_tokenizer(vocabulary, network["text"].config.vocab_size, name)
+    reward_id = ":".join([*identity, file_digest(vocabulary)[:16]])
+    return image_reward.ImageReward(decision.name, network, tokenizer, reward_id=reward_id, **arguments)
 
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return HEADER in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
+
+def _load_aesthetic(
+    file: RewardFile, decision: Decision, companions: Companions, identity: list[str], arguments: dict[str, Any]
+) -> aesthetic.AestheticReward:
+    clip = _clip_of(file, companions)
+    width = file.shapes["layers.0.weight"][1]
+    head = linear_head(file.tensors, file.path.name)
+    layout, picture, network = aesthetic.load_clip(clip, width, arguments["dtype"])
+    log.info("Attune: %s scores the image features of %s.", file.path.name, clip)
+    return aesthetic.AestheticReward(
+        f"{decision.name} (on {clip.name})",
+        aesthetic.encoder_of(layout),
+        nn.ModuleDict({"clip": network, "head": head}),
+        Preprocessing(picture.image_size, decision.model.fit),
+        reward_id=":".join([*identity, file_digest(clip)[:16]]),
+        **arguments,
+    )
+
+
+def _clip_of(file: RewardFile, companions: Companions) -> Path:
+    """The CLIP that an aesthetic predictor uses.
+
+    Raises:
+        RewardError: the file is no predictor, or there is no CLIP for it.
+    """
+    shape = file.shapes.get("layers.0.weight", ())
+    if len(shape) != 2:
+        raise RewardError(
+            f"{file.path.name}: layers.0.weight is no matrix (shape {list(shape)}), so this is no aesthetic predictor. "
+            "Get the file again, or choose another."
+        )
+    if companions.clip is not None:
+        return companions.clip
+    return aesthetic.find_clip(companions.candidates, shape[1], file.path)

@@ -11,9 +11,13 @@ from comfy_api.latest import io
 from ...training.interfaces import RewardError
 from ..host.folders import REWARDS
 from ..host.schema import AttuneNode
-from .load import DTYPES, describes_reward, file_digest, load_reward
+from .load import DTYPES, Companions, describes_reward, fingerprint, load_reward, missing_file
 from .nodes_common import CATEGORY, Reward, manage
+from .public import AUTO, MODEL_TYPES
 from .statistics import DEFAULTS, MEASURES, Goal, StatisticReward
+
+# The kinds of model folders in which the CLIP of an aesthetic predictor is looked for, in this order.
+CLIP_FOLDERS = ("clip_vision", REWARDS)
 
 
 def reward_names() -> list[str]:
@@ -22,6 +26,24 @@ def reward_names() -> list[str]:
     names = folder_paths.get_filename_list(REWARDS)
     # The demo folder is a folder of checkpoints too; those are no rewards.
     return [name for name in names if name not in checkpoints or describes_reward(Path(_find(name) or ""))]
+
+
+def clip_names() -> list[str]:
+    """The files that may hold the CLIP of an aesthetic predictor: folder type, slash, name."""
+    return [f"{kind}/{name}" for kind in CLIP_FOLDERS for name in folder_paths.get_filename_list(kind)]
+
+
+def companions_of(clip_name: str) -> Companions:
+    """Where the other files lie that a reward may need.
+
+    Raises:
+        RewardError: `clip_name` is neither "auto" nor a file that is there.
+    """
+    paths = {name: Path(path) for name in clip_names() if (path := folder_paths.get_full_path(*name.split("/", 1)))}
+    if clip_name != AUTO and clip_name not in paths:
+        raise RewardError(f"The file '{clip_name}' is not there any more. Set clip_name to auto, or choose another.")
+    folders = tuple(Path(folder) for folder in folder_paths.get_folder_paths(REWARDS))
+    return Companions(folders, paths.get(clip_name), tuple(paths.values()))
 
 
 def _find(name: str) -> str | None:
@@ -36,11 +58,7 @@ def reward_path(name: str) -> Path:
     """
     path = _find(name)
     if path is None:
-        folders = " or ".join(folder_paths.get_folder_paths(REWARDS))
-        raise RewardError(
-            f"The reward model '{name}' is not in {folders}. Put the file there and refresh the node definitions "
-            "(press R), or choose another file."
-        )
+        raise missing_file(name, folder_paths.get_folder_paths(REWARDS))
     return Path(path)
 
 
@@ -53,15 +71,17 @@ class LoadReward(AttuneNode):
             node_id="AttuneLoadReward",
             display_name="Load Reward Model",
             category=CATEGORY,
-            description="Loads a model that scores how well an image fits its prompt.",
-            search_aliases=["clip score", "aesthetic", "preference model", "score model"],
+            description="Loads a model that scores how well an image fits its prompt, or how much people like it.",
+            search_aliases=["clip score", "aesthetic", "preference model", "score model", "pickscore", "hps",
+                            "imagereward"],
             inputs=[
                 cls.input(
                     io.Combo,
                     "reward_name",
                     options=reward_names(),
-                    tooltip="A file in models/rewards. 'attune_demo_reward' comes with Attune and knows the demo "
-                    "model's drawings; 'attune_demo_judge' is its independent second opinion.",
+                    tooltip="A file in models/rewards: CLIPScore, PickScore, HPS v2, ImageReward or LAION aesthetic "
+                    "(the help page says where they come from). 'attune_demo_reward' comes with Attune and knows the "
+                    "demo model's drawings; 'attune_demo_judge' is its independent second opinion.",
                 ),
                 cls.input(
                     io.Combo,
@@ -81,9 +101,31 @@ class LoadReward(AttuneNode):
                     tooltip="fp32 is exact. fp16 and bf16 halve the memory on a graphics card and change scores in "
                     "the third digit; on a CPU they are slow.",
                 ),
+                cls.input(
+                    io.Combo,
+                    "model_type",
+                    options=list(MODEL_TYPES),
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which reward the file is. 'auto' finds out from what is in the file. Choose one where the "
+                    "content cannot tell: PickScore or a plain CLIP ViT-H, HPS v2.0 or v2.1, QuickGELU or GELU. A "
+                    "choice that contradicts the file is an error.",
+                ),
+                cls.input(
+                    io.Combo,
+                    "clip_name",
+                    options=[AUTO, *clip_names()],
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Only for the LAION aesthetic predictor: the file with OpenAI's CLIP ViT-L/14 whose view "
+                    "of the image it scores. 'auto' takes the first safetensors file that fits, from "
+                    "models/clip_vision, then models/rewards; the reward's name says which.",
+                ),
             ],
             outputs=[cls.output(Reward, id="reward", display_name="reward", tooltip="For Score Images and training.")],
-        )
+        )  # fmt: skip
 
     @classmethod
     def validate_inputs(cls, reward_name: str | None = None) -> bool | str:
@@ -95,13 +137,24 @@ class LoadReward(AttuneNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, reward_name: str | None = None, **widgets: Any) -> str:
+    def fingerprint_inputs(cls, reward_name: str | None = None, clip_name: str = AUTO, **widgets: Any) -> str:
         path = _find(reward_name) if reward_name else None
-        return file_digest(Path(path)) if path else ""
+        try:
+            return fingerprint(Path(path), companions_of(clip_name)) if path else ""
+        except RewardError as error:
+            return str(error)
 
     @classmethod
-    def execute(cls, reward_name: str, device: str = "default", precision: str = "fp32") -> io.NodeOutput:
-        reward = load_reward(reward_path(reward_name), "cpu", dtype=precision)
+    def execute(
+        cls,
+        reward_name: str,
+        device: str = "default",
+        precision: str = "fp32",
+        model_type: str = AUTO,
+        clip_name: str = AUTO,
+    ) -> io.NodeOutput:
+        path, companions = reward_path(reward_name), companions_of(clip_name)
+        reward = load_reward(path, "cpu", dtype=precision, model_type=model_type, companions=companions)
         manage(reward.reward, on_cpu=device == "cpu")
         return io.NodeOutput(reward)
 

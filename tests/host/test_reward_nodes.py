@@ -236,13 +236,13 @@ def test_a_missing_file_is_refused_before_anything_runs(host, pictures):
 def test_a_foreign_file_is_a_clear_error(host, pictures):
     foreign = host.models_dir / "rewards" / "foreign.safetensors"
     foreign.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"visual.conv1.weight": torch.zeros(1)}, foreign)
+    save_file({"model.diffusion_model.out.2.weight": torch.zeros(1)}, foreign)
     graph = load_images(0) | reward_loader(foreign.name) | scoring(["image0", 0], ["reward", 0])
     with pytest.raises(RuntimeError) as caught:
         host.run(graph)
     message = json.dumps(caught.value.details) + str(caught.value)
-    assert "It looks like a CLIP model in the layout of open_clip" in message
-    assert "clip-hf" in message
+    assert "It looks like a checkpoint of an image model" in message
+    assert "PickScore v1" in message
 
 
 def test_cancel_stops_the_scoring(host):

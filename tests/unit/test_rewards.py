@@ -218,14 +218,7 @@ def test_missing_file_names_file_folder_and_remedy(tmp_path):
 
 @pytest.mark.parametrize(
     ("keys", "looks"),
-    [
-        (["vision_model.embeddings.class_embedding"], "PickScore"),
-        (["visual.conv1.weight"], "HPS"),
-        (["blip.visual_encoder.cls_token"], "ImageReward"),
-        (["layers.0.weight"], "aesthetic"),
-        (["model.diffusion_model.out.2.weight"], "checkpoint"),
-        (["something.else"], "something.else"),
-    ],
+    [(["model.diffusion_model.out.2.weight"], "checkpoint"), (["something.else"], "something.else")],
 )
 def test_unknown_layout_lists_what_is_supported(tmp_path, keys, looks):
     file = tmp_path / "other.safetensors"
@@ -233,7 +226,8 @@ def test_unknown_layout_lists_what_is_supported(tmp_path, keys, looks):
     assert not describes_reward(file)
     with pytest.raises(RewardError) as caught:
         load_reward(file)
-    assert all(word in str(caught.value) for word in ("other.safetensors", looks, "clip-hf", "clip-open_clip"))
+    for word in ("other.safetensors", looks, "PickScore v1", "HPS v2.1", "ImageReward", "clip-hf", "clip-open_clip"):
+        assert word in str(caught.value)
 
 
 def test_a_file_may_hold_only_the_used_rows_of_its_token_table(files, images, tmp_path):

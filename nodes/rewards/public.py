@@ -1,0 +1,319 @@
+"""The public reward models: what they are called, where they come from, and how a file is told to be one of them.
+
+Every model is an image network, a preprocessing and a formula. Where keys and shapes leave a choice, "auto" decides by
+this table, first match first; `model_type` decides otherwise.
+
+| layout       | size  | besides                            | auto takes it for  | name shown                     |
+| ------------ | ----- | ---------------------------------- | ------------------ | ------------------------------ |
+| ImageReward  | any   |                                    | ImageReward        | ImageReward                    |
+| aesthetic    | any   |                                    | LAION aesthetic v2 | aesthetic predictor            |
+| transformers | any   | config.json: hidden_act quick_gelu | CLIPScore (OpenAI) | CLIPScore ViT-·/· (QuickGELU)  |
+| transformers | ViT-H |                                    | PickScore v1       | ViT-H/14 scored as PickScore   |
+| transformers | any   | config.json: hidden_act gelu       | CLIPScore (LAION)  | CLIPScore ViT-·/· (GELU)       |
+| open_clip    | ViT-H | weights lie under `state_dict`     | HPS v2             | HPS v2 (version not known)     |
+| open_clip    | ViT-H | weights lie at the top             | CLIPScore (LAION)  | CLIPScore ViT-H/14 (GELU)      |
+| either       | ViT-L | 768 image features, patch 14       | CLIPScore (OpenAI) | CLIPScore ViT-L/14 (QuickGELU) |
+| either       | other |                                    | refused: choose    |                                |
+
+A name never claims more than is known: the model's own name is shown if it was chosen, or if the file still has the
+name it was published under. Names of files decide nothing else. (A file called `HPS_v2_1.pt` is a v2.0 model.)
+
+Sources:
+    CLIPScore: Hessel et al. 2021 (without its factor 2.5); CLIP: Radford et al. 2021.
+    PickScore: Kirstain et al. 2023, exp(logit_scale)·cos. HPS v2: Wu et al. 2023, cos.
+    ImageReward: Xu et al. 2023. LAION aesthetic v2: Schuhmann 2022, "improved-aesthetic-predictor".
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ...training.interfaces import RewardError
+from .layouts import (
+    TITLES,
+    Layout,
+    PictureTower,
+    detect,
+    open_clip_config,
+    picture_tower,
+    text_tower,
+    transformers_config,
+)
+from .preprocessing import Fit
+
+Form = Literal["clip", "ImageReward", "aesthetic"]
+Activation = Literal["quick_gelu", "gelu"]
+
+AUTO = "auto"
+CONFIG = "config.json"
+
+log = logging.getLogger("attune")
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """One public reward model.
+
+    Attributes:
+        name: as the widget `model_type` offers it.
+        key: stands in the reward's id.
+        form: which kind of network it is.
+        source: file, project that publishes it, and size, for messages and the help page.
+        typical: where most scores lie.
+        fit: how pictures are brought to the network's size.
+        sizes: of the picture network, among those that have a name; empty: any.
+        activation: of the transformers.
+        with_logit_scale: whether the cosine is multiplied by the learned scale.
+    """
+
+    name: str
+    key: str
+    form: Form
+    source: str
+    typical: tuple[float, float]
+    fit: Fit = "centre"
+    sizes: tuple[str, ...] = ()
+    activation: Activation = "gelu"
+    with_logit_scale: bool = False
+
+
+_HUB = "on the Hugging Face Hub"
+OPENAI_CLIP = PublicModel(
+    "CLIPScore (OpenAI, QuickGELU)", "clipscore-quickgelu", "clip",
+    f"model.safetensors from openai/clip-vit-large-patch14 {_HUB}, 1.7 GB", (0.15, 0.4),
+    sizes=("ViT-B", "ViT-L"), activation="quick_gelu",
+)  # fmt: skip
+LAION_CLIP = PublicModel(
+    "CLIPScore (LAION, GELU)", "clipscore-gelu", "clip",
+    f"model.safetensors from laion/CLIP-ViT-H-14-laion2B-s32B-b79K {_HUB}, 3.9 GB", (0.15, 0.4),
+)  # fmt: skip
+PICKSCORE = PublicModel(
+    "PickScore v1", "pickscore", "clip", f"model.safetensors from yuvalkirstain/PickScore_v1 {_HUB}, 3.9 GB",
+    (19, 22), fit="centre low", sizes=("ViT-H",), with_logit_scale=True,
+)  # fmt: skip
+HPS_2_0 = PublicModel(
+    "HPS v2.0", "hps", "clip", f"HPS_v2_compressed.pt from xswu/HPSv2 {_HUB}, about 2 GB", (0.15, 0.31),
+    fit="pad", sizes=("ViT-H",),
+)  # fmt: skip
+HPS_2_1 = PublicModel(
+    "HPS v2.1", "hps", "clip", f"HPS_v2.1_compressed.pt from xswu/HPSv2 {_HUB}, about 2 GB", (0.15, 0.31),
+    fit="pad", sizes=("ViT-H",),
+)  # fmt: skip
+IMAGE_REWARD = PublicModel(
+    "ImageReward", "imagereward", "ImageReward", f"ImageReward.pt from THUDM/ImageReward {_HUB}, 1.8 GB", (-2.3, 2)
+)
+AESTHETIC = PublicModel(
+    "LAION aesthetic v2", "aesthetic", "aesthetic",
+    "sac+logos+ava1-l14-linearMSE.pth from christophschuhmann/improved-aesthetic-predictor on GitHub, 4 MB", (4.5, 7),
+)  # fmt: skip
+MODELS = (OPENAI_CLIP, LAION_CLIP, PICKSCORE, HPS_2_0, HPS_2_1, IMAGE_REWARD, AESTHETIC)
+MODEL_TYPES = (AUTO, *(model.name for model in MODELS))
+
+# Names under which files are published, with folders that people keep them in: for labels and advice only.
+_PUBLISHED: tuple[tuple[str, PublicModel], ...] = (
+    (r"hps_v2\.1_compressed\.\w+$", HPS_2_1),
+    (r"(hps_v2_compressed|hps_v2_1)\.\w+$", HPS_2_0),
+    (r"pickscore_v1\.\w+$|pickscore_v1/[^/]+$", PICKSCORE),
+    (r"sac\+logos\+ava1-l14-linearmse\.\w+$", AESTHETIC),
+    (r"imagereward\.\w+$", IMAGE_REWARD),
+    (r"clip-vit-large-patch14(\.\w+$|/[^/]+$)|vit-l-14\.\w+$", OPENAI_CLIP),
+    (r"clip-vit-h-14-laion2b-s32b-b79k(\.\w+$|/[^/]+$)", LAION_CLIP),
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a file is taken for.
+
+    Attributes:
+        model: the public model.
+        name: what may be shown.
+        picture: the picture network of a CLIP; None for the other forms.
+        kind: "clip-hf" or "clip-open_clip" for a CLIP, else the form.
+        config: the library's configuration of a CLIP.
+        described_by: what that configuration was read from.
+    """
+
+    model: PublicModel
+    name: str
+    picture: PictureTower | None
+    kind: str
+    config: Mapping[str, Any]
+    described_by: str
+
+
+def published_as(path: Path | str) -> PublicModel | None:
+    """The model that is published under this file's name (and folder); says nothing about the content."""
+    text = "/".join(Path(path).parts[-2:]).lower()
+    return next((model for pattern, model in _PUBLISHED if re.search(rf"(^|/)({pattern})", text)), None)
+
+
+def where_to_get(name: Path | str) -> str:
+    """Where a missing file comes from, as a sentence that begins with a space; empty if its name tells nothing."""
+    model = published_as(name)
+    return f" {model.name} is {model.source}." if model else ""
+
+
+def decide(
+    shapes: Mapping[str, tuple[int, ...]], path: Path, *, model_type: str = AUTO, nested: bool = False
+) -> Decision:
+    """What a file is, by the table of the module.
+
+    Args:
+        shapes: of all its tensors.
+        path: for labels, and for a config.json beside it.
+        model_type: one of `MODEL_TYPES`.
+        nested: whether the tensors lie under "state_dict".
+
+    Raises:
+        RewardError: nothing that is known, or the chosen type contradicts the content; then the message says both.
+    """
+    chosen = _model_of(model_type)
+    layout = detect(shapes)
+    if layout is None:
+        raise RewardError(_unknown(path, shapes))
+    if chosen and chosen.form != _form(layout):
+        raise RewardError(
+            f"{path.name} is {TITLES[layout]}, by the keys of its tensors, but model_type is '{chosen.name}'. "
+            "Set model_type to auto, or choose another file."
+        )
+    if layout in ("ImageReward", "aesthetic"):
+        model = IMAGE_REWARD if layout == "ImageReward" else AESTHETIC
+        return Decision(model, _label(model, chosen, path), None, layout, {}, "tensors")
+    return _decide_clip(shapes, path, layout, chosen, nested)
+
+
+def _decide_clip(
+    shapes: Mapping[str, tuple[int, ...]], path: Path, layout: Layout, chosen: PublicModel | None, nested: bool
+) -> Decision:
+    config = _config_beside(path) if layout == "transformers" else None
+    stated = _stated_activation(config, path)
+    picture = picture_tower(shapes, layout, path.name, _stated_heads(config, "vision_config"))
+    text = text_tower(shapes, layout, path.name, _stated_heads(config, "text_config"))
+    model = chosen or _auto(picture, layout, nested, stated)
+    if model is None:
+        raise RewardError(
+            f"{path.name} is {TITLES[layout]}, {picture.title} with {picture.projection} image features. Its tensors "
+            "do not tell which reward it is. Choose its model_type."
+        )
+    if chosen and picture.size and model.sizes and picture.size not in model.sizes:
+        raise RewardError(
+            f"{path.name} holds a {picture.title}, by the shapes of its tensors, but {model.name} is a "
+            f"{' or '.join(model.sizes)}. Set model_type to auto, or choose another file."
+        )
+    if stated and stated != model.activation:
+        raise RewardError(
+            f"{path.name}: the {CONFIG} beside it says hidden_act '{stated}', but {model.name} is computed with "
+            f"'{model.activation}'. Set model_type to auto, or remove that {CONFIG} if it belongs to another model."
+        )
+    name = _label(model, chosen, path, picture)
+    if layout == "open_clip":
+        own = open_clip_config(picture, text, model.activation)
+        return Decision(model, name, picture, "clip-open_clip", own, "tensor shapes")
+    if config:
+        return Decision(model, name, picture, "clip-hf", config, f"{CONFIG} beside it")
+    own = transformers_config(picture, text, model.activation)
+    return Decision(model, name, picture, "clip-hf", own, "tensor shapes")
+
+
+def _auto(picture: PictureTower, layout: Layout, nested: bool, stated: Activation | None) -> PublicModel | None:
+    if stated == "quick_gelu":
+        return OPENAI_CLIP
+    if picture.size == "ViT-H":
+        if layout == "transformers":
+            return PICKSCORE
+        return HPS_2_1 if nested else LAION_CLIP
+    if stated == "gelu":
+        return LAION_CLIP
+    if (picture.size, picture.patch, picture.projection) == ("ViT-L", 14, 768):
+        return OPENAI_CLIP
+    return None
+
+
+def _label(model: PublicModel, chosen: PublicModel | None, path: Path, picture: PictureTower | None = None) -> str:
+    if chosen:
+        return chosen.name
+    published = published_as(path)
+    if model.key == "hps":
+        return published.name if published and published.key == "hps" else "HPS v2 (version not known)"
+    if published is model or model is IMAGE_REWARD:
+        return model.name
+    if model is AESTHETIC:
+        return "aesthetic predictor"
+    if model is PICKSCORE:
+        return f"{picture.title} scored as PickScore"
+    return f"CLIPScore {picture.title} ({'QuickGELU' if model.activation == 'quick_gelu' else 'GELU'})"
+
+
+def _model_of(model_type: str) -> PublicModel | None:
+    if model_type == AUTO:
+        return None
+    for model in MODELS:
+        if model.name == model_type:
+            return model
+    raise RewardError(f"There is no model_type {model_type!r}; choose one of: {', '.join(MODEL_TYPES)}.")
+
+
+def _form(layout: Layout) -> Form:
+    return "clip" if layout in ("transformers", "open_clip") else layout
+
+
+def config_path(path: Path) -> Path:
+    """Where a transformers configuration of this file would lie."""
+    return path.parent / CONFIG
+
+
+def _config_beside(path: Path) -> dict[str, Any] | None:
+    """The configuration of a whole CLIP that lies beside the file; that of any other model is left alone."""
+    file = config_path(path)
+    if not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        log.warning("Attune: %s cannot be read (%s); %s is read without it.", file, error, path.name)
+        return None
+    if not isinstance(config, dict) or not {"text_config", "vision_config"} <= config.keys():
+        return None
+    return config if config.get("model_type", "clip") == "clip" else None
+
+
+def _stated_activation(config: Mapping[str, Any] | None, path: Path) -> Activation | None:
+    """transformers takes quick_gelu where a configuration says nothing."""
+    if config is None:
+        return None
+    stated = {str((config[part] or {}).get("hidden_act", "quick_gelu")) for part in ("text_config", "vision_config")}
+    if stated == {"quick_gelu"}:
+        return "quick_gelu"
+    if stated == {"gelu"}:
+        return "gelu"
+    raise RewardError(
+        f"{path.name}: the {CONFIG} beside it says hidden_act {' and '.join(sorted(stated))}; public rewards have gelu "
+        f"or quick_gelu in both halves. Choose another file, or remove that {CONFIG} if it belongs to another model."
+    )
+
+
+def _stated_heads(config: Mapping[str, Any] | None, part: str) -> int | None:
+    heads = (config[part] or {}).get("num_attention_heads") if config else None
+    return heads if isinstance(heads, int) and heads > 0 else None
+
+
+def _unknown(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    others = (
+        ("model.diffusion_model.", "a checkpoint of an image model"),
+        ("lora_unet_", "a LoRA"),
+        ("text.transformer.", "a CLIP with a text network of its own kind"),
+    )
+    guess = next((what for mark, what in others if any(key.startswith(mark) for key in shapes)), None)
+    looks = f"It looks like {guess}" if guess else f"Its first keys are {sorted(shapes)[:3]}"
+    return (
+        f"{path.name} cannot be loaded as a reward. {looks}. Supported are {', '.join(m.name for m in MODELS)} in the "
+        "layouts of transformers and open_clip, and files whose header has an 'attune.reward' description (kinds "
+        "clip-hf and clip-open_clip; the demo rewards are such files). Choose another file."
+    )
