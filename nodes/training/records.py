@@ -62,6 +62,17 @@ def write_record(folder: Path, report: Mapping[str, Any]) -> None:
         log.warning("Attune: the report could not be written to %s: %s", folder, error)
 
 
+def reward_record(plan: Any) -> dict[str, str]:
+    """What a run was trained to raise, for its report and its LoRA: the reward's formula, or name, and its id.
+
+    Empty for methods without a reward.
+    """
+    reward = getattr(plan, "reward", None)
+    if reward is None:
+        return {}
+    return {"reward": str(getattr(reward, "formula", reward.name)), "reward_id": str(reward.reward_id)}
+
+
 def check_writable(folder: Path) -> None:
     """Find out before an hour of training that its result could not be saved.
 

@@ -28,6 +28,7 @@ from .records import (
     newest_history,
     pack_version,
     read_record,
+    reward_record,
     saved_step,
     size_text,
     write_record,
@@ -89,7 +90,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     folder = run_folder(request.run_name)
     _check_steps(request, folder)
     decoder = HostDecoder(plan.vae, model)
-    identity = {"base_hash": base_hash(model), "data_hash": plan.data_hash()}
+    identity = {"base_hash": base_hash(model), "data_hash": plan.data_hash(), **reward_record(plan)}
     fixed = {
         # The trainer's own fingerprint would not do: where memory is short the host adds LoRAs on the fly and leaves
         # the weights as they are, so that it would differ between sessions. This one sees both parts in either case.

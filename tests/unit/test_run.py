@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from attune.nodes.training import run as module
+from attune.nodes.training.records import reward_record
 from attune.training.adapters import LoraConfig
 from attune.training.interfaces import AttuneError
 from attune.training.run_state import pack_history
@@ -80,6 +81,19 @@ def test_every_run_name_leads_to_new_files_with_numbers_in_a_row(name: str, tmp_
         assert len(stem) <= 76 and len(stem.encode()) <= 156
     with safe_open(tmp_path / "loras" / finished[1], "pt") as file:
         assert file.metadata()["ss_steps"] == "2"
+
+
+def test_the_lora_and_the_report_say_by_which_formula_it_was_trained(tmp_path: Path):
+    reward = SimpleNamespace(name="Mix", formula="0.7·z(A) + 0.3·z(B)", reward_id="combined:1")
+    run = run_of("mixed", tmp_path / "run")
+    run.identity |= reward_record(SimpleNamespace(reward=reward))
+    with safe_open(tmp_path / "loras" / run._save(TENSORS, 1, {}), "pt") as file:
+        metadata = file.metadata()
+    assert metadata["attune.reward"] == "0.7·z(A) + 0.3·z(B)"
+    assert metadata["attune.reward_id"] == "combined:1"
+    assert reward_record(SimpleNamespace()) == {}
+    del reward.formula
+    assert reward_record(SimpleNamespace(reward=reward))["reward"] == "Mix"
 
 
 # ---- how a run ends --------------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class LoraMetadata:
         metrics: final figures.
         version: of this pack.
         date: ISO 8601; the moment of writing if empty.
+        reward: formula or name of the reward it was trained to raise.
+        reward_id: identity of that reward.
     """
 
     title: str
@@ -50,6 +52,8 @@ class LoraMetadata:
     metrics: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
     date: str = ""
+    reward: str = ""
+    reward_id: str = ""
 
     def entries(self, *, rank: int, alpha: float) -> dict[str, str]:
         """The header's key-value pairs: modelspec.* (model browsers), ss_* (kohya's tools), attune.* (this pack)."""
@@ -73,6 +77,8 @@ class LoraMetadata:
             "attune.base_hash": self.base_hash,
             "attune.data_hash": self.data_hash,
             "attune.parent": self.parent,
+            "attune.reward": self.reward,
+            "attune.reward_id": self.reward_id,
             "attune.metrics": json.dumps(dict(self.metrics)) if self.metrics else "",
             "attune.version": self.version,
         }

@@ -1,0 +1,112 @@
+"""What belongs to a picture goes where the picture goes: latents, masks, prompts and seeds, aligned by index.
+
+The host passes pictures as batches or as lists of batches; here they become one entry per picture, are chosen, and
+become batches again where the sizes allow it. Ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from ...training.interfaces import RewardError
+
+Latent = Mapping[str, Any]
+T = TypeVar("T")
+
+# Values of a LATENT that hold one entry per sample; all others describe the batch as a whole.
+_SAMPLES, _MASK, _INDEX = "samples", "noise_mask", "batch_index"
+
+
+def aligned(values: Sequence[T], count: int, what: str, *, shared: bool = True) -> list[T]:
+    """One value per picture.
+
+    Args:
+        values: as many as there are pictures, or one for all of them if `shared`.
+        count: number of pictures.
+        what: what they are, in the plural, e.g. "seeds".
+
+    Raises:
+        RewardError: another number; names both counts.
+    """
+    if len(values) == count:
+        return list(values)
+    if shared and len(values) == 1:
+        return list(values) * count
+    allowed = "one for all images or one per image" if shared else "one per image"
+    raise RewardError(
+        f"There are {len(values)} {what} for {count} images. Connect {allowed}, from the nodes that made these images."
+    )
+
+
+def split_latents(latents: Sequence[Latent]) -> list[dict[str, Any]]:
+    """LATENTs, each a batch, as one LATENT per sample.
+
+    The number of a sample within its batch is kept in `batch_index`, as the host does when it takes a latent out of a
+    batch: the sampler then gives it the same noise as before.
+
+    Raises:
+        RewardError: not a LATENT.
+    """
+    singles = []
+    for latent in latents:
+        samples = latent.get(_SAMPLES) if isinstance(latent, Mapping) else None
+        if not isinstance(samples, torch.Tensor) or samples.ndim < 4:
+            raise RewardError("The latent input got something without samples [B, C, H, W]. Connect a LATENT output.")
+        rest = {key: value for key, value in latent.items() if key not in (_SAMPLES, _MASK, _INDEX)}
+        numbers = latent.get(_INDEX) or range(len(samples))
+        if len(numbers) != len(samples):
+            raise RewardError(
+                f"The latent has {len(samples)} samples but numbers {len(numbers)} of them in its 'batch_index'. "
+                "Check the node that made it."
+            )
+        mask = latent.get(_MASK)
+        for index in range(len(samples)):
+            single = rest | {_SAMPLES: samples[index : index + 1], _INDEX: [int(numbers[index])]}
+            if mask is not None:
+                # The host repeats a mask that is shorter than the batch.
+                place = index % len(mask)
+                single[_MASK] = mask[place : place + 1]
+            singles.append(single)
+    return singles
+
+
+def split_masks(masks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """MASKs [B, h, w] or [h, w] as one mask [1, h, w] each.
+
+    Raises:
+        RewardError: another shape.
+    """
+    singles = []
+    for mask in masks:
+        if mask.ndim not in (2, 3):
+            raise RewardError(f"A mask has the shape {list(mask.shape)}; expected [batch, height, width].")
+        singles += list((mask if mask.ndim == 3 else mask[None]).split(1))
+    return singles
+
+
+def fits_one_batch(tensors: Sequence[torch.Tensor]) -> bool:
+    return len({tuple(tensor.shape[1:]) for tensor in tensors}) <= 1
+
+
+def latents_fit(latents: Sequence[Latent]) -> bool:
+    """Whether single latents can be one batch: equal sizes, and masks for all or for none."""
+    masks = [latent[_MASK] for latent in latents if _MASK in latent]
+    return (
+        fits_one_batch([latent[_SAMPLES] for latent in latents])
+        and len(masks) in (0, len(latents))
+        and fits_one_batch(masks)
+    )
+
+
+def join_latents(latents: Sequence[Latent]) -> dict[str, Any]:
+    """Single latents as one batch; see `latents_fit`. What describes the batch is the first one's."""
+    joined = dict(latents[0]) | {
+        _SAMPLES: torch.cat([latent[_SAMPLES] for latent in latents]),
+        _INDEX: [number for latent in latents for number in latent[_INDEX]],
+    }
+    if _MASK in latents[0]:
+        joined[_MASK] = torch.cat([latent[_MASK] for latent in latents])
+    return joined
