@@ -349,9 +349,23 @@ def train_reward(
         TrainingError: bad pairs (nothing has been changed then), or as `trainer.train`.
         BaseException: what callbacks raise, the host's Cancel included, after saving.
     """
+    # The host's nodes run in inference mode, whose tensors can be neither trained nor measured with later.
+    with torch.inference_mode(False):
+        return _train(scorer, adapters, pairs, config, callbacks or RunCallbacks(), run_folder, resume, on_break)
+
+
+def _train(
+    scorer: VlmScorer,
+    adapters: RewardAdapters,
+    pairs: Sequence[Pair],
+    config: PreferenceConfig,
+    callbacks: RunCallbacks,
+    run_folder: Path | None,
+    resume: bool,
+    on_break: Callable[[PreferenceResult], None] | None,
+) -> PreferenceResult:
     check_pairs(pairs)
     learned, held_out = split_by_prompt(pairs, config.held_out, seed=config.seed)
-    callbacks = callbacks or RunCallbacks()
     objective = PreferenceObjective(learned, held_out, config, on_phase=callbacks.on_phase)
     told = _Callbacks(callbacks, objective)
     began = time.perf_counter()
@@ -405,7 +419,7 @@ def settle(adapters: RewardAdapters, objective: PreferenceObjective) -> None:
     """Put the best weights in, and the zero of the score to the middle of the held-out pictures."""
     if objective.best is None:
         return
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad():
         adapters.load_tensors(objective.best_tensors)
         adapters.scorer.head.bias.sub_(objective.best.centre)
 

@@ -86,15 +86,16 @@ class VlmScorer(nn.Module):
         super().__init__()
         self.base = base
         self.body = base.body
-        self.head = nn.Linear(base.hidden_size, 1)
         digest = hashlib.sha256(f"{seed}/head".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
-        with torch.no_grad():
-            self.head.weight.normal_(0, 1 / math.sqrt(base.hidden_size + 1), generator=generator)
+        # Ordinary tensors, also where the caller is in inference mode: the head will be trained.
+        with torch.inference_mode(False), torch.no_grad():
+            self.head = nn.Linear(base.hidden_size, 1, device="meta").to_empty(device=device)
+            start = torch.empty(1, base.hidden_size)
+            self.head.weight.copy_(start.normal_(0, 1 / math.sqrt(base.hidden_size + 1), generator=generator))
             self.head.bias.zero_()
         # A comparison cancels it: what reaches it as a gradient is rounding, and AdamW would blow that up.
         self.head.bias.requires_grad_(False)
-        self.head.to(device)
         self.eval()
         self._checkpointing = False
 
@@ -324,6 +325,18 @@ def save_trained(path: Path, trained: TrainedReward) -> None:
     """
     header = {key: value for key, value in asdict(trained).items() if key != "tensors"}
     write_atomically(path, trained.tensors, {HEADER: json.dumps({"kind": KIND, **header})})
+
+
+def is_trained(path: Path) -> bool:
+    """Whether the header of a safetensors file says that it holds a trained reward; reads the header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
+    except (SafetensorError, OSError, ValueError):
+        return False
+    return isinstance(header, dict) and header.get("kind") == KIND
 
 
 def load_trained(path: Path) -> TrainedReward:

@@ -58,8 +58,8 @@ def lora_folder() -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0]) / "attune"
 
 
-def lora_output_path(name: str, ending: str = "") -> Path:
-    """A path for a new LoRA file in `lora_folder()`: `<name><ending>_<number>`, the first number that is free.
+def free_path(folder: Path, name: str, ending: str = "") -> Path:
+    """A path for a new file in `folder`: `<name><ending>_<number>.safetensors`, the first number that is free.
 
     Args:
         name: of the run; a long one is cut, the ending and the number never are.
@@ -69,9 +69,19 @@ def lora_output_path(name: str, ending: str = "") -> Path:
         AttuneError: the name is empty or consists of separators only.
     """
     stem, number = safe_name(name, room=len(f"{ending}_001")) + ending, 1
-    while (path := lora_folder() / f"{stem}_{number:03d}.safetensors").exists():
+    while (path := folder / f"{stem}_{number:03d}.safetensors").exists():
         number += 1
     return path
+
+
+def lora_output_path(name: str, ending: str = "") -> Path:
+    """A path for a new LoRA file in `lora_folder()`, as `free_path`."""
+    return free_path(lora_folder(), name, ending)
+
+
+def trained_reward_folder() -> Path:
+    """The folder of the rewards that are trained here, inside the host's first reward folder."""
+    return Path(folder_paths.get_folder_paths(REWARDS)[0]) / "attune"
 
 
 def lora_name(path: Path) -> str:

@@ -116,7 +116,8 @@ def test_nf4_takes_a_small_part_of_the_memory_and_still_lets_gradients_through(f
 def test_loading_works_in_the_hosts_inference_mode(folder, pictures):
     with torch.inference_mode():
         scorer = scorer_of(folder)
-    assert not any(p.is_inference() for p in scorer.body.parameters())
+        RewardAdapters(scorer, LoraConfig(2, 2.0))
+    assert not any(p.is_inference() for p in scorer.parameters())
 
 
 def test_grey_and_transparent_pictures():
@@ -301,3 +302,45 @@ def test_nf4_without_its_library_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(RewardError, match="needs the Python packages bitsandbytes and accelerate"):
         load_base(folder, precision="nf4")
+
+
+# ---- as a reward -----------------------------------------------------------------------------------------------------
+
+
+def test_the_reward_is_cached_and_names_what_it_is(folder, pictures, tmp_path):
+    from attune.nodes.rewards.cache import CachedReward, ScoreStore
+    from attune.nodes.rewards.vlm import load_vlm_reward
+    from attune.training.interfaces import checked_scores
+
+    scorer, adapters = trained_on(folder)
+    file = tmp_path / "taste.safetensors"
+    save_trained(file, TrainedReward.of(adapters, "My taste"))
+    loaded = load_vlm_reward(folder, file)
+    reward = CachedReward(loaded.reward, ScoreStore())
+    assert (reward.name, reward.uses_prompt, reward.differentiable) == ("My taste", True, False)
+    images = torch.stack([torch.rand(24, 24, 3, generator=torch.Generator().manual_seed(seed)) for seed in range(6)])
+    prompts = ["a cat", "a dog"] * 3
+    found = checked_scores(reward, images, prompts)
+    assert torch.allclose(found, scores_of(scorer, list(images), prompts), atol=1e-4)
+    calls = []
+    loaded.reward.place = lambda: calls.append(1) or torch.device("cpu")
+    assert torch.equal(reward(images, prompts), found)
+    assert calls == []
+    reward(images[:1], ["a rose"])
+    assert calls == [1]
+    assert loaded.reward(images[:0], []).shape == (0,)
+    with pytest.raises(RewardError, match="6 images but 1 prompts"):
+        loaded.reward(images, ["a cat"])
+
+
+def test_the_identity_changes_with_what_changes_scores(folder, tmp_path):
+    from attune.nodes.rewards.vlm import load_vlm_reward
+
+    files = []
+    for seed in (1, 2):
+        files.append(tmp_path / f"{seed}.safetensors")
+        save_trained(files[-1], TrainedReward.of(trained_on(folder, seed=seed)[1], "same name"))
+    ids = [load_vlm_reward(folder, file).reward_id for file in files]
+    ids += [load_vlm_reward(folder, files[0], precision="nf4").reward_id]
+    assert len(set(ids)) == 3
+    assert load_vlm_reward(folder, files[0]).reward_id == ids[0]
