@@ -5,7 +5,7 @@
     python run.py test                    every test: style, unit, real host, real browser
     python run.py serve                   ComfyUI with the pack, in your browser
     python run.py evidence NAME           measure one claim (--quick: smaller; --table: the README's table)
-    python run.py train JOB               training without a graph: demo-model or demo-quality
+    python run.py train JOB               training without a graph: demo-model, reward-model, …
 
 Each sets up what is missing (see scripts/environment.py) and says so. `--comfyui PATH` uses the ComfyUI you have.
 Standard library only; Python 3.10 or newer, which some systems call `python3`. One check of `test` needs Node.js.
@@ -43,7 +43,10 @@ MAPPED = ROOT / "scripts" / "module.py"
 JOBS = {
     "demo-model": "build the demo data, train the demo checkpoint and both demo rewards",
     "demo-quality": "measure the demo checkpoint, and draw the model card's contact sheets",
+    "reward-model": "train a reward model (QLoRA) on preference pairs",
 }
+# Claims that are measured on freshly drawn demo data.
+DRAWING_CLAIMS = {"qlora-reward", "qlora_reward"}
 NODE_ADVICE = (
     "The JavaScript tests need Node.js 18 or newer, and there is no `node` on the PATH. Install it (from nodejs.org, "
     "or by apt-get install nodejs, brew install node, winget install OpenJS.NodeJS), then run the same command again."
@@ -255,7 +258,8 @@ def evidence(arguments: argparse.Namespace, _rest: list[str]) -> int:
         raise SetupError(f"Which claim? There are: {', '.join(claims())}.")
     if arguments.name is not None and arguments.name.replace("_", "-") not in claims():
         raise SetupError(f"There is no claim {arguments.name!r}. There are: {', '.join(claims())}.")
-    here = environment.prepare(arguments.comfyui)
+    draws = arguments.name in DRAWING_CLAIMS
+    here = environment.prepare(arguments.comfyui, extras=environment.DATA_PACKAGES if draws else ())
     words = [arguments.name] if arguments.name else []
     words += [flag for flag in ("--quick", "--table") if getattr(arguments, flag[2:])]
     return run_module(here, "attune.tests.evidence.runner", words)
@@ -269,8 +273,9 @@ def claims() -> list[str]:
 
 def train(arguments: argparse.Namespace, rest: list[str]) -> int:
     """A training job without a graph."""
-    # Both jobs draw the demo data: one to learn from it, the other to compare with it.
-    here = environment.prepare(arguments.comfyui, extras=environment.DATA_PACKAGES)
+    # The demo's jobs draw its data: one to learn from it, the other to compare with it.
+    draws = arguments.job.startswith("demo-")
+    here = environment.prepare(arguments.comfyui, extras=environment.DATA_PACKAGES if draws else ())
     return run_module(here, "attune.training", [arguments.job, *rest])
 
 

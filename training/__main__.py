@@ -14,6 +14,7 @@ from .interfaces import AttuneError
 JOBS = {
     "demo-model": (".demo.recipe", "build the demo data, train the demo checkpoint and both demo rewards"),
     "demo-quality": (".demo.quality", "measure the demo checkpoint, and draw the model card's contact sheets"),
+    "reward-model": (".preference_job", "train a reward model (QLoRA) on preference pairs"),
 }
 
 

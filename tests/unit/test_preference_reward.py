@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from attune.tests.tiny_vlm import write_tiny_vlm
+from attune.training import preference_job
+from attune.training.__main__ import main as training_job
 from attune.training.interfaces import RunCallbacks, TrainingError
 from attune.training.preference_pairs import (
     MINIMUM_PAIRS,
@@ -32,7 +34,7 @@ from attune.training.preference_reward import (
     train_reward,
 )
 from attune.training.vlm_base import load_base
-from attune.training.vlm_reward import RewardAdapters, VlmScorer
+from attune.training.vlm_reward import RewardAdapters, VlmScorer, load_trained
 
 PROMPTS = ("a cat", "a dog", "a rose", "a fox", "a house")
 CONFIG = PreferenceConfig(steps=6, learning_rate=3e-3, rank=2, pairs_per_step=2, evaluate_every=2, warmup_steps=1)
@@ -380,6 +382,71 @@ def test_the_digest_sees_prompts_pictures_and_order(pairs, tmp_path):
     }
     assert len(digests) == 5
     assert data_digest(pairs) == data_digest([Pair(p.prompt, p.chosen.clone(), p.rejected.clone()) for p in pairs])
+
+
+# ---- the job ---------------------------------------------------------------------------------------------------------
+
+
+def job(folder: Path, tmp_path: Path, *words: str) -> list[str]:
+    files = [
+        "--model",
+        str(folder),
+        "--pairs",
+        str(tmp_path / "pairs.jsonl"),
+        "--output",
+        str(tmp_path / "t.safetensors"),
+    ]
+    knobs = (
+        "--precision fp32 --device cpu --learning-rate 0.003 --rank 2 --pairs-per-step 2 --steps 6 --evaluate-every 2"
+    )
+    return [*files, *knobs.split(), "--warmup-steps", "1", *words]
+
+
+def test_the_job_trains_as_the_function_does(folder, pairs, tmp_path, capsys):
+    write_pairs(tmp_path, pairs)
+    assert training_job(["reward-model", *job(folder, tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "update 1/6" in said
+    assert "held-out pairs before it" in said
+    scorer, adapters = fresh(folder, CONFIG)
+    train_reward(scorer, adapters, pairs, CONFIG)
+    found = load_trained(tmp_path / "t.safetensors")
+    assert found.name == "t"
+    assert found.metrics["steps"] == 6
+    assert all(torch.equal(found.tensors[name], value) for name, value in adapters.tensors().items())
+
+
+def test_an_interrupted_job_goes_on_with_the_same_command(folder, pairs, tmp_path, monkeypatch, capsys):
+    write_pairs(tmp_path, pairs)
+    assert training_job(["reward-model", *job(folder, tmp_path, "--state", str(tmp_path / "whole"))]) == 0
+    whole = load_trained(tmp_path / "t.safetensors")
+    (tmp_path / "t.safetensors").unlink()
+    calls = []
+
+    def interrupting(self: object, step: int, metrics: dict) -> None:
+        calls.append(step)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(preference_job._Lines, "on_report", interrupting)
+    assert training_job(["reward-model", *job(folder, tmp_path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().out
+    assert not (tmp_path / "t.safetensors").exists()
+    assert training_job(["reward-model", *job(folder, tmp_path)]) == 0
+    assert calls == [1, 2, 3, 4, 5, 6]
+    found = load_trained(tmp_path / "t.safetensors")
+    assert all(torch.equal(found.tensors[name], value) for name, value in whole.tensors.items())
+
+
+def test_the_job_says_what_is_wrong_without_a_traceback(folder, pairs, tmp_path, capsys):
+    write_pairs(tmp_path, pairs, chosen="gone.png")
+    assert training_job(["reward-model", *job(folder, tmp_path)]) == 1
+    assert "there is no picture 'gone.png'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        training_job(["reward-model", "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"--{field.name.replace('_', '-')}" in said for field in fields(PreferenceConfig))
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------
