@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import nodes_loading, nodes_scoring, nodes_vlm
+from . import nodes_combining, nodes_keeping, nodes_loading, nodes_safety, nodes_scoring, nodes_vlm, nodes_words
 
-NODES: list[type[io.ComfyNode]] = [*nodes_loading.NODES, *nodes_scoring.NODES, *nodes_vlm.NODES]
+NODES: list[type[io.ComfyNode]] = [
+    *nodes_loading.NODES,
+    *nodes_words.NODES,
+    *nodes_safety.NODES,
+    *nodes_scoring.NODES,
+    *nodes_combining.NODES,
+    *nodes_keeping.NODES,
+    *nodes_vlm.NODES,
+]
