@@ -17,7 +17,7 @@ import torch
 
 from ...nodes.rewards.ocr import READER, TextInImageReward
 from . import _lettering
-from .record import Claim, Stopwatch, bootstrap, record
+from .record import Claim, Stopwatch, record
 
 CLAIM = Claim("ocr-reward", 0.95, ">=", "of pairs", "correct words beat misspelt ones, of 200 rendered pairs")
 SEEDS, PAIRS = (1, 2, 3, 4), 50
@@ -64,6 +64,14 @@ def share(pairs: list[dict[str, Any]]) -> float:
     return statistics.fmean(map(beaten, pairs))
 
 
+def wilson(won: int, count: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927): unlike resampling it has a width where every pair was won."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    part, middle = won / count, (won + z * z / 2) / (count + z * z)
+    half = z / (count + z * z) * (count * part * (1 - part) + z * z / 4) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def main(quick: bool) -> None:
     watch = Stopwatch()
     fonts = _lettering.fonts()
@@ -85,7 +93,7 @@ def main(quick: bool) -> None:
     record(
         CLAIM,
         share(everything),
-        ci=bootstrap([float(beaten(pair)) for pair in everything]),
+        ci=wilson(len(everything) - len(lost), len(everything)),
         seeds=len(seeds),
         seconds=watch.seconds,
         quick=quick,
