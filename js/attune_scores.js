@@ -25,7 +25,9 @@ let results = [];
 /** Workflows whose runs before the reload were asked for. */
 const asked = new Set();
 
-const isFor = (result, own) => isForNode(result.node, own.node) && (!result.workflow || !own.workflow || result.workflow === own.workflow);
+function isFor(result, own) {
+    return isForNode(result.node, own.node) && (!result.workflow || !own.workflow || result.workflow === own.workflow);
+}
 
 async function read(path) {
     const response = await api.fetchApi(path);
@@ -55,10 +57,18 @@ async function received({ detail }) {
     for (const view of galleries) if (isFor(result, view.identity())) view.show(result);
 }
 
+/**
+ * A copy of an open tab is loaded again under an id of its own. While the host changes tabs, the graph is one tab's already
+ * and the name still the other's; a look at that moment would put one into the other.
+ */
+function separate() {
+    const shown = app.extensionManager?.workflow?.activeWorkflow?.activeState?.id;
+    if (galleries.size && shown === workflowId(app)) separateCopy(app);
+}
+
 /** Fill the galleries of a workflow that was just opened, or opened again. */
 async function restore() {
-    // A copy is loaded again under an id of its own, and comes back here.
-    if (!galleries.size || separateCopy(app)) return;
+    if (!galleries.size) return;
     galleries.forEach((view) => view.follow());
     const workflow = workflowId(app);
     if (workflow && !asked.has(workflow)) {
@@ -200,8 +210,8 @@ app.registerExtension({
     name: "Attune.Scores",
     setup() {
         api.addEventListener("executed", received);
-        // The host says nothing when a tab is fully open, so that a look at loading time may come too early.
-        setInterval(() => galleries.size && separateCopy(app), 1000);
+        // The host says nothing when a tab is fully open.
+        setInterval(separate, 1000);
     },
     nodeCreated(node) {
         if (node.comfyClass === NODE) attach(node);

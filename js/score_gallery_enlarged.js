@@ -8,24 +8,28 @@ import { bars, button, element, icon } from "./score_gallery_parts.js";
 const SMALL = 256;
 
 const CSS = `
-.attune-enlarged { position: fixed; inset: 0; box-sizing: border-box; width: 100%; height: 100%; max-width: none; max-height: none; margin: 0; padding: 0; border: 0;
-  background: #101113; overflow: hidden; }
+.attune-enlarged { position: fixed; inset: 0; box-sizing: border-box; width: 100%; height: 100%; max-width: none;
+  max-height: none; margin: 0; padding: 0; border: 0; background: #101113; overflow: hidden; }
 .attune-enlarged[open] { display: grid; grid-template: minmax(0, 1fr) / minmax(0, 1fr) 300px; }
+.attune-enlarged:focus-visible { outline: none; }
 .attune-enlarged::backdrop { background: none; }
-.attune-enlarged-stage { position: relative; display: grid; grid-template: minmax(0, 1fr) / minmax(0, 1fr); padding: 28px 72px; }
+.attune-enlarged-stage { position: relative; display: grid; grid-template: minmax(0, 1fr) / minmax(0, 1fr);
+  padding: 28px 72px; }
 .attune-enlarged-stage img { width: 100%; height: 100%; object-fit: contain; }
 .attune-enlarged.discarded img { opacity: .4; filter: grayscale(1); }
-.attune-enlarged button.attune-enlarged-step { position: absolute; top: 50%; translate: 0 -50%; display: grid; place-items: center; width: 44px; height: 64px; border-radius: 8px;
-  color: #e8e9ec; opacity: .7; }
+.attune-enlarged button.attune-enlarged-step { position: absolute; top: 50%; translate: 0 -50%; display: grid;
+  place-items: center; width: 44px; height: 64px; border-radius: 8px; color: #e8e9ec; opacity: .7; }
 .attune-enlarged button.attune-enlarged-step:is(:hover, :focus-visible) { background: #ffffff14; opacity: 1; }
 .attune-enlarged-step:first-of-type { left: 14px; }
 .attune-enlarged-step:last-of-type { right: 14px; }
 .attune-enlarged button:disabled { opacity: .15 !important; cursor: default; }
 .attune-enlarged-step svg { width: 24px !important; height: 24px !important; }
-.attune-enlarged-side { display: flex; flex-direction: column; gap: 14px; min-height: 0; padding: 16px; background: var(--ground); overflow: hidden auto; font-size: 13px; }
+.attune-enlarged-side { display: flex; flex-direction: column; gap: 14px; min-height: 0; padding: 16px;
+  background: var(--ground); overflow: hidden auto; font-size: 13px; }
 .attune-enlarged-top { display: flex; align-items: center; gap: 8px; }
 .attune-enlarged-count { flex: 1; color: var(--quiet); font-variant-numeric: tabular-nums; }
-.attune-enlarged button.attune-enlarged-close { display: grid; place-items: center; width: 30px; height: 30px; border-radius: 50%; }
+.attune-enlarged button.attune-enlarged-close { display: grid; place-items: center; width: 30px; height: 30px;
+  border-radius: 50%; }
 .attune-enlarged-close svg { width: 20px !important; height: 20px !important; }
 .attune-enlarged button.attune-enlarged-close:hover { background: var(--track); }
 .attune-enlarged-rank { font-size: 26px; font-weight: 600; line-height: 1.1; }
@@ -34,7 +38,8 @@ const CSS = `
 .attune-enlarged .attune-bar { flex: none; height: 24px; padding: 0 9px; line-height: 24px; background: #2a2c30; }
 .attune-enlarged-words { white-space: pre-wrap; overflow-wrap: anywhere; }
 .attune-enlarged-size { color: var(--quiet); font-variant-numeric: tabular-nums; }
-.attune-enlarged button.attune-enlarged-toggle { flex: none; height: 34px; border-radius: 7px; background: var(--track); font-weight: 600; }
+.attune-enlarged button.attune-enlarged-toggle { flex: none; height: 34px; border-radius: 7px; background: var(--track);
+  font-weight: 600; }
 .attune-enlarged button.attune-enlarged-toggle:hover { background: #8f3d3d; }
 .attune-enlarged.discarded button.attune-enlarged-toggle:hover { background: #3f6b4c; }
 .attune-enlarged-keys { margin-top: auto !important; color: var(--quiet); font-size: 12px; }
@@ -78,9 +83,10 @@ export function createEnlarged(document, { onAction, addressOf, onClose }) {
     const words = make("p", "attune-enlarged-words");
     const size = make("p", "attune-enlarged-size");
     const toggle = button(document, "attune-enlarged-toggle", "", "X");
-    const keys = make("p", "attune-enlarged-keys", "← → other images  ·  X discard or keep  ·  Esc close");
+    const keys = make("p", "attune-enlarged-keys", "← → other images  ·  X discard  ·  Esc close");
     const stage = make("div", "attune-enlarged-stage", picture, before, after);
-    const side = make("div", "attune-enlarged-side", make("div", "attune-enlarged-top", count, close), rank, figures.root, toggle, words, size, keys);
+    const top = make("div", "attune-enlarged-top", count, close);
+    const side = make("div", "attune-enlarged-side", top, rank, figures.root, toggle, words, size, keys);
     const dialog = make("dialog", "attune-enlarged", stage, side);
     dialog.setAttribute("aria-label", "Enlarged image");
 
@@ -141,7 +147,9 @@ export function createEnlarged(document, { onAction, addressOf, onClose }) {
         picture.alt = image.prompt || `Image ${image.index}`;
         picture.style.imageRendering = Math.max(image.width, image.height) < SMALL ? "pixelated" : "auto";
         // The neighbours are ready when the arrow key is pressed.
-        for (const next of [shown[here - 1], shown[here + 1]]) if (next) new document.defaultView.Image().src = addressOf(next.image.file);
+        for (const next of [shown[here - 1], shown[here + 1]]) {
+            if (next) new document.defaultView.Image().src = addressOf(next.image.file);
+        }
         dialog.classList.toggle("discarded", discarded);
         dialog.classList.toggle("best", number === 1);
         count.textContent = `${here + 1} of ${shown.length}`;

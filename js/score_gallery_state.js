@@ -96,7 +96,9 @@ function withResult(state, { gallery, used }) {
         rewards,
         images,
         ranks: rewards.map((reward, column) => ranksOf(columns[column], reward.higher_is_better)),
-        bars: rewards.map((reward, column) => barsOf(columns[column], reward.higher_is_better, images.map((image) => image.percentiles[column]))),
+        bars: rewards.map((reward, column) =>
+            barsOf(columns[column], reward.higher_is_better, images.map((image) => image.percentiles[column])),
+        ),
         used: used === null || used === undefined ? state.discarded : parseChoice(used),
         sort: known ? state.sort : initialState().sort,
     };
@@ -114,7 +116,8 @@ function withChoice(state, discarded) {
 /** Indices, best first. Equal scores keep their order; what is not a number comes last. */
 function bestFirst(scores, higherIsBetter) {
     const good = scores.map((score) => (Number.isFinite(score) ? (higherIsBetter ? score : -score) : -Infinity));
-    return scores.map((_, index) => index).sort((one, other) => (good[one] === good[other] ? one - other : good[other] - good[one]));
+    const indices = scores.map((_, index) => index);
+    return indices.sort((one, other) => (good[one] === good[other] ? one - other : good[other] - good[one]));
 }
 
 /** The rank of each image, 1 = best. */
@@ -145,7 +148,8 @@ export function barsOf(scores, higherIsBetter, percentiles = []) {
 export function sorted(state) {
     const { key, reversed } = state.sort;
     const indices = state.images.map((_, index) => index);
-    if (key !== ORDER && state.ranks[key]) indices.sort((one, other) => state.ranks[key][one] - state.ranks[key][other]);
+    const ranks = state.ranks[key];
+    if (ranks) indices.sort((one, other) => ranks[one] - ranks[other]);
     return reversed ? indices.reverse() : indices;
 }
 
@@ -217,11 +221,13 @@ export function summary(state) {
 export function advice(state) {
     const { total, discarded, elsewhere, changed } = counts(state);
     if (!total) {
-        const remembered = elsewhere === 1 ? "1 discarded image is" : `${elsewhere} discarded images are`;
-        return elsewhere ? `Press Run: the images appear here, best first. ${remembered} remembered.` : "Press Run: the images appear here, best first.";
+        const hint = "Press Run: the images appear here, best first.";
+        if (!elsewhere) return hint;
+        return elsewhere === 1 ? `${hint} 1 discarded image is remembered.` : `${hint} ${elsewhere} discarded images are remembered.`;
     }
     if (!changed) return "";
-    return discarded === total ? "Press Run to use your choice: nothing goes on from “kept”." : "Press Run to use your choice.";
+    const hint = "Press Run to use your choice";
+    return discarded === total ? `${hint}: nothing goes on from “kept”.` : `${hint}.`;
 }
 
 /** The word for a sort direction, for screen readers and tooltips. */
@@ -232,9 +238,9 @@ export function directionText({ key, reversed }) {
 
 /** Where an arrow key leads from one of `count` places in rows of `columns`; null for any other key. */
 export function moved(key, place, count, columns) {
-    const targets = { ArrowLeft: place - 1, ArrowRight: place + 1, ArrowUp: place - columns, ArrowDown: place + columns, Home: 0, End: count - 1 };
-    if (!(key in targets)) return null;
-    const target = targets[key];
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -place, End: count - 1 - place };
+    if (!(key in steps)) return null;
+    const target = place + steps[key];
     return target < 0 || target >= count ? place : target;
 }
 

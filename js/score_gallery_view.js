@@ -116,10 +116,11 @@ export function createGallery(document, onAction, addressOf) {
     }
 
     function buildChips() {
-        const names = [...state.rewards.map((reward, key) => ({ key, name: reward.name, formula: reward.formula })), { key: ORDER, name: "Order" }];
+        const names = state.rewards.map(({ name, formula }, key) => ({ key, name, title: sortTitle(name, formula) }));
+        names.push({ key: ORDER, name: "Order", title: "Sort as the images came" });
         chips.replaceChildren(
-            ...names.map(({ key, name, formula }) => {
-                const chip = button(document, "attune-gallery-chip", "", formula || "The order in which the images came");
+            ...names.map(({ key, name, title }) => {
+                const chip = button(document, "attune-gallery-chip", "", title);
                 const dot = make("span", "attune-gallery-dot");
                 if (key !== ORDER) dot.style.background = COLOURS[key % COLOURS.length];
                 chip.dataset.key = String(key);
@@ -127,6 +128,10 @@ export function createGallery(document, onAction, addressOf) {
                 return chip;
             }),
         );
+    }
+
+    function sortTitle(name, formula) {
+        return formula && formula !== name ? `Sort by ${name}\n${formula}` : `Sort by ${name}`;
     }
 
     function renderChips() {
@@ -188,7 +193,8 @@ export function createGallery(document, onAction, addressOf) {
         const wanted = shown.map(({ position }) => made[position].card);
         if (wanted.length === grid.children.length && wanted.every((card, index) => card === grid.children[index])) return;
         const calm = document.defaultView.matchMedia("(prefers-reduced-motion: reduce)").matches;
-        const before = calm || wanted.length > MOST_MOVING ? [] : wanted.filter((card) => card.parentElement === grid).map((card) => [card, card.offsetLeft, card.offsetTop]);
+        const moving = calm || wanted.length > MOST_MOVING ? [] : wanted.filter((card) => card.parentElement === grid);
+        const before = moving.map((card) => [card, card.offsetLeft, card.offsetTop]);
         grid.replaceChildren(...wanted);
         for (const [card, left, top] of before) {
             const from = `translate(${left - card.offsetLeft}px, ${top - card.offsetTop}px)`;
