@@ -8,6 +8,7 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ...training.interfaces import RewardError
+from ..host.examples import WORDS, offer_pictures
 from ..host.schema import AttuneNode
 from .cache import CachedReward
 from .nodes_common import CATEGORY, Reward
@@ -77,5 +78,7 @@ class TextInImage(AttuneNode):
         )
         return io.NodeOutput(CachedReward(reward))
 
+
+offer_pictures(WORDS)
 
 NODES: list[type[io.ComfyNode]] = [TextInImage]
