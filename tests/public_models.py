@@ -29,16 +29,16 @@ VIT_L = {"edge": 224, "patch": 14, "vision": 1024, "text": 768, "layers": 24, "p
 def shake(network: nn.Module, seed: int = 0) -> nn.Module:
     """Weights far from their initial values, so that every one of them matters; one block of noise, repeated."""
     noise = torch.randn(1 << 18, generator=torch.Generator().manual_seed(seed))
-    for name, parameter in network.named_parameters():
+    for index, (name, parameter) in enumerate(network.named_parameters()):
         repeats = -(-parameter.numel() // len(noise))
-        values = noise.repeat(repeats)[: parameter.numel()].reshape(parameter.shape)
+        values = noise.roll(977 * index).repeat(repeats)[: parameter.numel()].reshape(parameter.shape)
         if name.endswith("logit_scale"):
             continue
         if parameter.ndim < 2:
             parameter.data = 0.1 * values + (1 if "weight" in name and "embedding" not in name else 0)
         else:
             fan = parameter[0].numel()
-            parameter.data = values * (0.5 if "embedding" in name else fan**-0.5)
+            parameter.data = values * (0.5 if "embedding" in name else 2 * fan**-0.5)
     return network.eval()
 
 

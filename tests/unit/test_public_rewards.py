@@ -19,7 +19,7 @@ from attune.tests import public_models as models
 from attune.training.interfaces import Reward, RewardError
 
 OPENAI, LAION, PICKSCORE, HPS_2_0, HPS_2_1, IMAGE_REWARD, AESTHETIC = (model.name for model in MODELS)
-PROMPTS = ["a red owl", "owls on a cafe, !"]
+PROMPTS = ["a red owl", "owls on a cafe, !", "red"]
 LOGIT_SCALE = float(np.exp(np.float32(4.6)))
 
 
@@ -28,8 +28,8 @@ def pictures(*shapes: tuple[int, int]) -> list[np.ndarray]:
     return [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
 
 
-# Odd on purpose: 45 × 70 leaves 17 pixels to cut off, which the two libraries divide differently.
-PICTURES = pictures((45, 70), (33, 32))
+# Scaled to 32 × 51, which leaves 19 pixels to cut off: 10 on the left by one library, 9 by the other.
+PICTURES = [*pictures((45, 72), (33, 32)), np.full((40, 32, 3), (250, 40, 10), dtype=np.uint8)]
 
 
 def tensor(picture: np.ndarray) -> torch.Tensor:
@@ -37,13 +37,15 @@ def tensor(picture: np.ndarray) -> torch.Tensor:
 
 
 def scores_of(reward: Reward) -> list[float]:
-    return [reward(tensor(picture), [prompt]).item() for picture, prompt in zip(PICTURES, PROMPTS, strict=True)]
+    """Of the bare reward: a cached one knows the scores of the same file from an earlier test."""
+    bare = reward.reward
+    return [bare(tensor(picture), [prompt]).item() for picture, prompt in zip(PICTURES, PROMPTS, strict=True)]
 
 
 def check(reward: Reward, expected: list[float]) -> None:
     found = scores_of(reward)
     assert found == pytest.approx(expected, abs=1e-4)
-    assert abs(expected[0] - expected[1]) > 1e-3, "these pictures could be mixed up without anybody noticing"
+    assert max(expected) - min(expected) > 1e-3, "these pictures could be mixed up without anybody noticing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,10 +158,10 @@ def test_gradient_is_the_slope_of_finite_differences(cases, name, shape):
     leaf = image.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(reward(leaf, ["an owl"]).sum(), leaf)
     slope = gradient.norm()
-    step = 0.02 * gradient / slope
+    step = 0.002 * gradient / slope
     with torch.no_grad():
-        measured = (reward(image + step, ["an owl"]) - reward(image - step, ["an owl"])) / 0.04
-    assert slope > 1e-4
+        measured = (reward(image + step, ["an owl"]) - reward(image - step, ["an owl"])) / 0.004
+    assert slope > 0.02
     assert measured.item() == pytest.approx(slope.item(), rel=0.02)
     assert not any(parameter.requires_grad for parameter in reward.network.parameters())
 
