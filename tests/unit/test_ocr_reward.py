@@ -169,6 +169,14 @@ def test_any_picture_can_be_looked_at(shape):
     assert TextInImageReward()(torch.full((1, *shape), 0.5), ['"word"']).tolist() == [0]
 
 
+@pytest.mark.parametrize("size", [(500, 2), (2, 500), (1, 1), (4000, 10), (300, 200), (1500, 1500)])
+def test_the_reader_gets_no_thin_picture(size):
+    """It would scale 2×500 pixels up to 736×184000."""
+    height, width, _ = ocr._prepared(np.zeros((*size, 3), np.uint8)).shape
+    assert max(height, width) <= 1.01 * ocr.LARGEST_RATIO * min(height, width)
+    assert height * width <= max(3 * ocr.LONGEST_SIDE**2, 2 * size[0] * size[1])
+
+
 def test_small_grey_and_transparent_pictures_are_read(pictures):
     small = written("OPEN", size=(96, 64), letters=22)
     assert TextInImageReward()(small, ['"open"']).item() == 1
