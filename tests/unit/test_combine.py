@@ -225,6 +225,7 @@ def test_identity_changes_with_everything_that_changes_the_score():
         ([one, two], {"weights": (2.0, 1.0)}),
         ([one, two], {"weights": (1.0, -1.0)}),
         ([one, other], {}),
+        ([one, calibrated(*B, scores=[2 * value - 4 for value in REFERENCE])], {}),
         ([one, calibrated(*B, higher_is_better=False)], {}),
         ([one, two], {"scale": "raw scores"}),
         ([one, two], {"mode": "minimum"}),
