@@ -21,7 +21,8 @@ from . import run_schemas, schemas
 from .compare import SamplingSettings, compare
 from .live import LIVE
 from .plans import PreviewSettings, prompt_lines
-from .run import TrainingRequest, run_training
+from .run import run_training
+from .run_records import TrainingRequest
 from .widgets import RUN_EXISTS, ddpo_plan, lora_config, single, supervised_plan
 
 CATEGORY = "Attune/training"

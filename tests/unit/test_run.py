@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from attune.nodes.training import run as module
+from attune.nodes.training import run_records as module
 from attune.nodes.training.records import reward_record
 from attune.training.adapters import LoraConfig
 from attune.training.interfaces import AttuneError
@@ -60,7 +60,7 @@ def run_of(name: str, folder: Path, *, resume: bool = True, steps: int = 4) -> A
     plan = SimpleNamespace(title="Supervised", method="supervised", settings=dict, curve_titles={})
     model = SimpleNamespace(model=SimpleNamespace())
     request = module.TrainingRequest(model, plan, LoraConfig(rank=2), TrainerConfig(steps=steps), name, resume)
-    return module._Run(request, folder, {"base_hash": "b", "data_hash": "d"})
+    return module.RunRecords(request, folder, {"base_hash": "b", "data_hash": "d"})
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,304 @@
+"""What a run asks for, what it gives, and what it writes down: live messages, LoRA files, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ...training.adapters import LoraConfig, LoraMetadata, Policy, load_lora, lora_file_tensors, save_lora
+from ...training.interfaces import AttuneError
+from ...training.memory import MemoryEstimate
+from ...training.run_state import StateFolder
+from ...training.trainer import TrainerConfig, TrainResult
+from ..charts import curve_chart, curves_of
+from .live import rows_of
+from .plans import ObjectivePlan
+from .records import (
+    ARCHITECTURES,
+    check_writable,
+    duration_text,
+    newest_history,
+    pack_version,
+    read_record,
+    size_text,
+    write_record,
+)
+
+log = logging.getLogger("attune")
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What the Train LoRA node asks for. `model` is the host's MODEL."""
+
+    model: Any
+    plan: ObjectivePlan
+    lora: LoraConfig
+    trainer: TrainerConfig
+    run_name: str
+    resume: bool
+    node_id: str | None = None
+    workflow_id: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a finished run gives to the graph.
+
+    Attributes:
+        model: the host's MODEL with the LoRA on it.
+        tensors: the LoRA by its keys in the file, as the host's LORA_MODEL.
+        losses: one per update, as the host's LOSS_MAP.
+        chart: the report picture.
+        lora_name: as the stock LoRA loader lists the file.
+        report: JSON-able.
+        live: the live view's snapshot.
+    """
+
+    model: Any
+    tensors: dict[str, torch.Tensor]
+    losses: list[float]
+    chart: Image.Image
+    lora_name: str
+    report: dict[str, Any]
+    live: dict[str, Any]
+
+
+def words_of(error: BaseException) -> str:
+    """An error as the live view shows it. Ours explain themselves; of others the kind is half of what they say."""
+    words = str(error).strip()
+    if isinstance(error, AttuneError):
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+class RunRecords:
+    """The records of a run: live messages, LoRA file, report."""
+
+    def __init__(self, request: TrainingRequest, folder: Path, identity: Mapping[str, str]) -> None:
+        from .callbacks import LiveCallbacks
+
+        self.request, self.folder, self.identity = request, folder, identity
+        self.callbacks = LiveCallbacks(
+            request.trainer.steps, run=request.run_name, node_id=request.node_id, workflow=request.workflow_id
+        )
+        self.rename: dict[str, str] = {}
+        self.prediction = ""
+        self.resolution: tuple[int, int] | None = None
+        self.memory: MemoryEstimate | None = None
+        # What earlier calls of this run put down; see `keep_record`.
+        self.earlier: dict[str, Any] = {}
+        self.began = time.monotonic()
+
+    # ---- begin and end ----
+
+    def begin(self, memory: MemoryEstimate | None) -> None:
+        """Say that the run begins.
+
+        Raises:
+            TrainingError: the LoRA could not be saved at the end.
+        """
+        from ..host.folders import lora_folder
+
+        self.memory = memory
+        check_writable(lora_folder())
+        self.earlier = read_record(self.folder)
+        state = newest_history(self.folder) if self.request.resume else None
+        if state is None and self.earlier:
+            # Anew: of what another run put down here, only its file still counts, which may turn out to be the same.
+            # But that run is given up, and its record with it, only when an update has taken its place.
+            self.earlier = {"lora_name": self.earlier.get("lora_name", "")}
+            self.callbacks.at_first_update = lambda: write_record(self.folder, self.earlier)
+        step, history = state or (0, [])
+        self.began = time.monotonic()
+        self.callbacks.start(method=self.request.plan.title, step=step, history=history, note=self.note)
+
+    @property
+    def seconds(self) -> float:
+        """What the run took so far, over all calls. One without an update adds nothing: its work is done again.
+
+        A call whose process was killed is not counted: it could not put down what it took.
+        """
+        spent = time.monotonic() - self.began if self.callbacks.updates else 0.0
+        return round(self.earlier.get("seconds", 0.0) + spent, 3)
+
+    def keep_record(self, status: str) -> None:
+        """Put down what the call that goes on with this run has to know, unless this one did nothing."""
+        if self.callbacks.updates:
+            kept = {"lora_name": self.earlier.get("lora_name", ""), "memory": self._memory_figures()}
+            write_record(self.folder, {"run": self.request.run_name, "status": status, "seconds": self.seconds, **kept})
+
+    def _memory_figures(self) -> dict[str, Any] | None:
+        if self.memory is None:
+            return self.earlier.get("memory")
+        return asdict(self.memory) | {"total": self.memory.total}
+
+    @property
+    def note(self) -> str:
+        if self.memory is None:
+            return ""
+        return f"Memory: about {size_text(self.memory.total)} (step {size_text(self.memory.activations)})"
+
+    def broke_off(self, policy: Policy, error: BaseException) -> None:
+        """Keep what an interrupt or an error leaves: the newest state as a LoRA file. Never hides the error."""
+        interrupted = type(error).__name__ == "InterruptProcessingException" or isinstance(error, KeyboardInterrupt)
+        name, problem = "", ""
+        try:
+            state = StateFolder(self.folder).newest() if self.callbacks.updates else None
+            if state and state["step"] > 0:
+                policy.load_tensors(state["average"] or state["adapters"])
+                name = self._save(policy.tensors(), state["step"], {}, ending="_stopped")
+        except Exception as second:  # of any kind: what ended the run is what the user must hear of
+            problem = self._not_saved(second)
+        self.keep_record("stopped" if interrupted else "failed")
+        if interrupted:
+            self._end_stopped(name, problem)
+        else:
+            self.callbacks.end("failed", file=name, message=words_of(error))
+
+    def save_stopped(
+        self, tensors: Mapping[str, torch.Tensor], step: int, history: Sequence[Mapping[str, float]]
+    ) -> str:
+        """Save the LoRA of a run that was asked to stop; what went wrong in words, "" if nothing did."""
+        name, problem = "", ""
+        try:
+            if step:
+                name = self._save(tensors, step, history[-1] if history else {}, ending="_stopped")
+        except Exception as error:  # of any kind: the live view must hear that the run has ended
+            problem = self._not_saved(error)
+        self.keep_record("stopped")
+        self._end_stopped(name, problem)
+        return problem
+
+    @staticmethod
+    def _not_saved(error: Exception) -> str:
+        problem = f"The LoRA so far could not be saved: {words_of(error).rstrip('.')}."
+        log.error("Attune: %s", problem)
+        return problem
+
+    def _end_stopped(self, name: str, problem: str) -> None:
+        saved = f"LoRA so far: {name}. " if name else f"{problem} " if problem else ""
+        self.callbacks.end("stopped", file=name, message=f"{saved}{self._how_to_go_on()}")
+        log.info("Attune: run %r stopped. %s", self.request.run_name, saved)
+
+    def _how_to_go_on(self) -> str:
+        if self.request.resume:
+            return "Press Run to go on from here."
+        return "To go on from here, set if_run_exists to resume and press Run; as it is, Run begins anew."
+
+    def finish(self, result: TrainResult) -> TrainingOutcome:
+        """Save the LoRA unless this run has saved it before, and report."""
+        from ..host.sampling import apply_lora
+
+        trained = sum(value.numel() for key, value in result.tensors.items() if not key.endswith(".alpha"))
+        request, plan = self.request, self.request.plan
+        tensors = lora_file_tensors(result.tensors, rename=self.rename)
+        seconds = self.seconds
+        name = self._known_file(tensors) or self._save(
+            result.tensors, result.steps_done, result.history[-1] if result.history else {}
+        )
+        # Should the report fail, the next call finds the file instead of saving it again.
+        self.earlier["lora_name"] = name
+        report = {
+            "run": request.run_name,
+            "method": plan.method,
+            "status": result.status,
+            "steps": result.steps_done,
+            "seconds": seconds,
+            "seconds_per_step": result.seconds_per_step or self.earlier.get("seconds_per_step", 0.0),
+            "trained_weights": trained,
+            "lora_name": name,
+            **self.identity,
+            "objective": plan.settings(),
+            "lora": asdict(request.lora),
+            "training": asdict(request.trainer),
+            "memory": self._memory_figures(),
+            "first": dict(result.history[0]) if result.history else {},
+            "metrics": dict(result.history[-1]) if result.history else {},
+        }
+        write_record(self.folder, report)
+        self.callbacks.end("finished", file=name, message="")
+        return TrainingOutcome(
+            model=apply_lora(request.model, tensors),
+            tensors=tensors,
+            losses=[row["loss"] for row in result.history],
+            chart=self._chart(result, report, trained),
+            lora_name=name,
+            report=report,
+            live={
+                "status": "finished",
+                "workflow": request.workflow_id,
+                "run": request.run_name,
+                "method": plan.title,
+                "step": result.steps_done,
+                "first": 0,
+                "total": max(result.steps_done, request.trainer.steps),
+                "history": rows_of(result.history),
+                "note": self.note,
+                "file": name,
+                "message": "",
+            },
+        )
+
+    def _chart(self, result: TrainResult, report: Mapping[str, Any], trained: int) -> Image.Image:
+        request, plan = self.request, self.request.plan
+        updates = f"{result.steps_done} update{'' if result.steps_done == 1 else 's'}"
+        details = [
+            plan.title,
+            f"LoRA rank {request.lora.rank}, {trained / 1e6:.2g} million weights",
+            f"learning rate {request.trainer.learning_rate:g}",
+        ]
+        if report["memory"]:
+            details.append(f"about {size_text(report['memory']['total'])} of memory")
+        return curve_chart(
+            curves_of(result.history, titles=plan.curve_titles),
+            title=f"{request.run_name}: {updates} in {duration_text(report['seconds'])}",
+            details="  ·  ".join(details),
+        )
+
+    # ---- files ----
+
+    def _save(
+        self, tensors: Mapping[str, torch.Tensor], step: int, metrics: Mapping[str, float], *, ending: str = ""
+    ) -> str:
+        """Write a new LoRA file and return the name that the stock LoRA loader lists."""
+        from ..host.folders import lora_name, lora_output_path
+
+        path = lora_output_path(self.request.run_name, ending)
+        config = getattr(self.request.model.model, "model_config", None)
+        family = type(config).__name__
+        metadata = LoraMetadata(
+            title=f"{self.request.run_name}{ending}",
+            architecture=f"{ARCHITECTURES.get(family, family)}/lora",
+            method=self.request.plan.method,
+            prediction=self.prediction,
+            resolution=self.resolution,
+            steps=step,
+            metrics={name: value for name, value in metrics.items() if name != "step"},
+            version=pack_version(),
+            **self.identity,
+        )
+        save_lora(path, tensors, metadata=metadata, rename=self.rename)
+        return lora_name(path)
+
+    def _known_file(self, tensors: Mapping[str, torch.Tensor]) -> str:
+        """The file that this run has written already with these very weights, or nothing."""
+        from ..host.folders import lora_folder
+
+        name = str(self.earlier.get("lora_name", ""))
+        path = lora_folder() / Path(name.replace("\\", "/")).name
+        if not name or not path.is_file():
+            return ""
+        try:
+            saved, _ = load_lora(path)
+        except (AttuneError, RuntimeError):
+            return ""
+        same = saved.keys() == tensors.keys() and all(torch.equal(saved[key], tensors[key]) for key in saved)
+        return name if same else ""
