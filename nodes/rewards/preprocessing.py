@@ -9,8 +9,9 @@
 | attune     | files that describe themselves          | `pictures.fit_square`                                      |
 
 Both libraries scale 8-bit pictures with Pillow, which rounds and cuts off what overshoots, once across and once down.
-At hard edges that is up to twenty of 255 levels away from scaling without rounding, so Pillow does it here too. HPS'
-own program turns the picture into numbers first; it rounds and cuts nothing, so neither does `pad`.
+Scaling in one go without that differs at hard edges by tens of the 255 levels, and cutting without rounding by one
+level, enough to move a score in the fourth digit; so Pillow does it here too, and the pixels are the libraries' own.
+HPS' own program turns the picture into numbers first; it rounds and cuts nothing, so neither does `pad`.
 
 Rounding has no slope. Its gradient is taken as 1 (a straight-through estimate, ours): scores are the library's, and
 gradients are those of the scaling without rounding.
