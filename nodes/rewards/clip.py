@@ -256,6 +256,16 @@ class ClipReward(NetworkReward):
             parts = [self._image_features(image.to(device)) for image in images.split(IMAGES_AT_ONCE)]
             return torch.cat(parts).to(images.device)
 
+    def similarities(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Images [B, h, w, c] in [0, 1] and P prompts → the score of every image with every prompt, float32 [B, P].
+
+        One pass of the network per image, not one per pair. Differentiable in the images.
+        """
+        features = self.image_features(images, with_gradients=images.requires_grad)
+        texts = self._text_features(prompts, features.device)
+        scale = self.network.logit_scale.float().exp().to(features.device) if self.with_logit_scale else 1.0
+        return features @ texts.T * scale
+
     def _image_features(self, images: torch.Tensor) -> torch.Tensor:
         """[B, h, w, 3] → unit vectors float32 [B, D]."""
         pixels = self.prepare(images).to(self.dtype)

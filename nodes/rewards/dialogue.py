@@ -44,6 +44,7 @@ class _FeatureReward(WrappedReward):
     uses_prompt = False
     higher_is_better = True
     calibration = None
+    similarities = None
     kind: str
 
     def __init__(self, reward: Reward) -> None:
@@ -148,6 +149,7 @@ class RelevanceReward(WrappedReward):
     uses_prompt = True
     higher_is_better = True
     calibration = None
+    similarities = None
 
     def __init__(self, reward: Reward, *, temperature: float = TEMPERATURE, contrast: Sequence[str] = ()) -> None:
         super().__init__(reward)

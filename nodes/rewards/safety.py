@@ -296,6 +296,9 @@ class GatedReward(WrappedReward):
         floor: the score of an unsafe picture; see `floor_score`.
     """
 
+    # The inner reward's way of scoring all pairs at once would go round the gate.
+    similarities = None
+
     def __init__(self, reward: Reward, gate: SafetyGate, *, floor: float) -> None:
         super().__init__(reward)
         self.gate, self.floor = gate, floor

@@ -5,11 +5,13 @@ Besides the protocol `Reward`, a reward may carry these attributes; every wrappe
 | attribute        | meaning                                                                          | absent means |
 | ---------------- | -------------------------------------------------------------------------------- | ------------ |
 | `uses_prompt`    | the score depends on the prompt, so an empty prompt is a mistake                 | False        |
-| `contextual`     | the score depends on the batch around a picture or on earlier rounds       | False        |
+| `contextual`     | the score depends on the batch around a picture or on earlier rounds             | False        |
 | `formula`        | how the score is made, for people and for metadata                               | the name     |
 | `calibration`    | where scores of a reference set lie (`calibration.Calibration`)                  | none         |
 | `patchers`       | the host's model patchers of all networks inside, for its memory management      | none         |
 | `image_features` | images [B, h, w, c] → unit vectors [B, D], frozen features                       | no encoder   |
+| `similarities`   | images and P prompts → scores [B, P], all pairs at once                          | pair by pair |
+| `typical`        | where most scores of a public model lie                                          | not known    |
 """
 
 from __future__ import annotations

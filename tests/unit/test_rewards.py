@@ -155,6 +155,17 @@ def test_many_images_in_parts_equal_one_by_one(files):
     torch.testing.assert_close(reward(images, prompts)[[0, 33, 69]], alone, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["clip-hf", "clip-open_clip"])
+def test_all_pairs_at_once_are_the_scores_of_the_pairs(files, images, kind):
+    reward = load_reward(files[kind]).reward
+    table = reward.similarities(images, PROMPTS)
+    for column, prompt in enumerate(PROMPTS):
+        assert torch.allclose(table[:, column], reward(images, [prompt] * len(images)), atol=1e-6)
+    images = images.clone().requires_grad_()
+    reward.similarities(images, PROMPTS).sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
 def test_a_long_prompt_is_cut_not_refused(files, images):
     reward = load_reward(files["clip-hf"])
     long = "owl " * 200

@@ -17,6 +17,7 @@ from PIL import Image
 
 from attune.nodes.rewards.cache import CachedReward, ScoreStore
 from attune.nodes.rewards.calibration import Calibration
+from attune.nodes.rewards.dialogue import RelevanceReward
 from attune.nodes.rewards.pictures import content_hash
 from attune.nodes.rewards.safety import (
     CELLS,
@@ -214,6 +215,19 @@ def test_features_of_an_unsafe_picture_are_those_of_its_blur():
     assert torch.equal(features[0], images[0].flatten())
     torch.testing.assert_close(features[1], blurred(images[1:])[0].flatten())
     assert not hasattr(gated(), "image_features")
+
+
+def test_scoring_all_pairs_at_once_does_not_go_round_the_gate():
+    """Relevance asks for all pairs; the inner reward could give them without asking the gate."""
+
+    class Pairs(Blueness):
+        def similarities(self, images, prompts):
+            raise AssertionError("an unsafe picture reached the reward")
+
+    inner = Pairs()
+    scores = RelevanceReward(gated(reward=inner))(pictures(0.1, 0.9), ["one", "two"])
+    assert len(inner.seen) == 2, "the safe picture with either prompt"
+    assert torch.isfinite(scores).all()
 
 
 def test_identity_holds_the_reward_and_every_setting():
