@@ -69,7 +69,7 @@ def make_model(
         vocab_size=len(tokenizer), hidden_size=language[0], intermediate_size=2 * language[0],
         num_hidden_layers=language[1], num_attention_heads=language[2], num_key_value_heads=language[2],
         max_position_embeddings=512, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id, initializer_range=language[0] ** -0.5,
     )  # fmt: skip
     config = LlavaConfig(
         vision_config=sight, text_config=speech, image_token_index=tokenizer.convert_tokens_to_ids("<image>"),

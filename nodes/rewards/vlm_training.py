@@ -20,7 +20,7 @@ from ..charts import Curve, curve_chart
 from .vlm import VlmReward
 
 log = logging.getLogger("attune")
-TITLES = {"held_out_accuracy": "Pair accuracy on held-out prompts", "loss": "Loss"}
+TITLES = {"held_out_accuracy": "Held-out pair accuracy (prompts never trained on)", "loss": "Loss"}
 
 
 @dataclass(frozen=True)
