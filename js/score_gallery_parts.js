@@ -67,7 +67,7 @@ const CSS = `
   overscroll-behavior: contain; scrollbar-width: thin; scrollbar-color: #4a4e55 transparent; }
 .attune-gallery-card { position: relative; display: flex; flex-direction: column; gap: 5px; box-sizing: border-box;
   justify-self: center; width: 100%; padding: 5px;
-  max-width: max(var(--attune-cell), min(320px, (100cqh - 150px) * var(--attune-ratio))); border-radius: 8px;
+  max-width: max(var(--attune-least), min(320px, (100cqh - 150px) * var(--attune-ratio))); border-radius: 8px;
   background: var(--card); }
 .attune-gallery-card.best { box-shadow: inset 0 0 0 1px #f0b25480; }
 .attune-gallery .attune-gallery-picture { position: relative; display: block; width: 100%;

@@ -232,7 +232,7 @@ export function advice(state) {
 
 /** The word for a sort direction, for screen readers and tooltips. */
 export function directionText({ key, reversed }) {
-    if (key === ORDER) return reversed ? "last first" : "first first";
+    if (key === ORDER) return reversed ? "backwards" : "as they came";
     return reversed ? "worst first" : "best first";
 }
 

@@ -170,6 +170,8 @@ export function createGallery(document, onAction, addressOf) {
         const ratio = placeRatio(state.images);
         grid.style.setProperty("--attune-ratio", String(ratio));
         grid.style.setProperty("--attune-cell", state.images.length > MANY ? "104px" : ratio > 1.3 ? "136px" : "128px");
+        // A single picture is to be seen whole, with its bars.
+        grid.style.setProperty("--attune-least", state.images.length === 1 ? "128px" : "200px");
         grid.scrollTop = 0;
         current = 0;
     }

@@ -81,8 +81,10 @@ test("by image order, and backwards", () => {
     let state = play(shown([[1, 3, 2]]), { kind: "sort", key: ORDER });
     assert.deepEqual(order(state), [0, 1, 2]);
     assert.deepEqual(cards(state).map((card) => card.rank), [3, 1, 2]);
+    assert.equal(directionText(state.sort), "as they came");
     state = play(state, { kind: "sort", key: ORDER });
     assert.deepEqual(order(state), [2, 1, 0]);
+    assert.equal(directionText(state.sort), "backwards");
 });
 
 test("ties keep the images' order, also among 200", () => {
@@ -304,6 +306,8 @@ test("the newest result of a node is remembered, and not too many", () => {
     let results = [];
     for (let round = 0; round < 2 * MOST_REMEMBERED; round++) results = remembered(results, { node: "10", workflow: "one", round });
     assert.deepEqual(results.map((result) => result.round), [2 * MOST_REMEMBERED - 1]);
+    results = remembered(results, { node: "10", workflow: "two", round: 0 });
+    assert.deepEqual(results.map((result) => result.workflow), ["one", "two"]);
     for (let node = 0; node < 2 * MOST_REMEMBERED; node++) results = remembered(results, { node: String(node), workflow: "two" });
     assert.equal(results.length, MOST_REMEMBERED);
 });
