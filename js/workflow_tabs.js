@@ -28,6 +28,8 @@ const separated = new WeakSet();
 export function separateCopy(app) {
     const { activeWorkflow: active, openWorkflows: open } = app.extensionManager?.workflow ?? {};
     if (!active || !open || separated.has(active) || !isCopy(workflowId(app), active, open)) return false;
+    // While the host changes tabs, the graph is the new tab's already and the active workflow still the old one.
+    if (active.activeState && active.activeState.id !== workflowId(app)) return false;
     separated.add(active);
     const { id, ...rest } = (app.rootGraph ?? app.graph).serialize();
     const quiet = { showMissingNodesDialog: false, showMissingModelsDialog: false };

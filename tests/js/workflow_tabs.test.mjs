@@ -49,3 +49,11 @@ test("a single tab, and a host that does not tell its tabs, are left alone", () 
     assert.ok(!separateCopy({ graph: { id: "one" } }));
     assert.equal(app.loaded.length, 0);
 });
+
+test("in the middle of a change of tabs nothing is loaded into the old tab", () => {
+    // The graph is the new tab's already (id "one"), the active workflow still the old tab ("two").
+    const [first, copy, old] = [tab("a", "one"), tab("a (2)", "one"), tab("b", "two")];
+    const app = host("one", old, [first, copy, old]);
+    assert.ok(!separateCopy(app));
+    assert.equal(app.loaded.length, 0);
+});
