@@ -26,18 +26,31 @@ import torch
 import torch.nn.functional as F
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
-from .wrapping import WrappedReward, formula_of
+from .wrapping import WrappedReward, formula_of, uses_prompt
 
 Kind = Literal["diversity", "consistency", "relevance"]
 KINDS: tuple[str, ...] = get_args(Kind)
 TEMPERATURE = 0.07
 
 
+def refuse_gate(reward: Reward) -> None:
+    """
+    Raises:
+        RewardError: a safety gate is inside. Its stand-ins for unsafe pictures would be compared like pictures: a blur
+            is unlike all others, and would be the most varied of the batch.
+    """
+    if getattr(reward, "gated", False):
+        raise RewardError(
+            f"{reward.name} has a safety gate inside, which must come last: connect the reward without the gate here, "
+            "and Safety Gate behind this node."
+        )
+
+
 class _FeatureReward(WrappedReward):
     """What diversity and consistency share: they look at features and never at the inner reward's score.
 
     Raises:
-        RewardError: the reward has no picture features.
+        RewardError: the reward has no picture features, or a safety gate is inside.
     """
 
     contextual = True
@@ -49,6 +62,7 @@ class _FeatureReward(WrappedReward):
 
     def __init__(self, reward: Reward) -> None:
         super().__init__(reward)
+        refuse_gate(reward)
         if not callable(getattr(reward, "image_features", None)):
             raise RewardError(
                 f"{reward.name} has no features of pictures, which {self.kind} compares. Connect a reward of the CLIP "
@@ -109,6 +123,8 @@ class ConsistencyReward(_FeatureReward):
     """
 
     kind = "consistency"
+    compares_batch = False
+    needs_previous = True
 
     @property
     def formula(self) -> str:
@@ -120,7 +136,8 @@ class ConsistencyReward(_FeatureReward):
         """Images [B, h, w, c] in [0, 1] → scores float32 [B]; `context.previous` holds the choices, oldest first."""
         rounds = [chosen for chosen in (context.previous if context is not None else ()) if len(chosen)]
         if not rounds:
-            return images.new_zeros(len(images), dtype=torch.float32)
+            # Of slope zero rather than without one, for what asks for gradients.
+            return 0 * images.float().flatten(1).sum(1)
         with torch.no_grad():
             means = [self._features(chosen.to(images.device)).mean(0) for chosen in rounds]
         past = F.normalize(torch.stack(means), dim=-1)  # (rounds, D)
@@ -142,7 +159,7 @@ class RelevanceReward(WrappedReward):
         contrast: further prompts that the pictures should not show.
 
     Raises:
-        RewardError: the reward does not look at prompts, or the temperature is not above 0.
+        RewardError: the reward does not look at prompts, a safety gate is inside, or the temperature is not above 0.
     """
 
     contextual = True
@@ -153,7 +170,8 @@ class RelevanceReward(WrappedReward):
 
     def __init__(self, reward: Reward, *, temperature: float = TEMPERATURE, contrast: Sequence[str] = ()) -> None:
         super().__init__(reward)
-        if not getattr(reward, "uses_prompt", False):
+        refuse_gate(reward)
+        if not uses_prompt(reward):
             raise RewardError(
                 f"{reward.name} does not look at the prompt, so it cannot say which prompt a picture belongs to. "
                 "Connect a reward of the CLIP kind or a vision-language model."

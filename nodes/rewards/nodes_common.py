@@ -48,8 +48,10 @@ def manage(reward: Any, *, on_cpu: bool) -> None:
     patcher = comfy.model_patcher.ModelPatcher(holder, load_device=load_device, offload_device=offload_device)
 
     def place() -> torch.device:
-        # Asking again for what is there could push the model in training out of memory.
-        if patcher not in management.loaded_models():
+        # Asking again for what is there could push the model in training out of memory. But the host may have moved a
+        # part of it away, and still lists it.
+        whole = patcher in management.loaded_models() and patcher.loaded_size() >= patcher.model_size()
+        if not whole:
             with torch.inference_mode():
                 management.load_models_gpu([patcher], force_full_load=True)
             with torch.inference_mode(False):

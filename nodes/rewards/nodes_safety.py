@@ -1,4 +1,4 @@
-"""The node that keeps unsafe pictures from being shown, scored, stored or trained on."""
+"""The node that keeps unsafe pictures from being shown, scored and stored, and training away from them."""
 
 from __future__ import annotations
 

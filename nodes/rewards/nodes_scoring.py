@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...training.checkpoint import whole_file
-from ...training.interfaces import RewardContext
+from ...training.interfaces import RewardContext, RewardError
+from ..host.folders import safe_name
 from ..host.schema import AttuneNode
 from .chart import bar_chart
 from .dialogue import KINDS, TEMPERATURE, dialogue_reward
@@ -113,6 +115,7 @@ class ScoreImages(AttuneNode):
         filename_prefix: list[str] = ("attune/scores",),
         discarded: list[str] = ("",),
     ) -> io.NodeOutput:
+        files = sheet_files(save_scores[0], filename_prefix[0])
         pictures = unbatch(images)
         prompts = split_prompts(prompt, len(pictures))
         rewards = [*reward, *(reward_2 or ()), *(reward_3 or ()), *(reward_4 or ())]
@@ -124,7 +127,7 @@ class ScoreImages(AttuneNode):
             others={column.name: column.scores for column in sheet.columns[1:]},
         )  # fmt: skip
         kept = rebatch([pictures[index] for index in sheet.kept(discarded[0])]) or [ExecutionBlocker(None)]
-        saved = save_sheet(sheet, save_scores[0], filename_prefix[0])
+        saved = save_sheet(sheet, files)
         gallery = sheet.gallery(picture_files(pictures, sheet.hashes, Path(folder_paths.get_temp_directory())))
         shown = {"text": [sheet.text(), *saved], "attune_gallery": [gallery]}
         return io.NodeOutput(
@@ -133,27 +136,39 @@ class ScoreImages(AttuneNode):
         )  # fmt: skip
 
 
-def save_sheet(sheet: ScoreSheet, kinds: str, prefix: str) -> list[str]:
-    """Write the sheet into the host's output folder, and say where.
+def sheet_files(kinds: str, prefix: str) -> list[Path]:
+    """Where the sheet will be written, in the host's output folder.
 
     Args:
         kinds: one of `SAVE`.
-        prefix: folder and beginning of the name; the host resolves it and refuses to leave its folder.
+        prefix: folder and beginning of the name; the host fills in its placeholders.
+
+    Raises:
+        RewardError: the prefix leaves the output folder.
     """
     endings = {"CSV": ["csv"], "JSON": ["json"], "CSV and JSON": ["csv", "json"]}.get(kinds, [])
     if not endings:
         return []
-    folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    texts = {"csv": sheet.csv, "json": sheet.json}
-    lines = []
-    while any((Path(folder) / f"{name}_{number:05}_.{ending}").exists() for ending in ("csv", "json")):
+    try:
+        found = folder_paths.get_save_image_path(prefix or "scores", folder_paths.get_output_directory())
+    except Exception as error:  # the host raises no type of its own
+        raise RewardError(
+            f"The scores cannot be saved as {prefix!r}: {error} Choose another filename_prefix."
+        ) from error
+    folder, number = Path(found[0]), found[2]
+    name = safe_name(found[1] or "scores", room=len("_00000_.json"))
+    while any((folder / f"{name}_{number:05}_.{ending}").exists() for ending in ("csv", "json")):
         number += 1
-    for ending in endings:
-        file = Path(folder) / f"{name}_{number:05}_.{ending}"
+    return [folder / f"{name}_{number:05}_.{ending}" for ending in endings]
+
+
+def save_sheet(sheet: ScoreSheet, files: Sequence[Path]) -> list[str]:
+    """Write the sheet, and say where."""
+    texts = {".csv": sheet.csv, ".json": sheet.json}
+    for file in files:
         with whole_file(file) as partial:
-            partial.write_text(texts[ending](), encoding="utf-8")
-        lines.append(f"saved: {file}")
-    return lines
+            partial.write_text(texts[file.suffix](), encoding="utf-8")
+    return [f"saved: {file}" for file in files]
 
 
 class DialogueReward(AttuneNode):

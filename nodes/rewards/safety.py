@@ -288,7 +288,8 @@ class GatedReward(WrappedReward):
     score = inner score where P(unsafe) < threshold, else floor (no gradient there)
 
     Pictures of earlier rounds in the context pass the gate too; unsafe ones are left out. Features of an unsafe picture
-    are those of its blurred copy. Put it around a cached reward, not inside a cache.
+    are those of its blurred copy, for measuring; rewards that compare pictures refuse a gate inside, it belongs around
+    them. Put it around a cached reward, not inside a cache.
 
     Args:
         reward: the inner reward.
@@ -298,6 +299,7 @@ class GatedReward(WrappedReward):
 
     # The inner reward's way of scoring all pairs at once would go round the gate.
     similarities = None
+    gated = True
 
     def __init__(self, reward: Reward, gate: SafetyGate, *, floor: float) -> None:
         super().__init__(reward)

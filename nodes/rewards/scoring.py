@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
-from .wrapping import is_contextual, uses_prompt
+from .pictures import to_rgb
+from .wrapping import compares_batch, is_contextual, uses_prompt
 
 IMAGES_AT_ONCE = 8
 
@@ -53,11 +54,13 @@ class ScoreTable:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number with that many significant digits and without an exponent: 0.3, 0.0214, -12.3, 1234."""
+    """A number with that many significant digits: 0.3, 0.0214, -12.3, 1234. Only extreme ones have an exponent."""
     if value == 0:
         return "0"
     text = f"{value:.{digits - 1}e}"
     exponent = int(text.partition("e")[2])
+    if not -7 < exponent < 9:
+        return text
     return f"{float(text):.{max(0, digits - 1 - exponent)}f}"
 
 
@@ -92,6 +95,9 @@ def score_table(
             f"{reward.name} compares each image with its prompt, but the prompt of image {wordless[0]} is empty. "
             "Write into the prompt field what the images should show."
         )
+    if compares_batch(reward) and len({picture.shape[:2] for picture in pictures}) == 1:
+        # With and without transparency, but of one size.
+        pictures = [to_rgb(picture[None])[0] for picture in pictures]
     scores = [0.0] * len(pictures)
     done = 0
     if progress:
@@ -116,16 +122,17 @@ def _parts(pictures: Sequence[torch.Tensor], reward: Reward) -> Iterator[list[in
     Raises:
         RewardError: the reward compares pictures, and they have different sizes.
     """
+    together = compares_batch(reward)
     by_size: dict[tuple[int, ...], list[int]] = {}
     for index, picture in enumerate(pictures):
         by_size.setdefault(tuple(picture.shape), []).append(index)
-    if is_contextual(reward) and len(by_size) > 1:
+    if together and len(by_size) > 1:
         sizes = ", ".join(f"{shape[1]}×{shape[0]}" for shape in list(by_size)[:3])
         raise RewardError(
             f"{reward.name} compares the pictures with each other, which needs one size for all, not {sizes}. Scale "
             "them first, for example with Upscale Image."
         )
     for indices in by_size.values():
-        step = len(indices) if is_contextual(reward) else IMAGES_AT_ONCE
+        step = len(indices) if together else IMAGES_AT_ONCE
         for start in range(0, len(indices), step):
             yield indices[start : start + step]

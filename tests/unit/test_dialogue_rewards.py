@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from attune.nodes.rewards import StatisticReward
+from attune.nodes.rewards import StatisticReward, score_table
 from attune.nodes.rewards.dialogue import (
     ConsistencyReward,
     DiversityReward,
@@ -90,6 +90,15 @@ def test_consistency_of_the_first_round_is_zero_and_rounds_without_a_choice_are_
     assert reward(RED, ["p"], RewardContext(previous=[empty])).tolist() == [0]
     with_gap = reward(GREEN, ["p"], RewardContext(previous=[RED, empty, YELLOW]))
     assert with_gap.tolist() == reward(GREEN, ["p"], RewardContext(previous=[RED, YELLOW])).tolist()
+
+
+def test_consistency_needs_no_equal_sizes_and_has_a_slope_in_the_first_round():
+    reward = ConsistencyReward(Encoder())
+    table = score_table([RED[0], torch.ones(5, 7, 3)], ["", ""], reward, context=RewardContext(previous=[RED]))
+    assert table.scores == pytest.approx((1, 1 / math.sqrt(3)), abs=1e-6)
+    images = RED.clone().requires_grad_()
+    reward(images, [""]).sum().backward()
+    assert images.grad.tolist() == torch.zeros_like(images).tolist()
 
 
 def test_several_choices_of_a_round_count_as_their_mean():

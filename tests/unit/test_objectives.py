@@ -418,6 +418,14 @@ def test_ddpo_refuses_bad_settings(knobs, said):
         ddpo(**knobs)
 
 
+def test_a_reward_that_needs_earlier_rounds_is_refused():
+    class Dialogue(Rightness):
+        needs_previous = True
+
+    with pytest.raises(TrainingError, match="compares with earlier rounds"):
+        ddpo(reward=Dialogue())
+
+
 def test_no_prompts_is_an_error():
     with pytest.raises(TrainingError, match="no prompts"):
         DDPOObjective([], Rightness(), PointDecoder(), DDPOConfig(), latent_shape=(2, 1, 1))

@@ -543,8 +543,8 @@ def test_nothing_to_score_is_an_error(files):
 
 
 def test_three_significant_digits():
-    values = (0, 0.30004, -12.345, 0.021449, 1234.5, 0.9999, 1e-5, 99.96)
-    texts = ["0", "0.300", "-12.3", "0.0214", "1230", "1.00", "0.0000100", "100"]
+    values = (0, 0.30004, -12.345, 0.021449, 1234.5, 0.9999, 1e-5, 99.96, -1e300, 2e-9)
+    texts = ["0", "0.300", "-12.3", "0.0214", "1230", "1.00", "0.0000100", "100", "-1.00e+300", "2.00e-09"]
     assert [significant(value) for value in values] == texts
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from attune.nodes.rewards.cache import CachedReward, ScoreStore
 from attune.nodes.rewards.calibration import Calibration
-from attune.nodes.rewards.dialogue import RelevanceReward
+from attune.nodes.rewards.dialogue import KINDS, dialogue_reward
 from attune.nodes.rewards.pictures import content_hash
 from attune.nodes.rewards.safety import (
     CELLS,
@@ -217,17 +217,25 @@ def test_features_of_an_unsafe_picture_are_those_of_its_blur():
     assert not hasattr(gated(), "image_features")
 
 
-def test_scoring_all_pairs_at_once_does_not_go_round_the_gate():
-    """Relevance asks for all pairs; the inner reward could give them without asking the gate."""
+def test_no_way_round_the_gate_and_no_comparison_of_its_stand_ins():
+    """A blur is unlike every picture: rewards that compare would pay for it. Around them the gate gives the floor."""
 
     class Pairs(Blueness):
         def similarities(self, images, prompts):
             raise AssertionError("an unsafe picture reached the reward")
 
-    inner = Pairs()
-    scores = RelevanceReward(gated(reward=inner))(pictures(0.1, 0.9), ["one", "two"])
-    assert len(inner.seen) == 2, "the safe picture with either prompt"
-    assert torch.isfinite(scores).all()
+        def image_features(self, images, *, with_gradients=False):
+            return torch.nn.functional.normalize(images.flatten(1, 2).mean(1), dim=-1)
+
+    guarded = gated(reward=Pairs())
+    assert guarded.similarities is None
+    for kind in KINDS:
+        with pytest.raises(RewardError, match="must come last"):
+            dialogue_reward(kind, CachedReward(guarded, ScoreStore()))
+    around = gated(reward=dialogue_reward("diversity", Pairs()))
+    scores = around(pictures(0.1, 0.2, 0.9), ["p"] * 3)
+    assert scores[2] == -9
+    assert torch.equal(scores[:2], around(pictures(0.1, 0.2), ["p"] * 2))
 
 
 def test_identity_holds_the_reward_and_every_setting():

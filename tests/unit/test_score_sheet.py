@@ -92,6 +92,9 @@ def test_a_reward_that_compares_gets_all_pictures_at_once_and_the_context():
     context = RewardContext(previous=[GREY[0][None]])
     score_sheet(pictures, [""] * 20, [Contextual("brightness")], context=context)
     assert Contextual.calls == [(20, context)]
+    glass = torch.cat([pictures[0], torch.ones(4, 4, 1)], -1)
+    score_sheet([pictures[0], glass], ["", ""], [Contextual("brightness")])
+    assert Contextual.calls[-1] == (2, None), "transparency is no other size"
     with pytest.raises(RewardError, match="one size for all, not 4×4, 8×8"):
         score_sheet([pictures[0], GREY[0]], ["", ""], [Contextual("brightness")])
 

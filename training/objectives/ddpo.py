@@ -196,6 +196,12 @@ class DDPOObjective:
     ) -> None:
         if not prompts:
             raise TrainingError("There are no prompts to practise on. Write at least one prompt, one per line.")
+        for judge in (reward, held_out):
+            if getattr(judge, "needs_previous", False):
+                raise TrainingError(
+                    f"{judge.name} compares with earlier rounds, which a training run does not have: every picture "
+                    "would score the same. Choose another reward, or take it out of Combine Rewards."
+                )
         self.prompts, self.reward, self.held_out = list(prompts), reward, held_out
         self.decoder, self.config = decoder, config
         self.latent_shape = tuple(latent_shape)
