@@ -9,8 +9,8 @@ and background open, `PER_PROMPT` each. The figures are shares of trials:
   those that are left; it must fall from each of these doses to the next. Not every single batch does: where a copy of
   an outlier takes the place of one of many alike, R_div rises, and should. (Tried before: the share of single batches
   whose R_div falls with half of the pictures replaced; see the result file's `earlier`.)
-- dialogue-rewards.consistency: R_cons of three rounds of different pictures, and with the third round equal to the
-  second; it must rise.
+- dialogue-rewards.consistency: R_cons of three rounds of different pictures, and with a third round that repeats the
+  second one, a pixel aside and a little darker; it must rise.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def consistency(judge: Reward, groups: torch.Tensor) -> list[float]:
     for images in groups:
         first, second, third = images[:3].unsqueeze(1)
         context = RewardContext(previous=[first, second])
-        rises.append(float(reward(second, [""], context) > reward(third, [""], context)))
+        repeated = 0.9 * second.roll(1, dims=2)
+        rises.append(float(reward(repeated, [""], context) > reward(third, [""], context)))
     return rises
 
 

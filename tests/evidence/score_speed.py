@@ -3,9 +3,9 @@
 Bed: open_clip's ViT-B-32 with random weights, saved in open_clip's own layout and loaded by our loader; `IMAGES`
 pictures of 320 × 256 pixels, each with a prompt of its own that neither side has seen before. The plain loop is what
 open_clip's documentation shows: its own transform on each picture, its tokenizer, encode_image, encode_text, normalised
-product, in batches of the size that ours takes. It gets the pictures as Pillow images, ready made; ours gets the host's
-tensors and also hashes them for its memory. Both sides run in turn, and the first one alternates. Per repetition: other
-weights, pictures and prompts.
+product, in batches of the size that ours takes. It gets the pictures as Pillow images, ready made; ours is what Score
+Images calls, gets the host's tensors, and also hashes them for its memory. Both sides run in turn, and the first one
+alternates. Per repetition: other weights, pictures and prompts.
 
 The figure is the plain loop's time over ours. score-speed.cached: forward passes of the network when the same pictures
 are scored again, counted by a hook on the network itself.
@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 
 from attune.nodes.rewards.cache import CachedReward, ScoreStore
-from attune.nodes.rewards.clip import IMAGES_AT_ONCE
 from attune.nodes.rewards.load import load_reward
+from attune.nodes.rewards.scoring import IMAGES_AT_ONCE, score_table
 from attune.training.checkpoint import write_atomically
 
 from .record import Claim, Stopwatch, bootstrap, record
@@ -96,7 +96,7 @@ def trial(seed: int, count: int, file: Path) -> dict[str, float]:
     ours(images[:2] / 2, ["warm", "up"])
     sides = {
         "plain": lambda: plain_loop(network, preprocess, tokenizer, pictures, prompts),
-        "ours": lambda: ours(images, prompts),
+        "ours": lambda: torch.tensor(score_table(list(images), prompts, ours).scores),
     }
     order = list(sides) if seed % 2 else list(sides)[::-1]
     found = {name: timed(sides[name]) for name in order}
@@ -104,8 +104,8 @@ def trial(seed: int, count: int, file: Path) -> dict[str, float]:
     if difference > TOLERANCE:
         raise RuntimeError(f"The two sides differ by {difference:.2g}: {found}.")
     passes = ForwardPasses(ours.reward.network)
-    again = ours(images, prompts)
-    if not torch.equal(again, found["ours"][1].to(again)):
+    again = torch.tensor(score_table(list(images), prompts, ours).scores)
+    if not torch.equal(again, found["ours"][1]):
         raise RuntimeError("What was remembered is not what was computed.")
     return {
         "plain": found["plain"][0],
