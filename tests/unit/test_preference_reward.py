@@ -141,15 +141,17 @@ def test_held_out_figures_come_every_n_updates(folder, pairs):
     assert all({"loss", "accuracy", "margin", "learning_rate", "gradient_norm"} <= names for names in seen.values())
 
 
-def test_the_best_weights_are_kept_and_training_stops_when_nothing_better_comes(folder, pairs):
+def turned(pairs: Sequence[Pair], config: PreferenceConfig) -> list[Pair]:
     """The held-out prompt's preferences are turned round: the more is learned, the worse they are predicted."""
+    measured = {pair.prompt for pair in split_by_prompt(pairs, config.held_out, seed=config.seed)[1]}
+    return [Pair(p.prompt, p.rejected, p.chosen) if p.prompt in measured else p for p in pairs]
+
+
+def test_the_best_weights_are_kept_and_training_stops_when_nothing_better_comes(folder, pairs):
     config = changed(CONFIG, steps=40, patience=2)
-    _, held_out = split_by_prompt(pairs, config.held_out, seed=config.seed)
-    measured = {pair.prompt for pair in held_out}
-    turned = [Pair(p.prompt, p.rejected, p.chosen) if p.prompt in measured else p for p in pairs]
     scorer, adapters = fresh(folder, config)
     start = adapters.tensors()
-    result = train_reward(scorer, adapters, turned, config)
+    result = train_reward(scorer, adapters, turned(pairs, config), config)
     assert result.status == "stopped early"
     assert [found.step for found in result.measured] == [0, 2, 4]
     assert (result.best.step, result.steps_done) == (0, 4)
@@ -222,6 +224,19 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(folder, pairs, tmp_path,
     assert resumed.measured == whole.measured
     found = adapters.tensors()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_the_best_weights_so_far_survive_a_stop(folder, pairs, tmp_path):
+    data = turned(pairs, CONFIG)
+    scorer, adapters = fresh(folder, CONFIG)
+    start = adapters.tensors()
+    stopped = train_reward(scorer, adapters, data, CONFIG, callbacks=Stopping(3), run_folder=tmp_path)
+    assert (stopped.status, stopped.best.step) == ("stopped", 0)
+    scorer, adapters = fresh(folder, CONFIG)
+    resumed = train_reward(scorer, adapters, data, CONFIG, run_folder=tmp_path)
+    assert (resumed.status, resumed.best.step) == ("finished", 0)
+    found = adapters.tensors()
+    assert all(torch.equal(found[name], value) for name, value in start.items() if name != "head.bias")
 
 
 def test_a_finished_run_is_only_loaded(folder, pairs, tmp_path):
