@@ -17,11 +17,14 @@ from PIL import Image
 
 from ..scripts.environment import Environment
 from .hosting import HostServer, comfyui_folder
+from .tiny_vlm import write_tiny_vlm
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 TALLEST = 1.1
 """Height over width; a template browser shows the upper part of a card."""
 WIDEST = 1024
+# The one thing that a template needs and the pack does not bring along.
+OVERRIDES = {"train_reward_model": {"AttuneTrainRewardModel.model_folder": "tiny_vlm"}}
 
 
 def thumbnail(pictures: Sequence[Path]) -> Image.Image:
@@ -37,8 +40,9 @@ def main(names: Sequence[str]) -> None:
     templates = [WORKFLOWS / f"{name}.json" for name in names] or sorted(WORKFLOWS.glob("*.json"))
     environment = Environment(Path(sys.executable), comfyui_folder(), own=True)
     with tempfile.TemporaryDirectory() as folder, HostServer(environment, Path(folder), force_cpu=True) as server:
+        write_tiny_vlm(server.models_dir / "rewards" / "tiny_vlm")
         for template in templates:
-            result = server.run(template)
+            result = server.run(template, OVERRIDES.get(template.stem))
             target = template.with_suffix(".jpg")
             thumbnail(server.images(result)).save(target, quality=88)
             print(f"{target.name}: {result.seconds:.0f} s", flush=True)

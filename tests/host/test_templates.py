@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from attune.tests.tiny_vlm import write_tiny_vlm
+
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TEMPLATES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
 
@@ -16,11 +18,21 @@ TEMPLATES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
 OVERRIDES: dict[str, dict[str, Any]] = {
     "align_with_reward": {"AttuneTrainLora.steps": 2},
     "train_style_lora": {"AttuneTrainLora.steps": 4},
-}
+    "train_reward_model": {
+        "AttuneTrainRewardModel.model_folder": "tiny_vlm", "AttuneTrainRewardModel.steps": 4,
+        "AttuneTrainRewardModel.evaluate_every": 2,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def vision_language_model(host) -> None:
+    """The one thing that a template needs and the pack does not bring along; here a tiny one."""
+    write_tiny_vlm(host.models_dir / "rewards" / "tiny_vlm")
 
 
 def test_there_are_templates():
-    assert {"score_images", "align_with_reward", "train_style_lora"} <= set(TEMPLATES)
+    assert len(TEMPLATES) >= 8
     assert set(OVERRIDES) <= set(TEMPLATES)
 
 
