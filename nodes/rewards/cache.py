@@ -107,7 +107,8 @@ class CachedReward(WrappedReward):
     """A reward that remembers: the same picture with the same prompt costs no second forward pass.
 
     Also within one call: equal pictures are scored once. Calls that need gradients, and scores that depend on more than
-    picture and prompt, pass straight through, since a stored number has no graph and no context.
+    picture and prompt, pass straight through, since a stored number has no graph and no context. A reward that is not
+    contextual is not shown earlier rounds, so that its scores stay the same with and without them.
 
     Args:
         reward: the reward that does the work. Its `reward_id` names the scores, so reloading the same file finds them.
@@ -132,9 +133,11 @@ class CachedReward(WrappedReward):
         Raises:
             RewardError: as `checked_scores`; a bad score is never stored.
         """
-        contextual = is_contextual(self.reward) or (context is not None and bool(context.previous or context.extra))
+        if context is not None and not is_contextual(self.reward):
+            context = RewardContext(extra=context.extra) if context.extra else None
+        storable = context is None and not is_contextual(self.reward)
         needs_graph = torch.is_grad_enabled() and images.requires_grad
-        if contextual or needs_graph or len(images) != len(prompts):
+        if not storable or needs_graph or len(images) != len(prompts):
             self.forward_calls += 1
             return checked_scores(self.reward, images, prompts, context)
         keys = [(self.reward_id, name, prompt) for name, prompt in zip(_hashes_of(images), prompts, strict=True)]
@@ -144,7 +147,7 @@ class CachedReward(WrappedReward):
         if missing:
             self.forward_calls += 1
             chosen = list(missing.values())
-            fresh = checked_scores(self.reward, images[chosen], [prompts[index] for index in chosen], context)
+            fresh = checked_scores(self.reward, images[chosen], [prompts[index] for index in chosen])
             found = dict(zip(missing, fresh.tolist(), strict=True))
             self.store.remember(found)
             scores |= found

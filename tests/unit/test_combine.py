@@ -15,6 +15,7 @@ from attune.nodes.rewards.calibration import CalibratedReward, Calibration
 from attune.nodes.rewards.combine import MODES, CombineConfig, CombinedReward, combine
 from attune.nodes.rewards.pictures import content_hashes
 from attune.nodes.rewards.statistics import StatisticReward
+from attune.nodes.rewards.wrapping import compares_batch
 from attune.training.interfaces import Reward, RewardContext, RewardError
 
 # Mean 4, sample deviation √(60/8) of 0 … 8.
@@ -282,6 +283,40 @@ def test_context_reaches_every_part_and_a_part_left_out_is_not_asked():
     context = RewardContext(previous=[IMAGES])
     CombinedReward(parts, CombineConfig(weights=(1.0, 0.0, 2.0)))(IMAGES, ["", ""], context)
     assert [part.reward.contexts for part in parts] == [[context], [], [context]]
+
+
+def test_earlier_rounds_do_not_make_a_remembered_part_compute_anew():
+    """As CLIP beside consistency: what does not look at earlier rounds is asked once, and never shown them."""
+    plain = Given(*A)
+    rounds = Given(*B, contextual=True, needs_previous=True)
+    other = Given(*C)
+    store = ScoreStore()
+    combined = CombinedReward([CachedReward(one, store) for one in (plain, rounds, other)],
+                              CombineConfig(scale="raw scores"))  # fmt: skip
+    contexts = [RewardContext(previous=[IMAGES]), None, RewardContext(previous=[IMAGES, IMAGES])]
+    for context in contexts:
+        combined(IMAGES, ["", ""], context)
+    assert (plain.calls, plain.contexts) == (1, [None])
+    assert rounds.contexts == contexts
+    extra = {"mood": "calm"}
+    CachedReward(plain, store)(IMAGES, ["", ""], RewardContext([IMAGES], extra))
+    assert plain.contexts[1:] == [RewardContext(extra=extra)], (
+        "what a reward documents itself is handed on, and not kept"
+    )
+    assert len(store) == 2 * len(IMAGES)
+
+
+@pytest.mark.parametrize("attribute", ["compares_batch", "needs_previous", "gated"])
+def test_a_combination_is_what_any_part_is(attribute):
+    rewards = [calibrated(*A), calibrated(*B, **{attribute: True})]
+    assert getattr(CombinedReward(rewards, CombineConfig()), attribute) is True
+    assert getattr(CombinedReward(rewards, CombineConfig(weights=(1.0, 0.0))), attribute) is False
+
+
+def test_a_combination_with_consistency_takes_pictures_of_any_size():
+    rounds = calibrated(*B, contextual=True, compares_batch=False)
+    combined = CombinedReward([calibrated(*A), rounds], CombineConfig())
+    assert combined.contextual and not compares_batch(combined)
 
 
 def test_a_part_that_fails_is_named():
