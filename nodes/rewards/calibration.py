@@ -202,7 +202,7 @@ def load_calibration(store: Store, reward: Reward, name: str) -> Calibration:
     """The stored calibration of a reward.
 
     Raises:
-        RewardError: there is none of that name for this reward; lists those there are.
+        RewardError: there is none of that name for this reward, listing those there are, or it is damaged.
         StoreError: the store cannot be read.
     """
     with store.reading() as connection:
@@ -222,7 +222,14 @@ def load_calibration(store: Store, reward: Reward, name: str) -> Calibration:
             "which makes one and stores it."
         )
     count, mean, deviation, quantiles = row
-    return Calibration(reward.reward_id, name, count, mean, deviation, tuple(json.loads(quantiles)))
+    try:
+        figures = (int(count), float(mean), float(deviation), tuple(map(float, json.loads(quantiles))))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RewardError(
+            f"The calibration {name!r} of {reward.name} is damaged in {store.path} ({error}). Calibrate the reward "
+            "again: connect images to Calibrate Reward, which replaces it."
+        ) from error
+    return Calibration(reward.reward_id, name, *figures)
 
 
 def calibrations_digest(store: Store, name: str) -> str:

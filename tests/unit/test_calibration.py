@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
@@ -183,6 +184,22 @@ def test_a_name_that_is_not_stored_lists_those_that_are(tmp_path: Path):
     save_calibration(store, calibration(reward_id="other", name="x"), reward_name="Other")
     with pytest.raises(RewardError, match=r"Stored for this reward: 'landscapes', 'portraits'. Choose one"):
         load_calibration(store, reward, "x")
+
+
+@pytest.mark.parametrize(
+    ("column", "content"),
+    [
+        ("quantiles", "[1.0, 2."), ("quantiles", "7"), ("quantiles", json.dumps([None] * 101)), ("quantiles", "[1, 2]"),
+        ("quantiles", b"\xff\xfe"), ("mean", "much"), ("deviation", float("inf")), ("count", "many"),
+    ],
+)  # fmt: skip
+def test_a_damaged_row_asks_to_calibrate_again(tmp_path: Path, column: str, content: object):
+    store, reward = Store(tmp_path / "a.sqlite3"), StatisticReward("warmth")
+    save_calibration(store, calibration(reward_id=reward.reward_id), reward_name=reward.name)
+    with store.writing() as connection:
+        connection.execute(f"UPDATE calibrations SET {column} = ?", (content,))
+    with pytest.raises(RewardError, match=r"calibration 'default'.* is damaged.*Calibrate the reward again"):
+        load_calibration(store, reward, "default")
 
 
 def test_the_digest_changes_with_the_figures_only(tmp_path: Path):
