@@ -48,7 +48,7 @@ def split_latents(latents: Sequence[Latent]) -> list[dict[str, Any]]:
     batch: the sampler then gives it the same noise as before.
 
     Raises:
-        RewardError: not a LATENT.
+        RewardError: not a LATENT, or it does not number each of its samples.
     """
     singles = []
     for latent in latents:
@@ -56,21 +56,34 @@ def split_latents(latents: Sequence[Latent]) -> list[dict[str, Any]]:
         if not isinstance(samples, torch.Tensor) or samples.ndim < 4:
             raise RewardError("The latent input got something without samples [B, C, H, W]. Connect a LATENT output.")
         rest = {key: value for key, value in latent.items() if key not in (_SAMPLES, _MASK, _INDEX)}
-        numbers = latent.get(_INDEX) or range(len(samples))
-        if len(numbers) != len(samples):
-            raise RewardError(
-                f"The latent has {len(samples)} samples but numbers {len(numbers)} of them in its 'batch_index'. "
-                "Check the node that made it."
-            )
+        numbers = _numbers(latent.get(_INDEX), len(samples))
         mask = latent.get(_MASK)
         for index in range(len(samples)):
-            single = rest | {_SAMPLES: samples[index : index + 1], _INDEX: [int(numbers[index])]}
+            single = rest | {_SAMPLES: samples[index : index + 1], _INDEX: [numbers[index]]}
             if mask is not None:
                 # The host repeats a mask that is shorter than the batch.
                 place = index % len(mask)
                 single[_MASK] = mask[place : place + 1]
             singles.append(single)
     return singles
+
+
+def _numbers(batch_index: Any, count: int) -> list[int]:
+    """The samples' numbers within their batch. Nodes write them as a list or as a tensor, or leave them out.
+
+    Raises:
+        RewardError: there are more or fewer than samples.
+    """
+    if isinstance(batch_index, torch.Tensor):
+        batch_index = batch_index.flatten().tolist()
+    if batch_index is None or len(batch_index) == 0:
+        return list(range(count))
+    if len(batch_index) != count:
+        raise RewardError(
+            f"The latent has {count} samples but numbers {len(batch_index)} of them in its 'batch_index'. "
+            "Check the node that made it."
+        )
+    return [int(number) for number in batch_index]
 
 
 def split_masks(masks: Sequence[torch.Tensor]) -> list[torch.Tensor]:

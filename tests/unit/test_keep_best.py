@@ -169,6 +169,24 @@ def test_numbers_that_a_latent_has_are_kept():
         split_latents([{"pixels": 1}])
 
 
+@pytest.mark.parametrize(
+    ("numbers", "kept"),
+    [
+        (torch.tensor([5, 3]), [5, 3]),
+        (torch.tensor([[5], [3]]), [5, 3]),
+        ((5, 3), [5, 3]),
+        (None, [0, 1]),
+        ([], [0, 1]),
+    ],
+)
+def test_numbers_may_be_a_tensor_or_missing(numbers, kept):
+    singles = split_latents([{"samples": torch.zeros(2, 4, 2, 2), "batch_index": numbers}])
+    assert [single["batch_index"] for single in singles] == [[number] for number in kept]
+    assert all(type(single["batch_index"][0]) is int for single in singles)
+    with pytest.raises(RewardError, match="2 samples but numbers 3"):
+        split_latents([{"samples": torch.zeros(2, 4, 2, 2), "batch_index": torch.arange(3)}])
+
+
 def test_latents_of_videos_keep_their_frames():
     singles = split_latents([{"samples": torch.rand(2, 16, 5, 4, 4)}])
     assert join_latents(singles)["samples"].shape == (2, 16, 5, 4, 4)
