@@ -96,7 +96,7 @@ class Store:
     # ---- opening ----
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and not self._writing and self._file != _identity(self.path):
+        if self._connection is not None and not self._writing and self._file != self._identity():
             # The user has moved or deleted the file: going on would write into what nobody sees any more.
             self.close()
         if self._connection is None:
@@ -109,12 +109,27 @@ class Store:
             )
             try:
                 self._prepare(connection)
+                identity = self._identity()
             except BaseException:
                 connection.close()
                 raise
             weakref.finalize(self, connection.close)
-            self._connection, self._file = connection, _identity(self.path)
+            self._connection, self._file = connection, identity
         return self._connection
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file the path names now; None where there is none.
+
+        Raises:
+            StoreError: the path cannot be followed, for example since its folder is locked or has become a file.
+        """
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(self._words(error)) from error
+        return status.st_dev, status.st_ino
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._check_version(_version(connection))
@@ -166,7 +181,8 @@ class Store:
             raise StoreError(self._words(error)) from error
 
     def _words(self, error: Exception) -> str:
-        said = str(error)
+        # The system's words alone: the whole message names the path, which may have "full" or "busy" in it.
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error)
         if "locked" in said or "busy" in said:
             return (
                 f"{self.path} is being written by another program, which has not finished within {self.patience:g} s. "
@@ -183,14 +199,6 @@ class Store:
             f"{self.path} cannot be opened or written ({said}). Make the folder {self.path.parent} and the files in it "
             "writable for the user that runs ComfyUI, then try again."
         )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _version(connection: sqlite3.Connection) -> int:

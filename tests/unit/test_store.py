@@ -304,6 +304,31 @@ except Exception as error:
     assert notes(Store(path, [STEP])) == ["kept"]
 
 
+@pytest.mark.needs_system("posix", "folders can be locked")
+def test_a_folder_that_is_locked_while_the_store_is_open_says_what_to_do(path):
+    add(Store(path, [STEP]), "kept")
+    code = """
+import os
+with store.reading():
+    pass
+store.path.parent.chmod(0)
+os.geteuid() or os.setuid(65534)
+try:
+    with store.reading():
+        print("read")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    try:
+        with process(code, path) as other:
+            said = other.communicate(timeout=60)[0]
+    finally:
+        path.parent.chmod(0o755)
+    assert said.startswith("StoreError")
+    assert f"Make the folder {path.parent}" in said
+    assert notes(Store(path, [STEP])) == ["kept"]
+
+
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "user").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match="cannot be opened or written"):
@@ -445,6 +470,22 @@ def test_a_disk_that_fails_is_left_alone_for_a_while(path, images):
     reward.store._kept._resume = 0.0
     reward(images, ["c"] * 3)
     assert torch.equal(cached(path)(images, ["c"] * 3), images.flatten(1).mean(1))
+
+
+@pytest.mark.needs_system("posix", "the folder of an open file cannot be moved elsewhere")
+@pytest.mark.parametrize("instead", ["a file", "links in a circle"])
+def test_a_path_that_cannot_be_followed_any_more_is_explained_and_scoring_goes_on(path, images, instead):
+    reward = cached(path)
+    reward(images, ["a"] * 3)
+    path.parent.rename(path.parent.with_name("elsewhere"))
+    if instead == "a file":
+        path.parent.write_text("no folder")
+    else:
+        path.parent.symlink_to(path.parent)
+    with pytest.raises(StoreError, match=f"cannot be opened or written.*the folder {path.parent}"):
+        notes(reward.store._kept.store)
+    assert torch.equal(reward(images, ["b"] * 3), images.flatten(1).mean(1))
+    assert reward.forward_calls == 2
 
 
 # ---- hashes ----
