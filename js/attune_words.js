@@ -1,30 +1,74 @@
 /**
- * What the last run said, inside the node: the formula of Combine Rewards, the figures of Calibrate Reward, and what
- * Rank and Keep Best kept. The node's output holds it as text: [string], in Markdown; its tables are left to the output
- * "report".
+ * What the last run said, inside the nodes that `NODES` lists: the formula of Combine Rewards, the figures of Calibrate
+ * Reward, what Rank and Keep Best kept and Safety Gate blocked. The only file of it that knows the host's page.
  */
 
 import { app } from "/scripts/app.js";
+import { api } from "/scripts/api.js";
+import { NODES, isFor, mayHaveWords, recordOfRun, resultOf, wordsOf } from "./run_results.js";
+import { remembered } from "./score_gallery_state.js";
+import { separateCopy, workflowId } from "./workflow_tabs.js";
 
-const HINTS = {
-    AttuneCalibrateReward: "The figures appear here after a run.",
-    AttuneCombineRewards: "The formula appears here after a run.",
-    AttuneRankAndKeepBest: "What was kept appears here after a run.",
-};
-const HEIGHT = 66;
 const WIDTH = 300;
 const STYLE =
-    "box-sizing: border-box; width: 100%; height: 100%; min-height: 54px; overflow: auto; border-radius: 8px; padding: 6px 8px; " +
+    "box-sizing: border-box; width: 100%; height: 100%; min-height: 36px; overflow: auto; border-radius: 8px; padding: 6px 8px; " +
     "background: #1e1f22; color: #e8e9ec; font: 12px/1.35 system-ui, sans-serif; white-space: pre-wrap; overflow-wrap: anywhere; " +
     "user-select: text;";
 
-/** Markdown as plain lines: without marks, empty lines and tables. */
-function plain(text) {
-    const lines = String(text).replaceAll("**", "").split("\n");
-    return lines.filter((line) => line.trim() && !line.startsWith("|")).join("\n");
+/** Every such box on the page: {identity(), show(result)}. The host keeps only the shown tab's nodes. */
+const boxes = new Set();
+/** The newest result per node and workflow, of all tabs. */
+let results = [];
+/** The run that was asked about last, and the answer: a run has many results. */
+let asked = { id: "", record: undefined };
+/** Results wait for each other, so that an older one is never shown over a newer one. */
+let waiting = Promise.resolve();
+
+async function read(path) {
+    const response = await api.fetchApi(path);
+    if (!response.ok) throw new Error(`${path}: ${response.status}`);
+    return response.json();
 }
 
-function attach(node, hint) {
+async function recordOf(id) {
+    if (asked.id === id && asked.record) return asked.record;
+    try {
+        asked = { id, record: await recordOfRun(read, id) };
+    } catch (error) {
+        console.warn("Attune: the host did not say whose run this is.", error);
+        asked = { id, record: undefined };
+    }
+    return asked.record;
+}
+
+/** The host hands a result to whatever node of that id is shown; this one goes to the workflow that was run. */
+async function received(detail) {
+    const result = resultOf(detail, await recordOf(detail.prompt_id));
+    // Other nodes have a text too.
+    if (result.kind && !NODES[result.kind]) return;
+    results = remembered(results, result);
+    for (const box of boxes) if (isFor(result, box.identity())) box.show(result);
+}
+
+/** Fill the boxes of a workflow whose tab is shown again. */
+function restore() {
+    for (const box of boxes) {
+        const own = box.identity();
+        const result = results.findLast((earlier) => earlier.workflow && earlier.workflow === own.workflow && isFor(earlier, own));
+        if (result) box.show(result);
+    }
+}
+
+/**
+ * A copy of an open tab is loaded again under an id of its own. While the host changes tabs, the graph is one tab's already
+ * and the name still the other's; a look at that moment would put one into the other.
+ */
+function separate() {
+    const shown = app.extensionManager?.workflow?.activeWorkflow?.activeState?.id;
+    if (boxes.size && shown === workflowId(app)) separateCopy(app);
+}
+
+function attach(node, { hint, height: least }) {
     const root = document.createElement("div");
     root.className = "attune-words";
     root.style.cssText = STYLE;
@@ -32,7 +76,7 @@ function attach(node, hint) {
     const widget = node.addDOMWidget("attune_words", "ATTUNE_WORDS", root, {
         serialize: false,
         hideOnZoom: false,
-        getMinHeight: () => HEIGHT,
+        getMinHeight: () => least,
         getValue: () => "",
         setValue: () => {},
     });
@@ -40,17 +84,35 @@ function attach(node, hint) {
     // The node has taken its size before the widget came; classic nodes would leave it hanging below.
     const [width, height] = node.computeSize();
     node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], height)]);
-    const executed = node.onExecuted;
-    node.onExecuted = function (output) {
-        executed?.apply(this, arguments);
-        if (Array.isArray(output?.text)) root.textContent = output.text.map(plain).join("\n");
+    const box = {
+        identity: () => ({ node: String(node.id), workflow: workflowId(app), kind: node.comfyClass }),
+        show(result) {
+            root.textContent = wordsOf(node.comfyClass, result.output) ?? root.textContent;
+        },
+    };
+    boxes.add(box);
+    const removed = node.onRemoved;
+    node.onRemoved = function () {
+        boxes.delete(box);
+        removed?.apply(this, arguments);
     };
 }
 
 app.registerExtension({
     name: "Attune.Words",
+    setup() {
+        api.addEventListener("executed", ({ detail }) => {
+            if (!mayHaveWords(detail?.output)) return;
+            waiting = waiting.then(() => received(detail)).catch((error) => console.error("Attune:", error));
+        });
+        // The host says nothing when a tab is fully open.
+        setInterval(separate, 1000);
+    },
     nodeCreated(node) {
-        const hint = HINTS[node.comfyClass];
-        if (hint) attach(node, hint);
+        const shown = NODES[node.comfyClass];
+        if (shown) attach(node, shown);
+    },
+    afterConfigureGraph() {
+        restore();
     },
 });

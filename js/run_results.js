@@ -1,0 +1,67 @@
+/**
+ * Whose a run's results are, and which words the nodes show of them. No host, no page: runs under Node.
+ *
+ * @typedef {{node: string, workflow: string, kind: string, output: object}} Result   id of the node that shows it, id of the
+ *           workflow that was run ("" if it was queued without one), class of the node ("" if it is not known), the node's output
+ * @typedef {{node: string, workflow: string, kind: string}} Own   of a node on the page
+ */
+
+import { isForNode } from "./live_state.js";
+import { originOf } from "./score_gallery_state.js";
+
+/** Markdown as plain lines: without marks, empty lines and tables, which are left to the output "report". */
+export function plain(text) {
+    const lines = String(text).replaceAll("**", "").split("\n");
+    return lines.filter((line) => line.trim() && !line.startsWith("|")).join("\n");
+}
+
+const report = (hint) => Object.freeze({ hint, key: "text", height: 66 });
+
+/** What each class of node shows: before the first run, which part of its output afterwards, and how high the box is. */
+export const NODES = Object.freeze({
+    AttuneCalibrateReward: report("The figures appear here after a run."),
+    AttuneCombineRewards: report("The formula appears here after a run."),
+    AttuneRankAndKeepBest: report("What was kept appears here after a run."),
+    AttuneSafetyGate: Object.freeze({ hint: "What was blocked appears here after a run.", key: "attune_safety", height: 48 }),
+});
+const KEYS = new Set(Object.values(NODES).map(({ key }) => key));
+
+/** The words of a node's output, or null where it has none for that class of node. */
+export function wordsOf(kind, output) {
+    const lines = output?.[NODES[kind]?.key];
+    return Array.isArray(lines) ? lines.map(plain).join("\n") : null;
+}
+
+/** Whether any of these classes could have made the output. */
+export function mayHaveWords(output) {
+    return [...KEYS].some((key) => Array.isArray(output?.[key]));
+}
+
+/**
+ * The record of a run: it is running when its first result comes, and in the history once it has left the queue.
+ * @param {(path: string) => Promise<object>} read   asks the host
+ * @returns {Promise<Array|undefined>} the host's [number, id, prompt, extra data, …]
+ */
+export async function recordOfRun(read, id) {
+    const { queue_running: running = [] } = await read("/queue");
+    return running.find((entry) => entry[1] === id) ?? (await read(`/history/${id}`))[id]?.prompt;
+}
+
+/**
+ * A result with its origin.
+ * @param {object} detail   of the host's event "executed"
+ * @param {Array|undefined} record   see `recordOfRun`
+ * @returns {Result}
+ */
+export function resultOf({ node, display_node: shown, output }, record) {
+    const { workflow } = originOf(record, String(node));
+    // Inside a subgraph another node may show it than the one that made it; the one that shows it has the class.
+    const kind = String(record?.[2]?.[String(shown ?? node)]?.class_type ?? record?.[2]?.[String(node)]?.class_type ?? "");
+    return { node: String(shown ?? node), workflow, kind, output };
+}
+
+/** Whether a result is for a node on the page. Where one side does not know the workflow or the class, the rest has to do. */
+export function isFor(result, own) {
+    const agree = (one, other) => !one || !other || one === other;
+    return isForNode(result.node, own.node) && agree(result.workflow, own.workflow) && agree(result.kind, own.kind);
+}

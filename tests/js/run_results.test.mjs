@@ -1,0 +1,81 @@
+/** Whose a run's results are and what nodes show of them, without page or host: `node --test tests/js`. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { NODES, isFor, mayHaveWords, plain, recordOfRun, resultOf, wordsOf } from "../../js/run_results.js";
+
+const COMBINE = "AttuneCombineRewards";
+const GATE = "AttuneSafetyGate";
+
+/** A run of the host as in its queue: node "3" is of the class, queued from the workflow. */
+const record = (id, workflow, kind = COMBINE) => [
+    0, id, { 3: { class_type: kind, inputs: {} } }, { extra_pnginfo: workflow ? { workflow: { id: workflow } } : {} },
+];
+const detail = (output, node = "3") => ({ node, display_node: node, output, prompt_id: "run" });
+const own = (workflow, kind = COMBINE, node = "3") => ({ node, workflow, kind });
+
+/** A host that answers for these runs, and notes what it was asked. */
+function host(running, history) {
+    const asked = [];
+    const read = async (path) => {
+        asked.push(path);
+        return path === "/queue" ? { queue_running: running } : history;
+    };
+    return { asked, read };
+}
+
+test("words are plain lines, without marks, empty lines and tables", () => {
+    assert.equal(plain("**0.7·z(<b>A</b>)** + z(B)\n\n| rank |\n| ---: |\nend"), "0.7·z(<b>A</b>) + z(B)\nend");
+});
+
+test("every class shows its own part of the output", () => {
+    const output = { text: ["**long** report", "more"], attune_safety: ["2 of 8 images blocked"] };
+    assert.equal(wordsOf(COMBINE, output), "long report\nmore");
+    assert.equal(wordsOf(GATE, output), "2 of 8 images blocked");
+    assert.equal(wordsOf(GATE, { text: ["only a report"] }), null);
+    assert.equal(wordsOf("PreviewAny", output), null);
+    assert.equal(wordsOf(COMBINE, undefined), null);
+    for (const { hint, height } of Object.values(NODES)) assert.ok(hint.endsWith("after a run.") && height > 0);
+});
+
+test("outputs without words are not asked about", () => {
+    assert.ok(mayHaveWords({ text: ["a"] }) && mayHaveWords({ attune_safety: ["a"] }));
+    assert.ok(!mayHaveWords({ images: [] }) && !mayHaveWords(undefined) && !mayHaveWords({ text: "a" }));
+});
+
+test("a result goes to the workflow that was run, not to another tab's node of that id", () => {
+    const result = resultOf(detail({ text: ["a"] }), record("run", "one"));
+    assert.deepEqual(result, { node: "3", workflow: "one", kind: COMBINE, output: { text: ["a"] } });
+    assert.ok(isFor(result, own("one")));
+    assert.ok(!isFor(result, own("two")));
+    assert.ok(!isFor(result, own("one", COMBINE, "13")));
+});
+
+test("a node of another class and the same id is not the one that was run", () => {
+    const result = resultOf(detail({ text: ["a"] }), record("run", "", "PreviewAny"));
+    assert.ok(!isFor(result, own("one")));
+});
+
+test("what is not known does not stand in the way", () => {
+    const unknown = resultOf(detail({ text: ["a"] }), undefined);
+    assert.deepEqual([unknown.workflow, unknown.kind], ["", ""]);
+    assert.ok(isFor(unknown, own("one")) && !isFor(unknown, own("one", COMBINE, "4")));
+    assert.ok(isFor(resultOf(detail({ text: ["a"] }), record("run", "one")), own("")));
+});
+
+test("inside a subgraph the host writes the outer node's number before the inner one's", () => {
+    const inner = record("run", "one");
+    inner[2] = { "7:3": { class_type: GATE, inputs: {} } };
+    const result = resultOf(detail({ attune_safety: ["a"] }, "7:3"), inner);
+    assert.ok(isFor(result, own("one", GATE)) && !isFor(result, own("one", COMBINE)));
+});
+
+test("a run is looked up in the queue, then in the history", async () => {
+    const [running, finished] = [record("run", "one"), record("earlier", "two")];
+    const { asked, read } = host([running], { earlier: { prompt: finished } });
+    assert.equal(await recordOfRun(read, "run"), running);
+    assert.deepEqual(asked, ["/queue"]);
+    assert.equal(await recordOfRun(read, "earlier"), finished);
+    assert.equal(await recordOfRun(read, "unknown"), undefined);
+    assert.deepEqual(asked.slice(1), ["/queue", "/history/earlier", "/queue", "/history/unknown"]);
+});
