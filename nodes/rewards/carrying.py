@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from ...training.interfaces import RewardError
+from ...training.interfaces import RewardContext, RewardError
+from .pictures import unbatch
 
 Latent = Mapping[str, Any]
 T = TypeVar("T")
@@ -39,6 +40,18 @@ def aligned(values: Sequence[T], count: int, what: str, *, shared: bool = True) 
     raise RewardError(
         f"There are {len(values)} {what} for {count} images. Connect {allowed}, from the nodes that made these images."
     )
+
+
+def earlier_rounds(previous: Sequence[torch.Tensor] | None) -> RewardContext | None:
+    """What was chosen in earlier rounds, oldest first, for the rewards that look at it: every picture is a round.
+
+    Args:
+        previous: batches [B, h, w, c] of any sizes, or None.
+
+    Raises:
+        RewardError: not pictures.
+    """
+    return RewardContext(previous=[picture[None] for picture in unbatch(previous)]) if previous else None
 
 
 def split_latents(latents: Sequence[Latent]) -> list[dict[str, Any]]:

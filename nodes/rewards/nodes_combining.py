@@ -20,6 +20,7 @@ from .calibration import (
     report,
     save_calibration,
 )
+from .carrying import earlier_rounds
 from .combine import MODES, SCALES, CombineConfig, CombinedReward
 from .histogram import histogram
 from .nodes_common import CATEGORY, Progress, Reward, user_store
@@ -68,6 +69,8 @@ class CalibrateReward(AttuneNode):
                     tooltip="The name under which the calibration of this reward is kept. The same name again replaces "
                     "it. Use one name per kind of image, for example 'portraits'.",
                 ),
+                cls.input(io.Image, "previous", optional=True,
+                          tooltip="What was chosen in earlier rounds, oldest first. Only 'consistency' looks at it."),
             ],
             outputs=[
                 cls.output(Reward, id="calibrated_reward", display_name="reward",
@@ -92,6 +95,7 @@ class CalibrateReward(AttuneNode):
         prompt: list[str],
         reference_name: list[str],
         images: list[torch.Tensor] | None = None,
+        previous: list[torch.Tensor] | None = None,
     ) -> io.NodeOutput:
         if len(reward) != 1:
             raise RewardError(
@@ -103,8 +107,14 @@ class CalibrateReward(AttuneNode):
             calibration = load_calibration(store, judge, name)
         else:
             pictures = unbatch(images)
-            table = score_table(pictures, split_prompts(prompt, len(pictures)), judge, progress=Progress())
-            scores = table.scores
+            prompts = split_prompts(prompt, len(pictures))
+            context = earlier_rounds(previous)
+            if context is None and getattr(judge, "needs_previous", False):
+                raise RewardError(
+                    f"{judge.name} compares with earlier rounds, and nothing is connected to previous. Connect what "
+                    "was chosen in earlier rounds."
+                )
+            scores = score_table(pictures, prompts, judge, context=context, progress=Progress()).scores
             calibration = Calibration.of(judge.reward_id, name, scores)
             save_calibration(store, calibration, reward_name=judge.name)
         text = report(calibration, judge, stored_now=images is not None)
@@ -142,7 +152,8 @@ class CombineRewards(AttuneNode):
                 max=100.0,
                 step=0.05,
                 tooltip=f"How much reward_{letter} counts beside the others; only the proportions matter. 0 leaves it "
-                "out. A negative weight (weighted sum only) steers away from what it likes.",
+                "out. In the modes 'minimum' and 'constrained' it only matters whether it is 0. A negative weight "
+                "(weighted sum only) steers away from what it likes.",
             )
             for letter in LETTERS
         ]

@@ -11,7 +11,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ...training.interfaces import RewardError
 from ..host.schema import AttuneNode
 from .calibration import LEVELS
-from .carrying import aligned, fits_one_batch, join_latents, latents_fit, split_latents, split_masks
+from .carrying import aligned, earlier_rounds, fits_one_batch, join_latents, latents_fit, split_latents, split_masks
 from .keep_best import KEEP_MODES, KeepConfig, choose, report
 from .nodes_common import CATEGORY, Progress, Reward
 from .pictures import split_prompts, unbatch
@@ -82,6 +82,8 @@ class RankAndKeepBest(AttuneNode):
                     tooltip="one batch: the next node works on all images at once, if they have one size. one by one: "
                     "it works on each image with its own latent, mask, prompt and seed.",
                 ),
+                cls.input(io.Image, "previous", optional=True,
+                          tooltip="What was chosen in earlier rounds, oldest first. Only 'consistency' looks at it."),
             ],
             outputs=[
                 cls.output(io.Image, id="best_images", display_name="images", is_output_list=True,
@@ -107,7 +109,8 @@ class RankAndKeepBest(AttuneNode):
                 threshold: list[float], threshold_unit: list[str], hand_over: list[str],
                 reward_2: list[Any] | None = None, reward_3: list[Any] | None = None, latent: list[Any] | None = None,
                 mask: list[torch.Tensor] | None = None, made_with: list[str] | None = None,
-                seed_list: list[int] | None = None) -> io.NodeOutput:  # fmt: skip
+                seed_list: list[int] | None = None,
+                previous: list[torch.Tensor] | None = None) -> io.NodeOutput:  # fmt: skip
         rewards = [_single(entry) for entry in (reward, reward_2, reward_3) if entry]
         config = KeepConfig(mode[0], k[0], threshold[0], threshold_unit[0])
         pictures = unbatch(images)
@@ -118,7 +121,8 @@ class RankAndKeepBest(AttuneNode):
         seeds = aligned(seed_list, count, "seeds") if seed_list else None
         latents = aligned(split_latents(latent), count, "latents", shared=False) if latent else None
         masks = aligned(split_masks(mask), count, "masks") if mask else None
-        tables = [score_table(pictures, prompts, judge, progress=Progress()) for judge in rewards]
+        context = earlier_rounds(previous)
+        tables = [score_table(pictures, prompts, judge, context=context, progress=Progress()) for judge in rewards]
         scores = [table.scores for table in tables]
         kept = choose(scores, rewards, config)
         text = report(kept, scores, rewards, texts, config)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from attune.nodes.rewards.scoring import significant
 from attune.nodes.rewards.statistics import StatisticReward
 from attune.tests.host.graphs import node, shown_error
 
@@ -84,6 +85,15 @@ def shown_numbers(result: Any, name: str) -> list[float]:
 
 def score(reward: list[Any]) -> dict[str, Any]:
     return node("AttuneScoreImages", images=["pictures", 0], reward=reward, prompt="a cat")
+
+
+DEMO = node("AttuneLoadReward", reward_name="attune_demo_reward.safetensors", device="default", precision="fp32")
+SAME = {
+    "demo": DEMO,
+    "same": node(
+        "AttuneDialogueReward", encoder=["demo", 0], kind="consistency", temperature=0.07, contrast_prompts=""
+    ),
+}
 
 
 # ---- calibrate and combine ----
@@ -164,9 +174,7 @@ def test_the_second_run_of_a_network_reward_is_served_from_the_cache(host, pictu
     """The host logs when it places a network; scores that are remembered, in memory or on disk, place none."""
     graph = {
         "pictures": node("LoadImageDataSetFromFolder", folder="attune_combine"),
-        "demo": node(
-            "AttuneLoadReward", reward_name="attune_demo_reward.safetensors", device="default", precision="fp32"
-        ),
+        "demo": DEMO,
         "sharp": statistic("contrast"),
         "a": calibrate("demo"),
         "b": calibrate("sharp"),
@@ -246,6 +254,38 @@ def test_non_dominated_and_threshold_through_the_node(host, pictures):
                                                                       if z[i] >= 0.2]  # fmt: skip
 
 
+def test_consistency_is_calibrated_combined_and_kept_by_with_its_earlier_rounds(host, pictures):
+    """All three nodes see the same rounds as Score Images, and other rounds give other scores."""
+    rounds = {
+        "earlier": node("EmptyImage", width=32, height=32, batch_size=1, color=0xE0C0A0),
+        "others": node("EmptyImage", width=32, height=32, batch_size=1, color=0x101828),
+    }
+    graph = base() | rounds | SAME | {
+        "a": calibrate("same", "rounds"),
+        "b": calibrate("light", "rounds"),
+        "mix": combine("a", "b"),
+        "best": keep("same", k=COUNT),
+        "best_mix": keep("mix", k=COUNT),
+        "score": score(["same", 0]),
+    }  # fmt: skip
+    for name in ("a", "best", "best_mix", "score"):
+        graph[name]["inputs"]["previous"] = ["earlier", 0]
+    graph["away"] = keep("same", k=COUNT)
+    graph["away"]["inputs"]["previous"] = ["others", 0]
+    result = host.run(show(graph, scores=["score", 0], best_shown=["best", 5], indices=["best", 6],
+                           mixed=["best_mix", 5], away_shown=["away", 5], text=["a", 2]))  # fmt: skip
+    scores = torch.tensor(shown_numbers(result, "scores"), dtype=torch.float64)
+    assert scores.std() > 0
+    ordered = scores.sort(descending=True)
+    assert shown_numbers(result, "best_shown") == pytest.approx(ordered.values.tolist(), abs=1e-6)
+    assert [int(number) for number in shown_numbers(result, "indices")] == ordered.indices.tolist()
+    assert shown_numbers(result, "away_shown") != pytest.approx(ordered.values.tolist(), abs=1e-3)
+    assert f"mean {significant(scores.mean().item())}" in result.outputs["text"]["text"][0]
+    z = (scores - scores.mean()) / scores.std()
+    mixed = ((z + z_of("brightness", pictures)) / 2).sort(descending=True).values
+    assert shown_numbers(result, "mixed") == pytest.approx(mixed.tolist(), abs=1e-3)
+
+
 # ---- errors ----
 
 FEW = {"few": node("EmptyImage", width=8, height=8, batch_size=3, color=0)}
@@ -261,6 +301,7 @@ NEXT = {"upscale": node("LatentUpscaleBy", samples=["best", 1], upscale_method="
         ({**ALIKE, "a": calibrate("light", "x", "few")}, "a", "All 9 images have the score"),
         ({"a": calibrate("light", "nowhere", None)}, "a", "no stored calibration named 'nowhere'"),
         ({"a": calibrate("light", "  ")}, "a", "needs one reference_name"),
+        ({**SAME, "a": calibrate("same", "x")}, "a", "nothing is connected to previous"),
         ({"mix": combine("light", "sharp")}, "mix", "Brightness (high) has no calibration"),
         ({"mix": combine("light", "sharp", mode="product", scale="raw scores")}, "mix", "Set scale to 'z-scores'"),
         ({"mix": combine("light", "sharp", weight_a=0.0, weight_b=0.0)}, "mix", "All weights are 0"),
@@ -296,3 +337,8 @@ def test_the_nodes_describe_themselves(host):
     assert list(info["AttuneCombineRewards"]["input"]["optional"]) == ["reward_c", "reward_d"]
     assert "images" in info["AttuneCalibrateReward"]["input"]["optional"]
     assert json.dumps(info["AttuneCalibrateReward"])
+    for name in ("AttuneCalibrateReward", "AttuneRankAndKeepBest"):
+        assert list(info[name]["input"]["optional"])[-1] == "previous", "inputs are appended, or saved links move"
+    for letter in "abcd":
+        tooltip = info["AttuneCombineRewards"]["input"]["required"][f"weight_{letter}"][1]["tooltip"]
+        assert "'minimum' and 'constrained' it only matters whether it is 0" in tooltip

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from attune.nodes.rewards.calibration import CalibratedReward, Calibration
-from attune.nodes.rewards.carrying import aligned, fits_one_batch, join_latents, latents_fit, split_latents, split_masks
+from attune.nodes.rewards.carrying import (
+    aligned,
+    earlier_rounds,
+    fits_one_batch,
+    join_latents,
+    latents_fit,
+    split_latents,
+    split_masks,
+)
 from attune.nodes.rewards.keep_best import KeepConfig, best_first, choose, non_dominated, report
 from attune.training.interfaces import RewardError
 
@@ -144,6 +152,13 @@ def test_counts_must_match():
         aligned([1, 2], 3, "seeds")
     with pytest.raises(RewardError, match=r"There are 1 latents for 3 images. Connect one per image"):
         aligned([1], 3, "latents", shared=False)
+
+
+def test_every_earlier_picture_is_a_round_of_its_own():
+    context = earlier_rounds([torch.zeros(2, 4, 4, 3), torch.ones(1, 6, 2, 3)])
+    assert [tuple(chosen.shape) for chosen in context.previous] == [(1, 4, 4, 3), (1, 4, 4, 3), (1, 6, 2, 3)]
+    assert context.previous[2].min() == 1
+    assert earlier_rounds(None) is None and earlier_rounds([]) is None
 
 
 def test_latents_come_apart_and_together_with_masks_and_numbers():
