@@ -138,7 +138,8 @@ def report(
     }[config.mode]
     lines = [f"**Kept {len(kept)} of {total}**: {why}"]
     if config.mode == "best k" and config.k > total:
-        lines.append(f"There are only {total} images, fewer than the {config.k} asked for.")
+        there = "There is only 1 image" if total == 1 else f"There are only {total} images"
+        lines.append(f"{there}, fewer than the {config.k} asked for.")
     names = [reward.name.replace("|", "\\|") for reward in rewards]
     lines += ["", f"| rank | image | {' | '.join(names)} | prompt |",
               f"| ---: | ---: | {' | '.join('---:' for _ in rewards)} | :--- |"]  # fmt: skip

@@ -133,6 +133,7 @@ def test_report_says_what_and_why():
     assert text[2] == "| rank | image | Good | Fine | prompt |"
     assert text[4] == "| 1 | 1 | 0.900 | 2.00 | b \\| c |"
     assert "only 3 images" in report([1, 2, 0], scores, [GOOD, FINE], [""] * 3, KeepConfig(k=7))
+    assert "There is only 1 image, fewer than the 2" in report([0], [[0.1]], [GOOD], [""], KeepConfig(k=2))
     config = KeepConfig("threshold", threshold=50, threshold_unit="percentile")
     assert "Good: 50 % of the reference (a score of 50.0)" in report(
         [1], [[1, 60]], [calibrated(GOOD)], ["", ""], config
