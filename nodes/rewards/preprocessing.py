@@ -23,6 +23,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -36,6 +37,10 @@ Fit = Literal["centre", "centre low", "pad", "attune"]
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+# Rows and columns.
+Window = tuple[slice, slice]
+# Pixels; 12 MB of bytes, 48 MB where they are numbers.
+STRIP = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,10 @@ def crop_square(pixels: torch.Tensor, size: int, *, low: bool = False, eight_bit
     short = min(height, width)
     # Both libraries cut the fraction of the long side off.
     shape = (int(size * height / short), int(size * width / short))
-    pixels = _scale(pixels, shape, eight_bit)
     spare = (shape[0] - size, shape[1] - size)
     # Python rounds a half to the even number, as torchvision does.
     top, left = (value // 2 if low else round(value / 2) for value in spare)
-    return pixels[..., top : top + size, left : left + size]
+    return _scale(pixels, shape, (slice(top, top + size), slice(left, left + size)), eight_bit)
 
 
 def pad_square(pixels: torch.Tensor, size: int) -> torch.Tensor:
@@ -113,38 +117,72 @@ def pad_square(pixels: torch.Tensor, size: int) -> torch.Tensor:
     return F.pad(pixels, (across // 2, across - across // 2, down // 2, down - down // 2))
 
 
-def _scale(pixels: torch.Tensor, shape: tuple[int, int], eight_bit: bool) -> torch.Tensor:
+def _scale(pixels: torch.Tensor, shape: tuple[int, int], window: Window, eight_bit: bool) -> torch.Tensor:
+    """Scaled to `shape`, of which only the window is kept."""
     if shape == tuple(pixels.shape[-2:]):
-        return pixels
+        return pixels[..., window[0], window[1]]
     if not eight_bit:
-        return _scale_smoothly(pixels, shape)
-    exact = scale_with_pillow(pixels.detach(), shape)
+        return _scale_smoothly(pixels, shape, window)
+    exact = scale_with_pillow(pixels.detach(), shape, window)
     if not (torch.is_grad_enabled() and pixels.requires_grad):
         return exact
-    smooth = _scale_smoothly(pixels, shape)
+    smooth = _scale_smoothly(pixels, shape, window)
     return smooth + (exact - smooth).detach()
 
 
-def _scale_smoothly(pixels: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+def _strips(width: int, height: int) -> list[slice]:
+    """Columns of a picture of that width, a few at a time, so that a strip has about `STRIP` pixels.
+
+    No column changes another while a picture is scaled downwards, so a part of them gives the same pixels. No strip is
+    one column wide: torch scales such a one wrongly.
+    """
+    bounds = [*range(0, max(1, width - 1), max(2, STRIP // height)), width]
+    return [slice(*pair) for pair in pairwise(bounds)]
+
+
+def _scale_smoothly(pixels: torch.Tensor, shape: tuple[int, int], window: Window) -> torch.Tensor:
     """Across, then down, each cut to [0, 1]."""
-    for step in ((pixels.shape[-2], shape[1]), shape):
-        if step != tuple(pixels.shape[-2:]):
-            pixels = F.interpolate(pixels, step, mode="bicubic", antialias=True).clamp(0, 1)
-    return pixels
+    rows, columns = window
+
+    def scaled(part: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        if (height, width) == tuple(part.shape[-2:]):
+            return part
+        return F.interpolate(part, (height, width), mode="bicubic", antialias=True)
+
+    pixels = scaled(pixels, pixels.shape[-2], shape[1])[..., columns].clamp(0, 1)
+    strips = [pixels[..., strip] for strip in _strips(pixels.shape[-1], len(pixels) * shape[0])]
+    # Copies, since a view would keep its whole strip in memory.
+    kept = [scaled(strip, shape[0], strip.shape[-1])[..., rows, :].clone() for strip in strips]
+    return torch.cat(kept, -1).clamp(0, 1)
 
 
-def scale_with_pillow(pixels: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+def scale_with_pillow(pixels: torch.Tensor, shape: tuple[int, int], window: Window | None = None) -> torch.Tensor:
     """Bicubic scaling of pictures rounded to 8 bits, by Pillow itself, on the CPU; no gradients.
 
     Args:
         pixels: [B, 3, h, w] in [0, 1], any device.
         shape: the new height and width.
+        window: which rows and columns of the result are wanted; None for all of them.
 
     Returns:
-        float32 [B, 3, *shape], multiples of 1/255, on the same device.
+        float32 [B, 3, *shape] or the window of it, multiples of 1/255, on the same device.
     """
     levels = (pixels.clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(1, -1).contiguous()
-    size = shape[::-1]
-    scaled = [Image.fromarray(picture.numpy()).resize(size, Image.Resampling.BICUBIC) for picture in levels]
-    stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in scaled]))
-    return stacked.to(pixels.device).movedim(-1, 1).float() / 255
+    rows, columns = window or (slice(0, shape[0]), slice(0, shape[1]))
+    scaled = [_part_by_pillow(Image.fromarray(picture.numpy()), shape, rows, columns) for picture in levels]
+    return torch.from_numpy(np.stack(scaled)).to(pixels.device).movedim(-1, 1).float() / 255
+
+
+def _part_by_pillow(picture: Image.Image, shape: tuple[int, int], rows: slice, columns: slice) -> np.ndarray:
+    """A window of a scaled picture, uint8 [h, w, 3]; the rest of it, which may be huge, is never there as a whole.
+
+    Pillow scales across and then down, and rounds in between; here it does so in two calls.
+    """
+    across = picture.resize((shape[1], picture.height), Image.Resampling.BICUBIC)
+    parts = []
+    for strip in _strips(columns.stop - columns.start, shape[0]):
+        left, right = columns.start + strip.start, columns.start + strip.stop
+        narrow = across.crop((left, 0, right, picture.height))
+        down = narrow.resize((right - left, shape[0]), Image.Resampling.BICUBIC)
+        parts.append(np.asarray(down.crop((0, rows.start, right - left, rows.stop))))
+    return np.concatenate(parts, axis=1)

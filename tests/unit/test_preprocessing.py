@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from attune.nodes.rewards import preprocessing
 from attune.nodes.rewards.pictures import to_rgb
 from attune.nodes.rewards.preprocessing import OPENAI_MEAN, OPENAI_STD, Preprocessing, scale_with_pillow
 
@@ -157,6 +159,49 @@ def test_scaled_pictures_have_the_levels_of_pillow():
     found = scale_with_pillow(torch.from_numpy(pixels).movedim(-1, 0)[None].float() / 255, (30, 42))
     expected = np.asarray(Image.fromarray(pixels).resize((42, 30), Image.Resampling.BICUBIC))
     assert np.array_equal((found[0] * 255).round().byte().movedim(0, -1).numpy(), expected)
+
+
+@pytest.mark.parametrize("strip", [1, 300, 5000])
+@pytest.mark.parametrize("shape", [(300, 500), (499, 301), (97, 41), (17, 300), (2, 3)], ids=str)
+def test_a_picture_scaled_in_strips_is_the_one_scaled_whole(monkeypatch, shape, strip):
+    whole = picture(*shape)
+    pixels = torch.from_numpy(whole).movedim(-1, 0)[None].float() / 255
+    scale = 64 / min(shape)
+    target = tuple(int(edge * scale) for edge in shape)
+    expected = np.asarray(Image.fromarray(whole).resize(target[::-1], Image.Resampling.BICUBIC))
+    smooth = preprocessing._scale_smoothly(pixels, target, (slice(0, target[0]), slice(0, target[1])))
+    rows, columns = (slice((edge - 64) // 2, (edge - 64) // 2 + 64) for edge in target)
+    monkeypatch.setattr(preprocessing, "STRIP", strip)
+    found = scale_with_pillow(pixels, target, (rows, columns))
+    assert np.array_equal((found[0] * 255).round().byte().movedim(0, -1).numpy(), expected[rows, columns])
+    part = preprocessing._scale_smoothly(pixels, target, (rows, columns))
+    torch.testing.assert_close(part, smooth[..., rows, columns], atol=1e-5, rtol=0)
+
+
+@pytest.mark.needs_system("linux", "other systems do not let a program limit its own memory")
+@pytest.mark.parametrize("shape", [(1, 2048), (2048, 1)], ids=str)
+@pytest.mark.parametrize("slope", [False, True], ids=["values", "gradient"])
+def test_a_line_of_pixels_is_never_scaled_as_a_whole(slope, shape):
+    """Scaled whole it would have 103 million pixels: 300 MB as bytes, 1.2 GB as numbers. Its middle is what is seen."""
+    import resource
+
+    images = torch.rand(1, *shape, 1, generator=torch.Generator().manual_seed(3)).expand(-1, -1, -1, 3)
+    middle = images[:, :, 1014:1034] if shape[0] == 1 else images[:, 1014:1034]
+    # First, so that threads and libraries already have their memory.
+    prepare = Preprocessing(SIZE)
+    expected = prepare(middle)
+    prepare(middle.clone().requires_grad_(True)).sum().backward()
+    before, limit = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (250 << 20), limit))
+    try:
+        images = images.clone().requires_grad_(slope)
+        found = prepare(images)
+        if slope:
+            found.sum().backward()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, limit))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("fit", ["centre", "centre low", "pad"])
