@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import torch
 
@@ -60,15 +60,16 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda, cpu, …")
     found.add_argument("--state", type=Path, help="folder of the saved states (default: beside the output, NAME.run)")
     found.add_argument("--fresh", action="store_true", help="start over instead of going on with the saved state")
+    # By the annotations: a default may be a whole number where fractions are allowed.
+    kinds = get_type_hints(PreferenceConfig)
     for field in dataclasses.fields(PreferenceConfig):
         flag = f"--{field.name.replace('_', '-')}"
         text = f"{HELP[field.name]} (default: {field.default})"
         if isinstance(field.default, bool):
             found.add_argument(flag, action="store_true", help=HELP[field.name])
         else:
-            found.add_argument(
-                flag, type=type(field.default), default=field.default, choices=CHOICES.get(field.name), help=text
-            )
+            kind = kinds[field.name] if kinds[field.name] in (int, float) else str
+            found.add_argument(flag, type=kind, default=field.default, choices=CHOICES.get(field.name), help=text)
     return found
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .interfaces import TrainingError
 
@@ -39,7 +39,7 @@ class Pair:
 
 
 def opened(picture: torch.Tensor | Path) -> torch.Tensor | Image.Image:
-    """A picture itself; files are read.
+    """A picture itself; files are read, and turned as their camera says.
 
     Raises:
         TrainingError: the file is no readable picture.
@@ -49,8 +49,8 @@ def opened(picture: torch.Tensor | Path) -> torch.Tensor | Image.Image:
     try:
         with Image.open(picture) as image:
             image.load()
-            return image
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+            return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise TrainingError(
             f"{picture} is not a readable picture ({error}). Replace it, or leave its pair out."
         ) from error

@@ -54,7 +54,7 @@ def to_picture(image: Picture) -> Image.Image:
     """[h, w, c] in [0, 1], c = 1, 3 or 4, as an 8-bit RGB picture; transparency is laid over white.
 
     Raises:
-        RewardError: another shape.
+        RewardError: another shape, or values that are not finite.
     """
     if isinstance(image, Image.Image):
         image = image.convert("RGBA")
@@ -62,6 +62,11 @@ def to_picture(image: Picture) -> Image.Image:
     if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
         raise RewardError(
             f"A picture must have the shape [height, width, channels] with 1, 3 or 4 channels, not {list(image.shape)}."
+        )
+    if not image.isfinite().all():
+        raise RewardError(
+            "A picture holds values that are not finite numbers (NaN or infinite): its maker diverged. Lower the "
+            "learning rate or check the node that made it."
         )
     pixels = image.detach().to("cpu", torch.float32).clamp(0, 1)
     if pixels.shape[-1] == 4:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,12 +16,13 @@ from PIL import Image
 from attune.tests.tiny_vlm import write_tiny_vlm
 from attune.training import preference_job
 from attune.training.__main__ import main as training_job
-from attune.training.interfaces import RunCallbacks, TrainingError
+from attune.training.interfaces import RewardError, RunCallbacks, TrainingError
 from attune.training.preference_pairs import (
     MINIMUM_PAIRS,
     Pair,
     data_digest,
     make_pairs,
+    opened,
     plain,
     read_pairs,
     split_by_prompt,
@@ -34,7 +36,7 @@ from attune.training.preference_reward import (
     train_reward,
 )
 from attune.training.vlm_base import load_base
-from attune.training.vlm_reward import RewardAdapters, VlmScorer, load_trained
+from attune.training.vlm_reward import RewardAdapters, VlmScorer, load_trained, to_picture
 
 PROMPTS = ("a cat", "a dog", "a rose", "a fox", "a house")
 CONFIG = PreferenceConfig(steps=6, learning_rate=3e-3, rank=2, pairs_per_step=2, evaluate_every=2, warmup_steps=1)
@@ -389,6 +391,28 @@ def test_a_picture_that_cannot_be_read_stops_with_its_name(folder, pairs, tmp_pa
         train_reward(scorer, adapters, found, changed(CONFIG, held_out=0.0, pairs_per_step=20))
 
 
+@pytest.mark.parametrize(("orientation", "lit"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
+def test_a_picture_is_turned_as_its_camera_says(tmp_path, orientation, lit):
+    """One white pixel at the top left of the stored picture; 6: shown turned right; 8: turned left."""
+    pixels = torch.zeros(3, 5, 3, dtype=torch.uint8)
+    pixels[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels.numpy()).save(tmp_path / "turned.png", exif=exif)
+    found = torch.from_numpy(np.array(to_picture(opened(tmp_path / "turned.png"))))
+    assert tuple(found.shape[:2]) == ((3, 5) if orientation < 5 else (5, 3))
+    assert found[lit].tolist() == [255] * 3 and int(found.sum()) == 765
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_diverged_picture_is_refused(folder, pairs, value):
+    bad = pairs[0].chosen.clone()
+    bad[3, 4, 1] = value
+    scorer, _ = fresh(folder, CONFIG)
+    with pytest.raises(RewardError, match=r"not finite.*Lower the learning rate or check the node"):
+        scorer.encode([bad], ["a cat"])
+
+
 def test_the_digest_sees_prompts_pictures_and_order(pairs, tmp_path):
     swapped = [Pair(pairs[0].prompt, pairs[0].rejected, pairs[0].chosen), *pairs[1:]]
     renamed = [Pair("other", pairs[0].chosen, pairs[0].rejected), *pairs[1:]]
@@ -415,6 +439,14 @@ def job(folder: Path, tmp_path: Path, *words: str) -> list[str]:
         "--precision fp32 --device cpu --learning-rate 0.003 --rank 2 --pairs-per-step 2 --steps 6 --evaluate-every 2"
     )
     return [*files, *knobs.split(), "--warmup-steps", "1", *words]
+
+
+def test_every_option_takes_what_its_setting_takes(tmp_path):
+    words = job(tmp_path, tmp_path, "--checkpoint-seconds", "0.5", "--layers", "language and vision", "--steps", "7")
+    options = preference_job.parser().parse_args(words)
+    assert (options.checkpoint_seconds, options.layers, options.steps) == (0.5, "language and vision", 7)
+    with pytest.raises(SystemExit):
+        preference_job.parser().parse_args(job(tmp_path, tmp_path, "--steps", "7.5"))
 
 
 def test_the_job_trains_as_the_function_does(folder, pairs, tmp_path, capsys):
