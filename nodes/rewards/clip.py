@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...training.interfaces import RewardContext, RewardError
+from ...training.vlm_reward import KIND as VLM
 from .networks import NetworkReward, assemble, tensor_of
 from .pictures import to_rgb
 from .preprocessing import Preprocessing
@@ -72,6 +73,11 @@ class ClipHeader:
         if not isinstance(header, Mapping):
             raise RewardError(f"{source}: the header 'attune.reward' is not a JSON object. Save the file again.")
         kind = header.get("kind")
+        if kind == VLM:
+            raise RewardError(
+                f"{source} is a trained reward of a vision-language model. Load VLM Reward loads this, together with "
+                "the model that it was trained on."
+            )
         if kind not in KINDS:
             raise RewardError(
                 f"{source} holds a reward of the kind {kind!r}, which this version cannot load. "
@@ -241,7 +247,7 @@ class ClipReward(NetworkReward):
             return (cosines * scale).to(images.device)
 
     def image_features(self, images: torch.Tensor, *, with_gradients: bool = False) -> torch.Tensor:
-        """Images [B, h, w, c] in [0, 1] → unit vectors float32 [B, D] on the images' device.
+        """Images [B, h, w, c] in [0, 1], B ≥ 0 → unit vectors float32 [B, D] on the images' device.
 
         Features for measuring how different pictures are.
 
@@ -252,7 +258,10 @@ class ClipReward(NetworkReward):
             RewardError: the images are no pictures (see `to_rgb`).
         """
         with torch.set_grad_enabled(with_gradients and torch.is_grad_enabled()):
-            images, device = to_rgb(images), self.place()
+            images = to_rgb(images)
+            if len(images) == 0:
+                return images.new_zeros(0, self._width)
+            device = self.place()
             parts = [self._image_features(image.to(device)) for image in images.split(IMAGES_AT_ONCE)]
             return torch.cat(parts).to(images.device)
 
@@ -265,6 +274,13 @@ class ClipReward(NetworkReward):
         texts = self._text_features(prompts, features.device)
         scale = self.network.logit_scale.float().exp().to(features.device) if self.with_logit_scale else 1.0
         return features @ texts.T * scale
+
+    @property
+    def _width(self) -> int:
+        """How many image features there are."""
+        if self.header.kind == "clip-hf":
+            return int(self.network.projection_dim)
+        return int(self.header.config["embed_dim"])
 
     def _image_features(self, images: torch.Tensor) -> torch.Tensor:
         """[B, h, w, 3] → unit vectors float32 [B, D]."""

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 
 from ...training.interfaces import RewardError
+from ...training.vlm_reward import is_trained
 
 HEADER = "attune.reward"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 PARALLEL = "module."
+
+# Networks that see pictures and read words, but side by side: nothing in them reads a question about a picture.
+_TWO_TOWERS = {
+    "align", "altclip", "chinese_clip", "clip", "clipseg", "flava", "groupvit", "metaclip_2", "siglip", "siglip2",
+    "vision-text-dual-encoder",
+}  # fmt: skip
+_SEES = ("vision", "image", "img", "vq_config")
+_READS = ("text_config", "llm_config", "language_config", "vocab_size")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 
 _hashes: dict[tuple[str, int, int], str] = {}
 
@@ -99,6 +112,48 @@ def describes_reward(path: Path) -> bool:
         return False
 
 
+def is_vision_language(folder: Path) -> bool | None:
+    """Whether a model folder holds a vision-language model, by its config.json; None where that cannot be told."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    sees = any(mark in key for key in config for mark in _SEES)
+    return sees and any(key in config for key in _READS) and config.get("model_type") not in _TWO_TOWERS
+
+
+def offered(files: Mapping[str, Path], demo_folder: Path) -> list[str]:
+    """Those of the files in reward folders that may be a reward of their own.
+
+    Not: what else lies among the pack's demo files, trained rewards of vision-language models and the weights of such
+    models, which other nodes load, and parts of weights, which are nothing alone.
+
+    Args:
+        files: by their names relative to the reward folder.
+        demo_folder: the pack's, which is a folder of checkpoints too.
+    """
+    demo, big = demo_folder.resolve(), cache(is_vision_language)
+
+    def loadable(name: str, path: Path) -> bool:
+        if path.resolve().is_relative_to(demo):
+            return describes_reward(path)
+        inside = path.parents[: len(PurePath(name).parts) - 1]
+        if any(big(folder) for folder in inside):
+            return False
+        if _SHARD.search(path.name) and any(path.parent.glob("*.index.json")):
+            return False
+        return not (path.suffix.lower() == ".safetensors" and is_trained(path))
+
+    return [name for name, path in files.items() if loadable(name, path)]
+
+
+def listed_name(path: PurePath, folder: PurePath) -> str:
+    """A file's name as the host lists it: relative to the folder, with the system's own separators."""
+    return str(path.relative_to(folder))
+
+
 def _plain_keys(tensors: dict[str, torch.Tensor], keep: Callable[[str], bool]) -> dict[str, torch.Tensor]:
     if tensors and all(key.startswith(PARALLEL) for key in tensors):
         tensors = {key.removeprefix(PARALLEL): tensor for key, tensor in tensors.items()}
@@ -138,6 +193,12 @@ def _read_pickle(path: Path) -> RewardFile:
     if not isinstance(weights, Mapping):
         raise RewardError(f"{path.name}: its 'state_dict' is a {type(weights).__name__}, not a table of weights.")
     tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
+    nameless = [key for key in tensors if not isinstance(key, str)]
+    if nameless:
+        raise RewardError(
+            f"{path.name} holds tensors under {nameless[0]!r} instead of a name, so it is no table of a network's "
+            "weights. Choose another file."
+        )
     return RewardFile(path, tensors, content.get(HEADER), "state_dict" in content)
 
 
@@ -145,10 +206,14 @@ def _refuse_programs(path: Path) -> None:
     """TorchScript archives, such as OpenAI's ViT-L-14.pt, are programs."""
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            raise RewardError(
-                f"{path.name} is a TorchScript archive, which holds a program, and is not opened. OpenAI's ViT-L-14.pt "
-                "is such a file: take model.safetensors from openai/clip-vit-large-patch14 on the Hugging Face Hub "
-                "instead; it holds the same weights."
-            )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise RewardError(f"{path.name} is damaged or no torch file ({error}). Get the file again.") from error
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise RewardError(
+            f"{path.name} is a TorchScript archive, which holds a program, and is not opened. OpenAI's ViT-L-14.pt "
+            "is such a file: take model.safetensors from openai/clip-vit-large-patch14 on the Hugging Face Hub "
+            "instead; it holds the same weights."
+        )

@@ -9,9 +9,10 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...training.interfaces import RewardError
-from ..host.folders import REWARDS
+from ..host.folders import DEMO_FOLDER, REWARDS
 from ..host.schema import AttuneNode
-from .load import DTYPES, Companions, describes_reward, fingerprint, load_reward, missing_file
+from .files import offered
+from .load import DTYPES, Companions, fingerprint, load_reward, missing_file
 from .nodes_common import CATEGORY, Reward, manage
 from .public import AUTO, MODEL_TYPES
 from .statistics import DEFAULTS, MEASURES, Goal, StatisticReward
@@ -22,10 +23,8 @@ CLIP_FOLDERS = ("clip_vision", REWARDS)
 
 def reward_names() -> list[str]:
     """The files that Load Reward Model offers."""
-    checkpoints = set(folder_paths.get_filename_list("checkpoints"))
-    names = folder_paths.get_filename_list(REWARDS)
-    # The demo folder is a folder of checkpoints too; those are no rewards.
-    return [name for name in names if name not in checkpoints or describes_reward(Path(_find(name) or ""))]
+    found = {name: _find(name) for name in folder_paths.get_filename_list(REWARDS)}
+    return offered({name: Path(path) for name, path in found.items() if path}, DEMO_FOLDER)
 
 
 def clip_names() -> list[str]:

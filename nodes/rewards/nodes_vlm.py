@@ -21,7 +21,7 @@ from ..drawing import to_tensor
 from ..host.folders import REWARDS, free_path, run_folder, trained_reward_folder
 from ..host.schema import AttuneNode
 from .cache import CachedReward
-from .load import file_digest
+from .files import file_digest, is_vision_language, listed_name
 from .nodes_common import CATEGORY, Reward, manage
 from .pictures import split_prompts, unbatch
 from .vlm import VlmReward, load_vlm_reward
@@ -39,12 +39,12 @@ DEFAULTS = PreferenceConfig()
 
 
 def model_folders() -> dict[str, Path]:
-    """Model folders that lie directly in a reward folder, by name."""
+    """Vision-language models that lie directly in a reward folder, by name; also those that cannot be told from one."""
     found: dict[str, Path] = {}
     for root in folder_paths.get_folder_paths(REWARDS):
         if Path(root).is_dir():
             for folder in sorted(Path(root).iterdir()):
-                if (folder / "config.json").is_file():
+                if (folder / "config.json").is_file() and is_vision_language(folder) is not False:
                     found.setdefault(folder.name, folder)
     return found
 
@@ -324,7 +324,7 @@ class TrainRewardModel(AttuneNode):
         make_room(request.device)
         outcome = run_reward_training(request, TrainingProgress(request.config.steps, request.run_name))
         give_to_host(outcome.reward, on_cpu=widget["device"] == "cpu")
-        name = outcome.file.relative_to(trained_reward_folder().parent).as_posix()
+        name = listed_name(outcome.file, trained_reward_folder().parent)
         return io.NodeOutput(
             CachedReward(outcome.reward), outcome.report, to_tensor(outcome.chart), name, ui={"text": [outcome.report]}
         )

@@ -30,9 +30,10 @@ def to_rgb(images: torch.Tensor) -> torch.Tensor:
         float32 [B, h, w, 3].
 
     Raises:
-        RewardError: not four dimensions, another number of channels, or no pixels at all.
+        RewardError: not four dimensions, another number of channels, no pixels at all, or values that are not finite.
     """
     _check_shape(images)
+    _check_values(images)
     images = images.float()
     if images.shape[-1] == 1:
         return images.expand(-1, -1, -1, 3)
@@ -51,6 +52,22 @@ def _check_shape(images: torch.Tensor) -> None:
         )
     if 0 in shape[1:3]:
         raise RewardError(f"The pictures have no pixels (shape {shape}). Check the node that made them.")
+
+
+def _check_values(images: torch.Tensor, first: int = 0) -> None:
+    """8 bits can hold every number but these: a diverged picture would get a score like any other.
+
+    Args:
+        images: a batch [B, h, w, c].
+        first: the number of its first picture, for the message.
+    """
+    if images.isfinite().all():
+        return
+    bad = (~images.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+    raise RewardError(
+        f"Image {first + bad[0]} (the first is 0) holds values that are not finite numbers (NaN or infinite): its "
+        "maker diverged. Lower the learning rate or check the node that made it."
+    )
 
 
 def fit_square(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -80,9 +97,12 @@ def unbatch(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     Raises:
         RewardError: there is not one picture in them, or a batch is not a picture batch (see `to_rgb`).
     """
+    pictures: list[torch.Tensor] = []
     for batch in batches:
         _check_shape(batch)
-    pictures = [picture for batch in batches for picture in batch.unbind(0)]
+        # Also here, since what is scored later are parts, which have forgotten the pictures' numbers.
+        _check_values(batch, len(pictures))
+        pictures += batch.unbind(0)
     if not pictures:
         raise RewardError("There are no images to score: the batch is empty. Connect at least one image.")
     return pictures
@@ -137,7 +157,13 @@ def content_hash(picture: torch.Tensor) -> str:
 
 
 def content_hashes(pictures: torch.Tensor) -> list[str]:
-    """`content_hash` of every picture of a batch [B, h, w, c]; of large pictures several at a time."""
+    """`content_hash` of every picture of a batch [B, h, w, c]; of large pictures several at a time.
+
+    Raises:
+        RewardError: values that are not finite.
+    """
+    # Those that are scored under these names are fewer, since equal ones are left out, and lose their numbers.
+    _check_values(pictures)
     pictures = pictures.detach().to("cpu", torch.float32)
     workers = min(len(pictures), _HASHING_THREADS)
     if workers < 2 or pictures[0].numel() < _WORTH_A_THREAD:

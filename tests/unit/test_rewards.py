@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from attune.nodes.rewards import CachedReward, StatisticReward, bar_chart, load_
 from attune.nodes.rewards import chart as chart_module
 from attune.nodes.rewards.cache import ScoreStore
 from attune.nodes.rewards.clip import tokenize
+from attune.nodes.rewards.files import is_vision_language, listed_name, offered
 from attune.nodes.rewards.load import describes_reward, file_digest
 from attune.nodes.rewards.pictures import content_hash, fit_square, split_prompts, to_rgb, unbatch
 from attune.nodes.rewards.scoring import significant
@@ -296,6 +297,95 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         load_reward(tmp_path / "list.pt")
 
 
+def test_torch_file_whose_keys_are_no_names_is_refused(tmp_path):
+    torch.save({0: torch.zeros(2), 1: torch.ones(2)}, tmp_path / "list.pth")
+    with pytest.raises(RewardError, match=r"list\.pth holds tensors under 0 instead of a name"):
+        load_reward(tmp_path / "list.pth")
+
+
+def test_damaged_archive_is_refused(tmp_path):
+    """Its end says that it is a zip file; the table of contents that the end speaks of is not there."""
+    torch.save({"a": torch.zeros(2)}, tmp_path / "whole.pt")
+    content = (tmp_path / "whole.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(content[-40:])
+    with pytest.raises(RewardError, match=r"cut\.pt is damaged.*Get the file again"):
+        load_reward(tmp_path / "cut.pt")
+
+
+# ---- which files are offered ----
+
+
+def test_a_reward_with_the_name_of_a_checkpoint_is_offered_and_demo_files_that_are_none_are_not(files, tmp_path):
+    demo, rewards = tmp_path / "demo", tmp_path / "rewards"
+    for folder in (demo, rewards):
+        folder.mkdir()
+        save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
+    (demo / "judge.safetensors").write_bytes(files["clip-hf"].read_bytes())
+    found = {"model.safetensors": rewards / "model.safetensors", "judge.safetensors": demo / "judge.safetensors"}
+    assert offered(found, demo) == ["model.safetensors", "judge.safetensors"]
+    assert offered({"model.safetensors": demo / "model.safetensors"}, demo) == []
+
+
+@pytest.mark.needs_system("posix", "Windows lets only administrators make links")
+def test_demo_files_are_known_through_a_link_too(tmp_path):
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    save_file({"x": torch.zeros(1)}, demo / "model.safetensors")
+    (tmp_path / "link").symlink_to(demo)
+    assert offered({"model.safetensors": tmp_path / "link" / "model.safetensors"}, demo) == []
+
+
+def test_trained_vlm_rewards_are_not_offered_and_refused_with_the_node_that_loads_them(tmp_path):
+    file = tmp_path / "taste.safetensors"
+    save_file({"x": torch.zeros(1)}, file, {"attune.reward": json.dumps({"kind": "vlm", "name": "taste"})})
+    assert offered({"attune/taste.safetensors": file}, tmp_path / "demo") == []
+    with pytest.raises(RewardError, match=r"taste\.safetensors is a trained reward.*Load VLM Reward loads this"):
+        load_reward(file)
+
+
+CONFIG_FILES = {
+    "clip": ({"model_type": "clip", "text_config": {}, "vision_config": {}, "image_size": 224}, False),
+    "siglip": ({"model_type": "siglip", "text_config": {}, "vision_config": {}}, False),
+    "bert": ({"model_type": "bert", "vocab_size": 30522}, False),
+    "vit": ({"model_type": "vit", "image_size": 224}, False),
+    "llava": ({"model_type": "llava", "text_config": {}, "vision_config": {}}, True),
+    "qwen2_vl": ({"model_type": "qwen2_vl", "vocab_size": 152064, "vision_config": {}}, True),
+    "fuyu": ({"model_type": "fuyu", "vocab_size": 262144, "image_size": 300}, True),
+    "no dictionary": ([], None),
+}
+
+
+@pytest.mark.parametrize("name", CONFIG_FILES)
+def test_what_lies_in_a_model_folder_is_told_by_its_config(tmp_path, name):
+    content, expected = CONFIG_FILES[name]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert is_vision_language(tmp_path) is expected
+    parts = {f"m/{part}": tmp_path / part for part in ("model.safetensors", "deep/model.bin")}
+    assert offered(parts, tmp_path / "demo") == ([] if expected else list(parts))
+
+
+def test_a_config_that_cannot_be_read_tells_nothing(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    assert is_vision_language(tmp_path) is None
+    assert is_vision_language(tmp_path / "gone") is None
+
+
+def test_parts_of_weights_are_not_offered_but_a_whole_file_beside_them_is(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG_FILES["clip"][0]))
+    names = ("model-00001-of-00002.safetensors", "pytorch_model-00002-of-00002.bin", "whole.bin")
+    files = {f"clip/{name}": tmp_path / name for name in names}
+    assert offered(files, tmp_path / "demo") == list(files)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    assert offered(files, tmp_path / "demo") == ["clip/whole.bin"]
+
+
+def test_names_are_the_ones_that_the_host_lists_on_every_system():
+    folder = PureWindowsPath("C:/models/rewards")
+    assert listed_name(folder / "attune" / "taste.safetensors", folder) == "attune\\taste.safetensors"
+    folder = PurePosixPath("/models/rewards")
+    assert listed_name(folder / "attune" / "taste.safetensors", folder) == "attune/taste.safetensors"
+
+
 def test_torch_file_of_plain_values_loads(files, images, tmp_path):
     content = {"attune.reward": header("clip-hf"), "state_dict": build("clip-hf").state_dict()}
     torch.save(content, tmp_path / "plain.pt")
@@ -334,6 +424,22 @@ def test_grey_and_transparent_pictures():
 def test_what_is_no_picture_is_refused_with_its_shape(shape):
     with pytest.raises(RewardError, match=r"\[" + ", ".join(map(str, shape)) + r"\]"):
         to_rgb(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_diverged_picture_is_refused_by_its_number_and_never_scored(value, channels):
+    images = torch.full((4, 6, 6, channels), 0.5)
+    images[2, 1, 1, -1] = value
+    says = r"Image {} \(the first is 0\) holds values that are not finite.*Lower the learning rate or check the node"
+    with pytest.raises(RewardError, match=says.format(2)):
+        to_rgb(images)
+    with pytest.raises(RewardError, match=says.format(5)):
+        unbatch([torch.zeros(3, 5, 5, 3), images])
+    reward = CachedReward(StatisticReward("JPEG size"), ScoreStore())
+    with pytest.raises(RewardError, match=says.format(2)):
+        reward(images, [""] * 4)
+    assert reward.forward_calls == 0
 
 
 def test_preprocessing_equals_torchvision():
