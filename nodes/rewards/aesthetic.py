@@ -76,13 +76,16 @@ class AestheticReward(NetworkReward):
             return self._over(images, lambda features: self.network["head"](features).flatten())
 
     def image_features(self, images: torch.Tensor, *, with_gradients: bool = False) -> torch.Tensor:
-        """Images [B, h, w, c] in [0, 1] → unit vectors float32 [B, D] on the images' device; see `ClipReward`.
+        """Images [B, h, w, c] in [0, 1], B ≥ 0 → unit vectors float32 [B, D] on the images' device; see `ClipReward`.
 
         Raises:
             RewardError: the images are no pictures (see `to_rgb`).
         """
+        images = to_rgb(images)
+        if len(images) == 0:
+            return images.new_zeros(0, self.network["head"][0].in_features)
         with torch.set_grad_enabled(with_gradients and torch.is_grad_enabled()):
-            return self._over(to_rgb(images), lambda features: features)
+            return self._over(images, lambda features: features)
 
     def _over(self, images: torch.Tensor, last: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         device = self.place()

@@ -19,7 +19,7 @@ from .clip import ClipHeader, ClipReward, build_network, whole_token_table
 from .files import HEADER, SUFFIXES, RewardFile, describes_reward, file_digest, read_file
 from .networks import NetworkReward, linear_head
 from .preprocessing import OPENAI_MEAN, OPENAI_STD, Preprocessing
-from .public import AUTO, Decision, config_path, decide, where_to_get
+from .public import AUTO, SCORING_VERSION, Decision, config_path, decide, where_to_get
 
 __all__ = ["DTYPES", "Companions", "describes_reward", "file_digest", "fingerprint", "load_reward", "missing_file"]
 
@@ -144,17 +144,15 @@ def _load_public(
     file: RewardFile, model_type: str, companions: Companions, device: torch.device, dtype: str
 ) -> NetworkReward:
     decision = decide(file.shapes, file.path, model_type=model_type, nested=file.nested)
-    log.info("Attune: %s is loaded as %s.", file.path.name, decision.name)
+    typical = "most scores lie between {:g} and {:g}".format(*decision.model.typical)
+    log.info("Attune: %s is loaded as %s; %s.", file.path.name, decision.name, typical)
     arguments = {"device": device, "dtype": DTYPES[dtype]}
-    identity = [decision.model.key, file_digest(file.path)[:16], dtype]
+    identity = [decision.model.key, f"v{SCORING_VERSION}", file_digest(file.path)[:16], dtype]
     if decision.model.form == "ImageReward":
-        reward = _load_image_reward(file, decision, companions, identity, arguments)
-    elif decision.model.form == "aesthetic":
-        reward = _load_aesthetic(file, decision, companions, identity, arguments)
-    else:
-        reward = _load_clip(file, decision, identity, arguments)
-    reward.typical = decision.model.typical
-    return reward
+        return _load_image_reward(file, decision, companions, identity, arguments)
+    if decision.model.form == "aesthetic":
+        return _load_aesthetic(file, decision, companions, identity, arguments)
+    return _load_clip(file, decision, identity, arguments)
 
 
 def _load_clip(file: RewardFile, decision: Decision, identity: list[str], arguments: dict[str, Any]) -> ClipReward:

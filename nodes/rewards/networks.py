@@ -30,12 +30,10 @@ class NetworkReward:
         place: called before every forward pass, returns the device that the network is on. The host's nodes set it to
             their memory management; by default the network stays on `device`.
         patchers: what the host manages this network by, its model patcher; empty outside the host.
-        typical: where most scores lie; None where that is not known.
     """
 
     differentiable = True
     higher_is_better = True
-    typical: tuple[float, float] | None = None
 
     def __init__(self, name: str, network: nn.Module, *, reward_id: str, device: torch.device) -> None:
         self.name = name

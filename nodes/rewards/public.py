@@ -8,7 +8,7 @@ this table, first match first; `model_type` decides otherwise.
 | ImageReward  | any   |                                    | ImageReward        | ImageReward                    |
 | aesthetic    | any   |                                    | LAION aesthetic v2 | aesthetic predictor            |
 | transformers | any   | config.json: hidden_act quick_gelu | CLIPScore (OpenAI) | CLIPScore ViT-·/· (QuickGELU)  |
-| transformers | ViT-H |                                    | PickScore v1       | ViT-H/14 scored as PickScore   |
+| transformers | ViT-H |                                    | PickScore v1       | ViT-H/14 scored as PickScore … |
 | transformers | any   | config.json: hidden_act gelu       | CLIPScore (LAION)  | CLIPScore ViT-·/· (GELU)       |
 | open_clip    | ViT-H | weights lie under `state_dict`     | HPS v2             | HPS v2 (version not known)     |
 | open_clip    | ViT-H | weights lie at the top             | CLIPScore (LAION)  | CLIPScore ViT-H/14 (GELU)      |
@@ -50,6 +50,9 @@ from .preprocessing import Fit
 Form = Literal["clip", "ImageReward", "aesthetic"]
 Activation = Literal["quick_gelu", "gelu"]
 
+# Stands in the id of every public reward, by which scores are kept on the disk. Raise it whenever a change in this
+# program (preprocessing, tokens, formula, arithmetic) gives any of these models another score for the same picture.
+SCORING_VERSION = 1
 AUTO = "auto"
 CONFIG = "config.json"
 
@@ -155,9 +158,15 @@ def published_as(path: Path | str) -> PublicModel | None:
 
 
 def where_to_get(name: Path | str) -> str:
-    """Where a missing file comes from, as a sentence that begins with a space; empty if its name tells nothing."""
+    """Where a missing file comes from, as sentences that begin with a space; empty if its name tells nothing."""
     model = published_as(name)
-    return f" {model.name} is {model.source}." if model else ""
+    if model is None:
+        return ""
+    text = f" {model.name} is {model.source}."
+    if model is LAION_CLIP:
+        # In the layout of transformers it cannot be told from PickScore.
+        text += f" Then set model_type to '{model.name}', since auto scores it as {PICKSCORE.name}."
+    return text
 
 
 def decide(
@@ -247,7 +256,7 @@ def _label(model: PublicModel, chosen: PublicModel | None, path: Path, picture: 
     if model is AESTHETIC:
         return "aesthetic predictor"
     if model is PICKSCORE:
-        return f"{picture.title} scored as PickScore"
+        return f"{picture.title} scored as PickScore (a plain CLIP? Set model_type to {LAION_CLIP.name})"
     return f"CLIPScore {picture.title} ({'QuickGELU' if model.activation == 'quick_gelu' else 'GELU'})"
 
 

@@ -14,7 +14,6 @@ Besides the protocol `Reward`, a reward may carry these attributes; every wrappe
 | `patchers`       | the host's model patchers of all networks inside, for its memory management      | none         |
 | `image_features` | images [B, h, w, c] → unit vectors [B, D], frozen features                       | no encoder   |
 | `similarities`   | images and P prompts → scores [B, P], all pairs at once                          | pair by pair |
-| `typical`        | where most scores of a public model lie                                          | not known    |
 """
 
 from __future__ import annotations

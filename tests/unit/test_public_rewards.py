@@ -14,12 +14,13 @@ import torch
 from attune.nodes.rewards import load_reward
 from attune.nodes.rewards.layouts import heads_of, open_clip_config, picture_tower, text_tower
 from attune.nodes.rewards.load import Companions, fingerprint
-from attune.nodes.rewards.public import MODEL_TYPES, MODELS, decide, where_to_get
+from attune.nodes.rewards.public import MODEL_TYPES, MODELS, SCORING_VERSION, decide, where_to_get
 from attune.tests import public_models as models
 from attune.training.interfaces import Reward, RewardError
 
 OPENAI, LAION, PICKSCORE, HPS_2_0, HPS_2_1, IMAGE_REWARD, AESTHETIC = (model.name for model in MODELS)
 PROMPTS = ["a red owl", "owls on a cafe, !", "red"]
+TAKEN_FOR_PICKSCORE = "ViT-H/14 scored as PickScore (a plain CLIP? Set model_type to CLIPScore (LAION, GELU))"
 LOGIT_SCALE = float(np.exp(np.float32(4.6)))
 
 
@@ -179,6 +180,15 @@ def test_image_features_with_and_without_gradients(cases, name):
         assert not reward.image_features(images, with_gradients=True).requires_grad
 
 
+@pytest.mark.parametrize("name", ["openai", "laion", "hps", "aesthetic on half", "aesthetic on open_clip"])
+def test_image_features_of_no_image_are_no_rows_of_the_same_width(cases, name):
+    reward = cases[name].load().reward
+    images = torch.rand(1, 32, 32, 3)
+    empty = reward.image_features(images[:0])
+    assert empty.shape == (0, reward.image_features(images).shape[1]) and empty.dtype is torch.float32
+    assert reward.image_features(images[:0], with_gradients=True).shape == empty.shape
+
+
 @pytest.mark.parametrize("name", ["pickscore", "hps", "aesthetic on half", "image reward"])
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_half_precision_scores_nearly_the_same(cases, name, dtype):
@@ -216,6 +226,14 @@ def test_identity_covers_how_the_weights_are_used(cases):
     # Versions 2.0 and 2.1 differ in their weights, not in what is done with them.
     assert cases["hps 2.0"].load().reward_id == cases["hps"].load().reward_id
     assert cases["aesthetic on whole"].load().reward_id != aesthetic.load().reward_id
+
+
+@pytest.mark.parametrize("name", ["pickscore", "aesthetic on half", "image reward"])
+def test_identity_covers_the_version_of_the_scoring(cases, name, monkeypatch):
+    """Scores are kept on the disk under it; a program that scores otherwise must not find the old ones."""
+    before = cases[name].load().reward_id
+    monkeypatch.setattr("attune.nodes.rewards.load.SCORING_VERSION", SCORING_VERSION + 1)
+    assert cases[name].load().reward_id != before
 
 
 def test_fingerprint_follows_the_files_that_belong_to_a_reward(cases, tmp_path):
@@ -267,7 +285,9 @@ def beside(folder: Path, activation: str, **vision: object) -> None:
     [
         ("transformers", "ViT-L-14", "a.safetensors", False, OPENAI, "CLIPScore ViT-L/14 (QuickGELU)"),
         ("open_clip", "ViT-L-14", "a.safetensors", False, OPENAI, "CLIPScore ViT-L/14 (QuickGELU)"),
-        ("transformers", "ViT-H-14", "a.safetensors", False, PICKSCORE, "ViT-H/14 scored as PickScore"),
+        ("transformers", "ViT-H-14", "a.safetensors", False, PICKSCORE, TAKEN_FOR_PICKSCORE),
+        ("transformers", "ViT-H-14", "CLIP-ViT-H-14-laion2B-s32B-b79K/model.safetensors", False, PICKSCORE,
+         TAKEN_FOR_PICKSCORE),
         ("transformers", "ViT-H-14", "PickScore_v1/model.safetensors", False, PICKSCORE, PICKSCORE),
         ("transformers", "ViT-H-14", "pickscore_v1.safetensors", False, PICKSCORE, PICKSCORE),
         ("open_clip", "ViT-H-14", "a.bin", False, LAION, "CLIPScore ViT-H/14 (GELU)"),
@@ -278,7 +298,7 @@ def beside(folder: Path, activation: str, **vision: object) -> None:
         ("open_clip", "ViT-H-14", "HPS_v2_compressed.pt", True, HPS_2_1, HPS_2_0),
         ("open_clip", "ViT-H-14", "HPS_v2_1.pt", True, HPS_2_1, HPS_2_0),
     ],
-)
+)  # fmt: skip
 def test_auto_decides_by_the_content_and_the_name_claims_no_more(tmp_path, library, size, file, nested, model, name):
     decision = decide(shapes_of(library, size), tmp_path / file, nested=nested)
     assert (decision.model.name, decision.name) == (model, name)
@@ -451,9 +471,10 @@ def test_tensors_too_many_are_named_where_they_would_change_the_score(cases, tmp
         load_reward(file, "cpu", model_type=case.model_type, companions=case.companions)
 
 
-def test_what_is_not_used_is_named_in_the_log(cases, caplog):
+def test_what_is_not_used_and_what_to_expect_is_in_the_log(cases, caplog):
     with caplog.at_level(logging.INFO, "attune"):
         cases["image reward"].load()
+    assert "is loaded as ImageReward; most scores lie between -2.3 and 2." in caplog.text
     assert "2 tensors that are not used: blip.vision_proj.weight, blip.text_proj.bias" in caplog.text
 
 
@@ -600,6 +621,7 @@ def test_words_are_cut_and_padded_as_image_rewards_own_program_does(cases):
         ("ImageReward.pt", "THUDM/ImageReward"),
         ("sac+logos+ava1-l14-linearMSE.pth", "christophschuhmann/improved-aesthetic-predictor"),
         ("clip-vit-large-patch14.safetensors", "openai/clip-vit-large-patch14"),
+        ("CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors", "Then set model_type to 'CLIPScore (LAION, GELU)', since auto"),
         ("mine.pt", ""),
     ],
 )
