@@ -58,6 +58,7 @@ class _FeatureReward(WrappedReward):
     higher_is_better = True
     calibration = None
     similarities = None
+    needs_previous = False
     kind: str
 
     def __init__(self, reward: Reward) -> None:
@@ -92,6 +93,7 @@ class DiversityReward(_FeatureReward):
     """
 
     kind = "diversity"
+    compares_batch = True
 
     @property
     def formula(self) -> str:
@@ -167,6 +169,8 @@ class RelevanceReward(WrappedReward):
     higher_is_better = True
     calibration = None
     similarities = None
+    compares_batch = True
+    needs_previous = False
 
     def __init__(self, reward: Reward, *, temperature: float = TEMPERATURE, contrast: Sequence[str] = ()) -> None:
         super().__init__(reward)

@@ -12,9 +12,10 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...training.checkpoint import whole_file
-from ...training.interfaces import RewardContext, RewardError
+from ...training.interfaces import RewardError
 from ..host.folders import safe_name
 from ..host.schema import AttuneNode
+from .carrying import earlier_rounds
 from .chart import bar_chart
 from .dialogue import KINDS, TEMPERATURE, dialogue_reward
 from .nodes_common import CATEGORY, Progress, Reward
@@ -119,7 +120,7 @@ class ScoreImages(AttuneNode):
         pictures = unbatch(images)
         prompts = split_prompts(prompt, len(pictures))
         rewards = [*reward, *(reward_2 or ()), *(reward_3 or ()), *(reward_4 or ())]
-        context = RewardContext(previous=[picture[None] for picture in unbatch(previous)]) if previous else None
+        context = earlier_rounds(previous)
         sheet = score_sheet(pictures, prompts, rewards, context=context, progress=Progress())
         chart = bar_chart(
             pictures, sheet.first.scores, prompts=prompts, title=sheet.first.name,

@@ -569,7 +569,7 @@ def test_graph_and_context_pass_the_cache(images):
     pixels = images.clone().requires_grad_(True)
     for _ in range(2):
         assert reward(pixels, PROMPTS).requires_grad
-        reward(images, PROMPTS, RewardContext(previous=[images]))
+        reward(images, PROMPTS, RewardContext(extra={"round": 1}))
     assert counting.seen == 12
     assert len(reward.store) == 0
 
