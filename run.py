@@ -45,8 +45,11 @@ JOBS = {
     "demo-quality": "measure the demo checkpoint, and draw the model card's contact sheets",
     "reward-model": "train a reward model (QLoRA) on preference pairs",
 }
-# Claims that are measured on freshly drawn demo data.
-DRAWING_CLAIMS = {"qlora-reward", "qlora_reward"}
+# What single claims need besides; the others need nothing that the pack does not.
+CLAIM_PACKAGES = {
+    "qlora-reward": (*environment.DATA_PACKAGES, *environment.OPTIONAL_PACKAGES),
+    "ocr-reward": environment.OPTIONAL_PACKAGES,
+}
 NODE_ADVICE = (
     "The JavaScript tests need Node.js 18 or newer, and there is no `node` on the PATH. Install it (from nodejs.org, "
     "or by apt-get install nodejs, brew install node, winget install OpenJS.NodeJS), then run the same command again."
@@ -258,8 +261,8 @@ def evidence(arguments: argparse.Namespace, _rest: list[str]) -> int:
         raise SetupError(f"Which claim? There are: {', '.join(claims())}.")
     if arguments.name is not None and arguments.name.replace("_", "-") not in claims():
         raise SetupError(f"There is no claim {arguments.name!r}. There are: {', '.join(claims())}.")
-    draws = arguments.name in DRAWING_CLAIMS
-    here = environment.prepare(arguments.comfyui, extras=environment.DATA_PACKAGES if draws else ())
+    packages = CLAIM_PACKAGES.get((arguments.name or "").replace("_", "-"), ())
+    here = environment.prepare(arguments.comfyui, extras=packages)
     words = [arguments.name] if arguments.name else []
     words += [flag for flag in ("--quick", "--table") if getattr(arguments, flag[2:])]
     return run_module(here, "attune.tests.evidence.runner", words)
