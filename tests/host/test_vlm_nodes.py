@@ -95,9 +95,12 @@ def test_training_saves_a_file_and_says_how_good_it_is(host, trained):
     assert found.metrics["held_out_pairs"] == 2
     assert "**taste**: finished after 8 updates on 8 pairs" in report
     assert "of 2 (chance: 50 %)" in report
-    listed = host.object_info()["AttuneLoadVLMReward"]["input"]["required"]
+    info = host.object_info()
+    listed = info["AttuneLoadVLMReward"]["input"]["required"]
     assert name in listed["trained_reward"][1]["options"]
     assert MODEL in listed["model_folder"][1]["options"]
+    others = info["AttuneLoadReward"]["input"]["required"]["reward_name"][1]["options"]
+    assert [file for file in others if file == name or file.startswith(MODEL)] == []
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4"])
