@@ -154,7 +154,8 @@ def sheet_files(kinds: str, prefix: str) -> list[Path]:
         found = folder_paths.get_save_image_path(prefix or "scores", folder_paths.get_output_directory())
     except Exception as error:  # the host raises no type of its own
         raise RewardError(
-            f"The scores cannot be saved as {prefix!r}: {error} Choose another filename_prefix."
+            f"The scores cannot be saved as {prefix!r}: that is outside of the output folder. Choose another "
+            "filename_prefix."
         ) from error
     folder, number = Path(found[0]), found[2]
     name = safe_name(found[1] or "scores", room=len("_00000_.json"))
