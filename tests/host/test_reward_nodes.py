@@ -182,11 +182,11 @@ def test_consistency_looks_at_earlier_rounds(host, reward_file, pictures):
 
 def test_scores_never_leave_the_output_folder(host, pictures):
     graph = load_images(0) | statistic() | scoring(["image0", 0], ["reward", 0], "")
-    graph["score"]["inputs"] |= {"save_scores": "CSV", "filename_prefix": "../../outside"}
+    graph["score"]["inputs"] |= {"save_scores": "CSV", "filename_prefix": "../../attune_outside"}
     with pytest.raises(RuntimeError) as caught:
         host.run(graph)
-    assert "cannot be saved as '../../outside'" in json.dumps(caught.value.details) + str(caught.value)
-    assert not list(host.output_dir.parent.parent.glob("outside*"))
+    assert "cannot be saved as '../../attune_outside'" in json.dumps(caught.value.details) + str(caught.value)
+    assert not list(host.output_dir.parent.parent.glob("attune_outside*"))
 
 
 def test_a_second_run_is_not_scored_again_until_the_file_changes(host, pictures):
