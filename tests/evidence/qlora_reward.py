@@ -32,7 +32,7 @@ from attune.training.vlm_reward import RewardAdapters, VlmScorer
 from ._qlora_bed import LANGUAGE, PATCH, SIZE, VISION, Drawings, Person, make_pairs, write_base
 from .record import ROOT, Claim, Stopwatch, bootstrap, record
 
-CLAIM = Claim("qlora-reward", -0.02, ">=", "accuracy", "pair accuracy of a 4-bit reward model less that of an exact one")
+CLAIM = Claim("qlora-reward", -0.02, ">=", "accuracy", "pair accuracy, 4-bit reward model less exact one")
 MEMORY = Claim("qlora-reward.memory", 0.5, "<=", "×", "weights of a 4-bit reward model against 16 bit, in bytes")
 CACHE = ROOT / ".cache" / "demo"
 PRECISIONS = ("nf4", "fp32")
