@@ -10,8 +10,8 @@ and background open, `PER_PROMPT` each. The figures are shares of trials:
   an outlier takes the place of one of many alike, R_div rises, and should. (Tried before: the share of single batches
   whose R_div falls with half of the pictures replaced; see the result file's `earlier`.)
 - dialogue-rewards.consistency: R_cons of three rounds of different pictures, and with a third round that repeats the
-  second one, a pixel aside; it must rise. (Tried before, see `earlier`: the very same picture, which cannot lose, and one
-  that is a pixel aside and a tenth darker, which lost in 6 % of the dialogues: to the judge darkness is a difference.)
+  second one, a pixel aside; it must rise. (Tried before, see `earlier`: the very same picture, which cannot lose, and
+  one that is a pixel aside and a tenth darker, which lost in 6 % of the dialogues.)
 """
 
 from __future__ import annotations
