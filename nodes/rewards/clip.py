@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -186,6 +187,23 @@ def tokenize(texts: Sequence[str], kind: Kind) -> torch.Tensor:
     return torch.tensor(rows)
 
 
+@contextmanager
+def _one_product_per_layer(network: nn.Module) -> Iterator[None]:
+    """While gradients are off anyway: let the weights ask for them.
+
+    torch multiplies a transposed input, as open_clip's attention has it, with a frozen weight by one product per
+    sample, and with any other weight by one product in all, which is a third faster.
+    """
+    frozen = [parameter for parameter in network.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
 class ClipReward(NetworkReward):
     """Cosine similarity of picture and prompt, −1 … 1. Differentiable in the picture.
 
@@ -297,7 +315,7 @@ class ClipReward(NetworkReward):
         found = {text: self._texts[text] for text in wanted if text in self._texts}
         missing = [text for text in wanted if text not in found]
         # Remembered vectors may later take part in a graph, which tensors made in inference mode cannot.
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), _one_product_per_layer(self.network):
             for start in range(0, len(missing), IMAGES_AT_ONCE):
                 part = missing[start : start + IMAGES_AT_ONCE]
                 tokens = tokenize(part, self.header.kind).to(device)
