@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -315,7 +315,8 @@ class ClipReward(NetworkReward):
         found = {text: self._texts[text] for text in wanted if text in self._texts}
         missing = [text for text in wanted if text not in found]
         # Remembered vectors may later take part in a graph, which tensors made in inference mode cannot.
-        with torch.inference_mode(False), torch.no_grad(), _one_product_per_layer(self.network):
+        quick = _one_product_per_layer(self.network) if missing else nullcontext()
+        with torch.inference_mode(False), torch.no_grad(), quick:
             for start in range(0, len(missing), IMAGES_AT_ONCE):
                 part = missing[start : start + IMAGES_AT_ONCE]
                 tokens = tokenize(part, self.header.kind).to(device)

@@ -35,7 +35,7 @@ import torch
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
 from .cache import hashed_once
 from .calibration import LEVELS, Level, level_as_score, require_calibration
-from .wrapping import compares_batch, formula_of, is_contextual, patchers_of, uses_prompt
+from .wrapping import compares_batch, formula_of, is_contextual, patchers_of, refuse_gate, uses_prompt
 
 Mode = Literal["weighted sum", "minimum", "product", "constrained"]
 Scale = Literal["z-scores", "raw scores"]
@@ -141,17 +141,20 @@ class CombinedReward:
         formula: what is computed, with numbers and names.
         reward_id: from the parts' ids, calibrations, weights and the mode.
         differentiable: if all parts are.
-        contextual, compares_batch, needs_previous, gated: if any part is.
+        contextual, compares_batch, needs_previous: if any part is.
         patchers: of all parts.
         image_features: of the first part that has an encoder.
 
     Raises:
-        RewardError: a reward lacks its calibration, all weights are 0, or the mode has nothing to combine.
+        RewardError: a reward lacks its calibration, a safety gate is in front of one, all weights are 0, or the mode
+            has nothing to combine.
     """
 
     higher_is_better = True
 
     def __init__(self, rewards: Sequence[Reward], config: CombineConfig) -> None:
+        for reward in rewards:
+            refuse_gate(reward)
         self.config = config
         self.parts = _parts(rewards, config)
         inner = [part.reward for part in self.parts]
@@ -163,7 +166,6 @@ class CombinedReward:
         self.contextual = any(is_contextual(reward) for reward in inner)
         self.compares_batch = any(compares_batch(reward) for reward in inner)
         self.needs_previous = any(getattr(reward, "needs_previous", False) for reward in inner)
-        self.gated = any(getattr(reward, "gated", False) for reward in inner)
         self.patchers = tuple(dict.fromkeys(patcher for reward in inner for patcher in patchers_of(reward)))
         features = next((f for f in (getattr(r, "image_features", None) for r in inner) if callable(f)), None)
         if features is not None:

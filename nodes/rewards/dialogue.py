@@ -26,24 +26,11 @@ import torch
 import torch.nn.functional as F
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
-from .wrapping import WrappedReward, formula_of, uses_prompt
+from .wrapping import WrappedReward, formula_of, refuse_gate, uses_prompt
 
 Kind = Literal["diversity", "consistency", "relevance"]
 KINDS: tuple[str, ...] = get_args(Kind)
 TEMPERATURE = 0.07
-
-
-def refuse_gate(reward: Reward) -> None:
-    """
-    Raises:
-        RewardError: a safety gate is inside. Its stand-ins for unsafe pictures would be compared like pictures: a blur
-            is unlike all others, and would be the most varied of the batch.
-    """
-    if getattr(reward, "gated", False):
-        raise RewardError(
-            f"{reward.name} has a safety gate inside, which must come last: connect the reward without the gate here, "
-            "and Safety Gate behind this node."
-        )
 
 
 class _FeatureReward(WrappedReward):

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import torch
 from comfy_api.latest import io
-from comfy_execution.graph import ExecutionBlocker
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...training.interfaces import RewardError
 from ..host.schema import AttuneNode

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...training.interfaces import Reward, RewardContext
+from ...training.interfaces import Reward, RewardContext, RewardError
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -75,3 +75,17 @@ def calibration_of(reward: Reward) -> Calibration | None:
 def patchers_of(reward: Reward) -> list[Any]:
     """The host's patchers of every network inside; empty outside the host and for rewards without a network."""
     return [patcher for patcher in getattr(reward, "patchers", ()) if patcher is not None]
+
+
+def refuse_gate(reward: Reward) -> None:
+    """
+    Raises:
+        RewardError: a safety gate is inside. What compares pictures would compare its stand-ins (a blur is unlike all
+            others, and would be the most varied of the batch); what combines rewards would show unsafe pictures to the
+            other parts.
+    """
+    if getattr(reward, "gated", False):
+        raise RewardError(
+            f"{reward.name} has a safety gate inside, which must come last: connect the reward without the gate here, "
+            "and Safety Gate behind this node."
+        )

@@ -306,11 +306,18 @@ def test_earlier_rounds_do_not_make_a_remembered_part_compute_anew():
     assert len(store) == 2 * len(IMAGES)
 
 
-@pytest.mark.parametrize("attribute", ["compares_batch", "needs_previous", "gated"])
+@pytest.mark.parametrize("attribute", ["compares_batch", "needs_previous"])
 def test_a_combination_is_what_any_part_is(attribute):
     rewards = [calibrated(*A), calibrated(*B, **{attribute: True})]
     assert getattr(CombinedReward(rewards, CombineConfig()), attribute) is True
     assert getattr(CombinedReward(rewards, CombineConfig(weights=(1.0, 0.0))), attribute) is False
+
+
+def test_a_gate_belongs_behind_the_combination():
+    """In front of one part, it would leave the other parts to score unsafe pictures."""
+    for rewards in ([calibrated(*A), calibrated(*B, gated=True)], [calibrated(*A, gated=True), calibrated(*B)]):
+        with pytest.raises(RewardError, match="Safety Gate behind this node"):
+            CombinedReward(rewards, CombineConfig())
 
 
 def test_a_combination_with_consistency_takes_pictures_of_any_size():
