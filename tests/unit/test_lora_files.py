@@ -16,11 +16,13 @@ from safetensors import safe_open
 from attune.training.adapters import (
     LoraConfig,
     LoraMetadata,
+    LoraParent,
     Policy,
     load_lora,
     lora_file_tensors,
     module_tensors,
     save_lora,
+    weights_id,
 )
 from attune.training.checkpoint import CheckpointError
 from attune.training.denoisers import DiffusersDenoiser, process_of
@@ -121,17 +123,23 @@ def test_the_header_says_what_it_is(tmp_path: Path) -> None:
         base_model="demo",
         base_hash="abc",
         data_hash="def",
-        parent="older",
+        parents=[LoraParent("0123456789abcdef", "attune/older_001.safetensors", 0.5)],
         prediction="eps",
         resolution=(64, 48),
         steps=12,
         metrics={"reward": 0.25},
         version="0.1.0",
+        run="mushrooms",
+        settings={"training": {"steps": 12}},
     )
     save_lora(tmp_path / "a.safetensors", tensors, metadata=metadata)
-    _, header = load_lora(tmp_path / "a.safetensors")
+    stored, header = load_lora(tmp_path / "a.safetensors")
     assert header.pop("modelspec.date").startswith("20")
     assert json.loads(header.pop("attune.metrics")) == {"reward": 0.25}
+    assert json.loads(header.pop("attune.settings")) == {"training": {"steps": 12}}
+    parent = {"weights_id": "0123456789abcdef", "name": "attune/older_001.safetensors", "strength": 0.5}
+    assert json.loads(header.pop("attune.parents")) == [parent]
+    assert header.pop("attune.weights_id") == weights_id(stored)
     assert header == {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": "Blue mushrooms",
@@ -148,11 +156,22 @@ def test_the_header_says_what_it_is(tmp_path: Path) -> None:
         "attune.method": "ddpo",
         "attune.base_hash": "abc",
         "attune.data_hash": "def",
-        "attune.parent": "older",
+        "attune.run": "mushrooms",
         "attune.version": "0.1.0",
     }
     save_lora(tmp_path / "b.safetensors", tensors, metadata=METADATA)
     assert not [name for name, value in load_lora(tmp_path / "b.safetensors")[1].items() if not value]
+
+
+def test_the_identity_of_weights_follows_them_and_not_their_names() -> None:
+    tensors, _ = trained(LoraConfig(rank=2))
+    renamed = {f"other.{name}": value for name, value in reversed(tensors.items())}
+    assert weights_id(renamed) == weights_id(tensors)
+    assert len(weights_id(tensors)) == 16
+    changed = {name: value * (1.01 if "lora_up" in name else 1) for name, value in tensors.items()}
+    assert weights_id(changed) != weights_id(tensors)
+    assert weights_id({name: value.bfloat16() for name, value in tensors.items()}) != weights_id(tensors)
+    assert weights_id({}) == ""
 
 
 def test_weights_may_be_stored_in_half_precision(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +17,21 @@ from ..interfaces import TrainingError
 
 PREFIX = "lora_unet_"
 _ENDINGS = (".lora_down.weight", ".lora_up.weight", ".alpha")
+
+
+@dataclass(frozen=True)
+class LoraParent:
+    """A LoRA that went into another one: merged into it, or on the model that the other was trained on.
+
+    Attributes:
+        weights_id: see `weights_id`; stays the same when the file is renamed.
+        name: of its file at that time; "" if it was in none of this pack's.
+        strength: with which it went in.
+    """
+
+    weights_id: str
+    name: str = ""
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,7 @@ class LoraMetadata:
         base_model: name of the checkpoint it was trained on.
         base_hash: identity of that checkpoint's weights.
         data_hash: identity of pictures, captions, prompts and rewards.
-        parent: the LoRA this one continues.
+        parents: the LoRAs that went into it.
         prediction: "eps", "v" or "flow".
         resolution: width and height of the pictures.
         steps: optimizer updates.
@@ -37,6 +54,8 @@ class LoraMetadata:
         date: ISO 8601; the moment of writing if empty.
         reward: formula or name of the reward it was trained to raise.
         reward_id: identity of that reward.
+        run: name of the training run; its LoRAs are versions of one another.
+        settings: of method, LoRA and training, JSON-able; no prompts.
     """
 
     title: str
@@ -45,7 +64,7 @@ class LoraMetadata:
     base_model: str = ""
     base_hash: str = ""
     data_hash: str = ""
-    parent: str = ""
+    parents: Sequence[LoraParent] = ()
     prediction: str = ""
     resolution: tuple[int, int] | None = None
     steps: int = 0
@@ -54,6 +73,8 @@ class LoraMetadata:
     date: str = ""
     reward: str = ""
     reward_id: str = ""
+    run: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def entries(self, *, rank: int, alpha: float) -> dict[str, str]:
         """The header's key-value pairs: modelspec.* (model browsers), ss_* (kohya's tools), attune.* (this pack)."""
@@ -76,13 +97,35 @@ class LoraMetadata:
             "attune.method": self.method,
             "attune.base_hash": self.base_hash,
             "attune.data_hash": self.data_hash,
-            "attune.parent": self.parent,
+            "attune.run": self.run,
+            "attune.parents": json.dumps([asdict(parent) for parent in self.parents]) if self.parents else "",
             "attune.reward": self.reward,
             "attune.reward_id": self.reward_id,
+            "attune.settings": json.dumps(dict(self.settings)) if self.settings else "",
             "attune.metrics": json.dumps(dict(self.metrics)) if self.metrics else "",
             "attune.version": self.version,
         }
         return {name: value for name, value in entries.items() if value}
+
+
+def layer_id(up: torch.Tensor, down: torch.Tensor) -> str:
+    """Identity of one layer's pair of matrices, whatever the layer is called: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in (up, down):
+        digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def weights_id(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Identity of a LoRA's weights, whatever its layers and its file are called: the least of its `layer_id`.
+
+    So a LoRA that a model carries can be recognised: its identity is among those of the model's patches. "" if there is
+    no pair of `.lora_up.weight` and `.lora_down.weight`.
+    """
+    ends = (".lora_up.weight", ".lora_down.weight")
+    keys = [key.removesuffix(ends[0]) for key in tensors if key.endswith(ends[0])]
+    pairs = [(tensors[key + ends[0]], tensors[key + ends[1]]) for key in keys if key + ends[1] in tensors]
+    return min((layer_id(*pair) for pair in pairs), default="")
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -169,7 +212,7 @@ def save_lora(
     stored = lora_file_tensors(tensors, rename=rename)
     if dtype is not None:
         stored = {name: value.to(dtype) for name, value in stored.items()}
-    write_atomically(path, stored, entries)
+    write_atomically(path, stored, entries | {"attune.weights_id": weights_id(stored)})
 
 
 def load_lora(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
