@@ -17,6 +17,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from .diffusion import DiffusionProcess
+    from .share import Share
 
 
 class AttuneError(RuntimeError):
@@ -202,6 +203,19 @@ class Trainable(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Auxiliary:
+    """What an objective trains besides the policy, for itself: a value or flow network. It is not part of the LoRA.
+
+    Attributes:
+        parameters: float32 tensors by permanent names; saved and resumed under these.
+        learning_rate: of theirs; it follows the run's schedule in proportion.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    learning_rate: float
+
+
 class Objective(Protocol):
     """One training method. The trainer owns optimisation; the objective owns what is minimised.
 
@@ -209,12 +223,24 @@ class Objective(Protocol):
     by 1/accumulation and back-propagated at once (so only one graph is alive; the losses of one iteration add up),
     then gradients are clipped and the optimizer steps. An objective that plays rollouts does so inside `losses` when
     it needs new ones.
+
+    What an objective may have besides, and the trainer looks for:
+        auxiliary() -> Auxiliary: further tensors to train; asked for after `prepare`.
+        evaluate() -> dict[str, float]: figures of the weights as they would be saved, on fixed prompts and noise;
+            called every `TrainerConfig.evaluate_every` updates without gradients. It must not touch the run's
+            randomness.
+        best_metric: the name of the figure among them by which the best weights are kept; higher is better unless
+            best_is_high is False.
     """
 
     name: str
 
-    def prepare(self, policy: Any) -> None:
-        """Called once, with the attached `adapters.Policy`, before the first update (also after a resume)."""
+    def prepare(self, policy: Any, share: Share) -> None:
+        """Called once, with the attached `adapters.Policy`, before the first update (also after a resume).
+
+        Args:
+            share: this process's part of every batch; `share.ALONE` for a single process.
+        """
         ...
 
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:

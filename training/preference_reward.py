@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from .adapters.lora import LoraConfig
 from .interfaces import RunCallbacks, TrainingError
 from .preference_pairs import Pair, check_pairs, data_digest, split_by_prompt
+from .share import ALONE, Share
 from .trainer import train
 from .trainer_config import Schedule, TrainerConfig
 from .vlm_reward import LAYERS, Layers, RewardAdapters, VlmScorer
@@ -204,7 +205,7 @@ class PreferenceObjective:
         self._figures: list[torch.Tensor] = []
         self._fresh: HeldOut | None = None
 
-    def prepare(self, policy: RewardAdapters) -> None:
+    def prepare(self, policy: RewardAdapters, share: Share = ALONE) -> None:
         self.policy = policy
 
     @property

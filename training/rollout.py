@@ -14,6 +14,7 @@ import torch
 
 from .diffusion import Convention, DiffusionProcess, log_probability
 from .interfaces import Denoiser
+from .share import ALONE, Share
 
 
 @dataclass
@@ -60,6 +61,26 @@ def step_log_probability(
     return log_probability(step, x_next.detach(), convention=convention)
 
 
+def step_divergence(
+    process: DiffusionProcess,
+    x: torch.Tensor,
+    x0: torch.Tensor,
+    x0_reference: torch.Tensor,
+    sigma: torch.Tensor,
+    sigma_next: torch.Tensor,
+    *,
+    eta: float = 1.0,
+) -> torch.Tensor:
+    """KL(P_F ‖ P_F of the reference) of one sampler step from the same state, in nats, [B].
+
+    Both are Gaussians of the same deviation: ‖μ − μ_reference‖² / (2·deviation²). Summed over the steps of trajectories
+    of the policy it is the divergence of the two samplers' trajectories.
+    """
+    step = process.posterior(x, x0, sigma, sigma_next, eta=eta)
+    other = process.posterior(x, x0_reference, sigma, sigma_next, eta=eta)
+    return ((step.mean - other.mean) / step.deviation).square().flatten(1).sum(1) / 2
+
+
 @torch.no_grad()
 def play(
     denoiser: Denoiser | Callable[..., torch.Tensor],
@@ -74,6 +95,7 @@ def play(
     convention: Convention = "mean",
     chunk: int = 0,
     on_step: Callable[[int, int], None] | None = None,
+    share: Share = ALONE,
 ) -> Trajectories:
     """Play one trajectory per conditioning.
 
@@ -82,6 +104,7 @@ def play(
         generator: on the CPU, so that a run repeats on every device.
         chunk: trajectories per call of the network, 0 = all; the draws do not depend on it.
         on_step: called after every call of the network with (calls done, calls in all); may raise to cancel.
+        share: which part of the trajectories of all processes these are.
 
     Returns:
         the trajectories, on the noise's device.
@@ -103,7 +126,7 @@ def play(
                 on_step(done, calls)
         x0 = torch.cat(parts)
         step = process.posterior(x, x0, sigma, sigma_next, eta=eta)
-        draw = torch.randn(x.shape, generator=generator).to(x)
+        draw = share.take(torch.randn(batch * share.count, *x.shape[1:], generator=generator)).to(x)
         x_next = step.mean + step.deviation * draw
         if eta > 0:
             forward.append(log_probability(step, x_next, convention=convention))

@@ -17,7 +17,7 @@ from .interfaces import TrainingError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2
 # What differs where an identity is a hash, which tells its reader nothing.
 _HASH = re.compile(r"[0-9a-f]{16,}")
@@ -148,6 +148,22 @@ class StateFolder:
                 raise TrainingError(
                     f"{fresh} cannot be renamed: {error}. Give yourself access to {self.path}, then press Run again."
                 ) from error
+
+    def at(self, step: int) -> dict[str, Any]:
+        """The state after `step` updates.
+
+        Raises:
+            TrainingError: it is not here, or not readable.
+        """
+        file = self.path / f"state-{step}.safetensors"
+        try:
+            tensors, document = read_state(file)
+            return unflatten(document, tensors)
+        except (CheckpointError, KeyError, TypeError, ValueError, StopIteration) as error:
+            raise TrainingError(
+                f"The processes of this run saved different states, and {file} is not readable: {error}. Start over "
+                "under another run name."
+            ) from error
 
     def newest(self) -> dict[str, Any] | None:
         """The newest readable state, None if the folder has no state file.

@@ -21,9 +21,11 @@ from typing import Any, Literal
 
 import torch
 
-from .interfaces import Objective, RunCallbacks, Trainable, TrainingError
+from .evaluation import Evaluations, over_budget
+from .interfaces import Auxiliary, Objective, RunCallbacks, Trainable, TrainingError
 from .memory import ANY_KNOB, ran_out, ways_out
 from .run_state import Captured, StateFolder, check_same_run, pack_history, unpack_history
+from .share import ALONE, Share
 from .trainer_config import TrainerConfig, half_type
 
 log = logging.getLogger(__name__)
@@ -34,20 +36,26 @@ class TrainResult:
     """What a run leaves.
 
     Attributes:
-        tensors: what was trained, as `Trainable.tensors` gives it; the running average if it is on.
+        tensors: what was trained, as `Trainable.tensors` gives it; the running average if it is on, and the best
+            ones if they are kept.
         steps_done: updates since the run began, resumed ones included.
-        status: "finished", or "stopped" when `RunCallbacks.should_stop` said so.
+        status: "finished", "stopped" when `RunCallbacks.should_stop` said so, or "ended" before its last update by a
+            rule of the configuration.
         history: one report per update, as `RunCallbacks.on_report` got it, with its "step" (from 1).
         seconds: wall time of this call.
         seconds_per_step: mean time of an update in this call, without previews and saving; 0 if there was none.
+        kept_step: the update after which the tensors were taken.
+        reason: why it "ended", as a sentence; else "".
     """
 
     tensors: dict[str, torch.Tensor]
     steps_done: int
-    status: Literal["finished", "stopped"]
+    status: Literal["finished", "stopped", "ended"]
     history: list[dict[str, float]]
     seconds: float
     seconds_per_step: float
+    kept_step: int = 0
+    reason: str = ""
 
 
 def train(
@@ -61,6 +69,7 @@ def train(
     sampler: Callable[[Any], torch.Tensor] | None = None,
     identity: Mapping[str, str] | None = None,
     knob: str = ANY_KNOB,
+    share: Share = ALONE,
 ) -> TrainResult:
     """Train the policy's first role.
 
@@ -75,6 +84,7 @@ def train(
         identity: of what else a resume must find the same, by the names its refusal uses: "data", … The "base model" is
             the policy's own fingerprint unless given: here, without a host, there is no other.
         knob: what to lower where memory runs out, as in `memory.ways_out`.
+        share: this process's part of every batch. Every process saves its own state; all must go on with the same one.
 
     Raises:
         TrainingError: loss or gradients stopped being finite (before the weights are touched, after saving the last
@@ -83,7 +93,7 @@ def train(
     """
     devices = [policy.device] if policy.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
-        run = _Run(policy, objective, config, callbacks or RunCallbacks(), run_folder, sampler, identity or {})
+        run = _Run(policy, objective, config, callbacks or RunCallbacks(), run_folder, sampler, identity or {}, share)
         try:
             return run.go(resume)
         except Exception as error:
@@ -103,14 +113,20 @@ class _Run:
         run_folder: Path | None,
         sampler: Callable[[Any], torch.Tensor] | None,
         identity: Mapping[str, str],
+        share: Share,
     ) -> None:
         self.policy, self.objective, self.config, self.callbacks = policy, objective, config, callbacks
-        self.sampler, self.given_identity = sampler, identity
-        self.folder = StateFolder(run_folder) if run_folder is not None else None
+        self.sampler, self.given_identity, self.share = sampler, identity, share
+        folder = run_folder if run_folder is None or share.main else run_folder / f"process-{share.index}"
+        self.folder = StateFolder(folder) if folder is not None else None
         self.role = policy.roles[0]
         self.named = policy.named_parameters(self.role)
         self.parameters = list(self.named.values())
-        self.optimizer = _optimizer(self.parameters, config)
+        objective.prepare(policy, share)
+        self.auxiliary = objective.auxiliary() if hasattr(objective, "auxiliary") else Auxiliary({}, 1.0)
+        self.trained = [*self.parameters, *self.auxiliary.parameters.values()]
+        self.optimizer = _optimizer(self.parameters, self.auxiliary, config)
+        self.evaluations = Evaluations(objective, config)
         self.half = half_type(config.precision, policy.device)
         self.scaler = torch.amp.GradScaler(policy.device.type, enabled=self.half == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else None
@@ -124,29 +140,34 @@ class _Run:
 
     def go(self, resume: bool) -> TrainResult:
         began = time.perf_counter()
-        self.objective.prepare(self.policy)
         if self.folder:
             self.folder.settle()
         if not (resume and self._resume()):
             self._begin(over=not resume)
         updating, updates, status, saved = 0.0, 0, "finished", time.monotonic()
+        reason = self._reason_to_end()
         try:
             if self.step == 0:
                 self._preview()
-            while self.step < self.config.steps:
+            elif self.evaluations.missed(self.history[-1]):
+                self._evaluate(self.history[-1])  # this is where the run was interrupted
+            while self.step < self.config.steps and not reason:
                 start = time.perf_counter()
                 report = self._update()
                 if report is None:
                     status = "stopped"
                     break
                 updating, updates = updating + time.perf_counter() - start, updates + 1
+                self._evaluate(report)
+                reason = self._reason_to_end()
                 if self.folder and self.folder.starting_over:
                     self._save()  # the earlier run is given up now that this one works, and before anybody is told
                 self.callbacks.on_report(self.step, report)
-                last = self.step == self.config.steps
+                last = self.step == self.config.steps or reason
                 if last or (self.config.sample_every and self.step % self.config.sample_every == 0):
                     self._preview()
-                if self.folder and time.monotonic() - saved >= self.config.checkpoint_seconds:
+                due = self.folder and time.monotonic() - saved >= self.config.checkpoint_seconds
+                if self.share.any(due and self.share.main):
                     self._save()
                     saved = time.monotonic()
             self._save()
@@ -156,16 +177,34 @@ class _Run:
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             self.policy.training_mode(False)
-        with self._averaged():
-            tensors = self.policy.tensors(self.role)
+        kept_step, tensors = self.step, self.evaluations.best_tensors
+        if self.config.keep == "best" and tensors:
+            kept_step = self.evaluations.best_step
+        else:
+            with self._averaged():
+                tensors = self.policy.tensors(self.role)
         return TrainResult(
             tensors,
             self.step,
-            status,
+            "ended" if reason and self.step < self.config.steps else status,
             self.history,
             time.perf_counter() - began,
             updating / updates if updates else 0.0,
+            kept_step,
+            reason,
         )
+
+    def _reason_to_end(self) -> str:
+        """Why the run should end before its last update; nothing if it should not."""
+        return self.evaluations.exhausted() or over_budget(self.history, self.config)
+
+    def _evaluate(self, report: dict[str, float]) -> None:
+        """Let the objective look at the weights as they would be saved; its figures join the report."""
+        if not self.evaluations.due(self.step):
+            return
+        self.policy.training_mode(False)
+        with self._averaged(), torch.no_grad():
+            report |= self.evaluations.measure(self.step, lambda: self.policy.tensors(self.role))
 
     def _update(self) -> dict[str, float] | None:
         """One update, or None (and nothing changed) when the run should stop."""
@@ -177,18 +216,23 @@ class _Run:
         loss = self._gradients()
         if loss is None:
             return None
+        # Before the scaler looks for overflows, so that every process finds the same ones.
+        self.share.average_gradients(self.trained)
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm or math.inf, foreach=True)
-        loss_value, norm_value = torch.stack([loss.float(), norm.to(loss.device)]).tolist()
-        stepping = self._guard(loss_value, norm_value)
+        norms = [self._clip(self.parameters), self._clip(list(self.auxiliary.parameters.values()))]
+        values = torch.stack([loss.float(), *(norm.to(loss.device).float() for norm in norms)])
+        loss_value, norm_value, auxiliary_norm = values.tolist()
+        loss_value = self.share.mean({"loss": loss_value})["loss"]
+        # The norm of the auxiliary network is no figure of the LoRA, but not finite it would spoil as much.
+        stepping = self._guard(loss_value, norm_value if math.isfinite(auxiliary_norm) else auxiliary_norm)
         rate = config.rate(self.step)
         report = {"step": self.step + 1, "loss": loss_value, "learning_rate": rate}
         report |= {"gradient_norm": norm_value} if stepping else {}
-        report |= {name: float(value) for name, value in self.objective.metrics().items()}
+        report |= self.share.mean({name: float(value) for name, value in self.objective.metrics().items()})
         self.writing_weights = True
         if stepping:
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["factor"]
             self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -200,13 +244,20 @@ class _Run:
         self.writing_weights = False
         return report
 
+    def _clip(self, parameters: list[torch.nn.Parameter]) -> torch.Tensor:
+        """Shorten gradients to the longest allowed; their length before."""
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or math.inf, foreach=True)
+
     def _gradients(self) -> torch.Tensor | None:
         """Back-propagate every loss of one update; their detached sum, or None when the run should stop."""
         total: torch.Tensor | None = None
+        # Several processes ask each other once per update: they may differ in how many losses one has.
+        if self.share.count > 1 and self.share.any(self.callbacks.should_stop()):
+            return None
         for _ in range(self.config.accumulation):
             losses = iter(self.objective.losses(self.generator))
             while True:
-                if self.callbacks.should_stop():
+                if self.share.count == 1 and self.callbacks.should_stop():
                     return None
                 with self._autocast():
                     loss = next(losses, None)
@@ -278,6 +329,7 @@ class _Run:
             "method setting": _settings_identity(getattr(self.objective, "config", None)),
             "LoRA": dataclasses.asdict(self.policy.config),
             "training": self.config.identity() | {"precision": str(self.half or torch.float32)},
+            **({"processes": self.share.count} if self.share.count > 1 else {}),
             **self.policy.identity(),
             **({} if "base model" in self.given_identity else {"base model": self.policy.base_fingerprint()}),
             **self.given_identity,
@@ -294,7 +346,7 @@ class _Run:
         self._save()
 
     def _resume(self) -> bool:
-        state = self.folder.newest() if self.folder else None
+        state = self._common_state()
         if state is None:
             return False
         self.identity = self._identity()
@@ -303,6 +355,10 @@ class _Run:
         if self.average is not None:
             for name, value in zip(self.named, self.average, strict=True):
                 value.copy_(state["average"][name])
+        with torch.no_grad():
+            for name, value in self.auxiliary.parameters.items():
+                value.copy_(state["auxiliary"][name])
+        self.evaluations.load_state_dict(state.get("evaluations"))
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
@@ -312,6 +368,14 @@ class _Run:
         self.step = self.saved_step = state["step"]
         self._rest()
         return True
+
+    def _common_state(self) -> dict[str, Any] | None:
+        """The newest state that every process has."""
+        if self.folder is None:
+            return None
+        state = self.folder.newest()
+        step = self.share.lowest(state["step"] if state else 0)
+        return state if state is None or state["step"] == step else self.folder.at(step)
 
     def _save(self) -> None:
         if self.folder is None or self.step == self.saved_step:
@@ -325,6 +389,8 @@ class _Run:
             "identity": self.identity,
             "adapters": {name: value.detach() for name, value in self.named.items()},
             "average": average,
+            "auxiliary": {name: value.detach() for name, value in self.auxiliary.parameters.items()},
+            "evaluations": self.evaluations.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
             "resting": self.resting.tree(),
@@ -354,9 +420,16 @@ def _settings_identity(settings: Any) -> dict[str, Any]:
     return dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else {}
 
 
-def _optimizer(parameters: list[torch.nn.Parameter], config: TrainerConfig) -> torch.optim.AdamW:
+def _optimizer(parameters: list[torch.nn.Parameter], auxiliary: Auxiliary, config: TrainerConfig) -> torch.optim.AdamW:
+    """AdamW; each group's "factor" is its learning rate in units of the run's."""
+    groups: list[dict[str, Any]] = [{"params": parameters, "factor": 1.0}]
+    if auxiliary.parameters:
+        factor = auxiliary.learning_rate / config.learning_rate
+        groups.append({"params": list(auxiliary.parameters.values()), "factor": factor})
+    for group in groups:
+        group["lr"] = config.rate(0) * group["factor"]
     knobs = {"lr": config.rate(0), "betas": config.betas, "weight_decay": config.weight_decay}
     try:
-        return torch.optim.AdamW(parameters, fused=True, **knobs)
+        return torch.optim.AdamW(groups, fused=True, **knobs)
     except RuntimeError:  # a device without the fused kernel
-        return torch.optim.AdamW(parameters, foreach=True, **knobs)
+        return torch.optim.AdamW(groups, foreach=True, **knobs)

@@ -13,6 +13,7 @@ from .interfaces import TrainingError
 
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Keep = Literal["last", "best"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class TrainerConfig:
         precision: "auto" = 16 bit on a GPU that does it well, fp32 elsewhere.
         checkpoint_seconds: time between saved states, ≥ 0; 0 = after every update.
         sample_every: updates between preview pictures; 0 = none.
+        evaluate_every: updates between evaluations of the objective, if it has one; 0 = none.
+        keep: the weights a run gives: its "last", or the "best" by the objective's evaluation.
+        patience: evaluations in a row without a better one after which the run ends; 0 = never.
+        kl_budget: the run ends when "kl_to_reference", averaged over the last `KL_WINDOW` updates, exceeds this, in
+            nats per picture; 0 = never.
 
     Raises:
         TrainingError: a value out of range; the message quotes it.
@@ -52,15 +58,20 @@ class TrainerConfig:
     precision: Precision = "auto"
     checkpoint_seconds: float = 60
     sample_every: int = 10
+    evaluate_every: int = 0
+    keep: Keep = "last"
+    patience: int = 0
+    kl_budget: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("steps", 1), ("warmup_steps", 0), ("accumulation", 1), ("sample_every", 0), ("seed", 0)):
+        whole = {"steps": 1, "warmup_steps": 0, "accumulation": 1, "sample_every": 0, "seed": 0}
+        for name, lowest in (*whole.items(), ("evaluate_every", 0), ("patience", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise TrainingError(f"{name} must be a whole number of at least {lowest}, not {value!r}.")
         if self.seed >= 2**64:
             raise TrainingError(f"seed must be below 2^64, not {self.seed!r}.")
-        for name in ("clip_norm", "weight_decay", "checkpoint_seconds"):
+        for name in ("clip_norm", "weight_decay", "checkpoint_seconds", "kl_budget"):
             if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise TrainingError(f"{name} must be a number of at least 0, not {getattr(self, name)!r}.")
         if not _is_number(self.learning_rate) or self.learning_rate <= 0:
@@ -69,9 +80,16 @@ class TrainerConfig:
             raise TrainingError(f"ema must be at least 0 (off) and below 1, not {self.ema!r}.")
         if len(self.betas) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in self.betas):
             raise TrainingError(f"betas must be two numbers of at least 0 and below 1, not {self.betas!r}.")
-        for name, choices in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
+        listed = {"schedule": get_args(Schedule), "precision": get_args(Precision), "keep": get_args(Keep)}
+        for name, choices in listed.items():
             if getattr(self, name) not in choices:
                 raise TrainingError(f"{name} must be one of {', '.join(choices)}; not {getattr(self, name)!r}.")
+        for name in ("keep", "patience"):
+            if getattr(self, name) not in ("last", 0) and not self.evaluate_every:
+                raise TrainingError(
+                    f"{name} is {getattr(self, name)!r}, but nothing is evaluated: set evaluate_every to the updates "
+                    "between evaluations, for example 10."
+                )
         object.__setattr__(self, "betas", tuple(self.betas))
 
     def rate(self, step: int) -> float:
@@ -96,12 +114,17 @@ class TrainerConfig:
     def identity(self) -> dict[str, Any]:
         """The fields that must not change on a resume. More steps may be asked for unless the schedule ends there."""
         fields = dataclasses.asdict(self)
-        free = {"checkpoint_seconds", "sample_every"} | ({"steps"} if self.schedule == "constant" else set())
+        free = {"checkpoint_seconds", "sample_every", "evaluate_every", "keep", "patience", "kl_budget"}
+        free |= {"steps"} if self.schedule == "constant" else set()
         return {name: value for name, value in fields.items() if name not in free}
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Updates over which the divergence is averaged before it ends a run: it is estimated on a few transitions each time.
+KL_WINDOW = 4
 
 
 def half_type(precision: Precision, device: torch.device) -> torch.dtype | None:

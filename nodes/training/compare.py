@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ...training.diversity import Features, feature_source, grouped_diversity, pixel_features
 from ...training.interfaces import AttuneError, Reward, checked_scores
+from ...training.presentable import is_guarded, presentable, unsafe_pictures
 from ..drawing import short_number
 from .grid import Side, comparison_grid
 
-Features = Callable[[torch.Tensor], torch.Tensor]
 # One sampler call; bounds memory without a setting.
 _AT_ONCE = 8
 
@@ -35,49 +36,16 @@ class Comparison:
     """What a comparison found.
 
     Attributes:
-        figures: JSON-able; means per side, deviations, diversity, win rate, seconds, pictures per side.
+        figures: JSON-able; means per side, deviations, diversity, win rate, seconds, pictures per side, pairs that
+            count, and how many a safety gate has blurred.
         grid: the picture.
-        before, after: pictures and scores, prompts outermost.
+        before, after: pictures, unsafe ones blurred, and scores; prompts outermost.
     """
 
     figures: dict[str, Any]
     grid: Image.Image
     before: Side
     after: Side
-
-
-def feature_source(reward: Reward | None) -> Features | None:
-    """The picture features of a reward's own encoder, if it has one: images [B, h, w, 3] → [B, D]."""
-    # A cached reward keeps the one that does the work in `reward`.
-    for candidate in (reward, getattr(reward, "reward", None)):
-        features = getattr(candidate, "image_features", None)
-        if callable(features):
-            return features
-    return None
-
-
-def pixel_features(images: torch.Tensor) -> torch.Tensor:
-    """Features for want of better: every picture shrunk to 16×16 and centred, [B, 768]."""
-    small = torch.nn.functional.interpolate(images[..., :3].movedim(-1, 1), size=(16, 16), mode="area")
-    flat = small.flatten(1)
-    return flat - flat.mean(1, keepdim=True)
-
-
-@torch.no_grad()
-def diversity(images: torch.Tensor, features: Features, *, group: int) -> float:
-    """Mean pairwise 1 − cos of the features within a prompt, averaged over prompts.
-
-    Args:
-        images: [prompts·group, h, w, 3].
-        group: pictures per prompt; with fewer than 2 there is no pair and the result is NaN.
-    """
-    if group < 2:
-        return math.nan
-    vectors = torch.nn.functional.normalize(features(images).float(), dim=1)
-    vectors = vectors.reshape(len(images) // group, group, -1)  # (prompts, group, D)
-    cosines = vectors @ vectors.transpose(1, 2)
-    pairs = group * (group - 1)
-    return float(1 - (cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)).mean() / pairs)
 
 
 def win_rate(before: Sequence[float], after: Sequence[float], *, higher_is_better: bool) -> float:
@@ -163,8 +131,12 @@ def compare(
 ) -> Comparison:
     """Sample both models alike and judge them.
 
+    With a safety gate around one of the rewards unsafe pictures are blurred and not scored, and a pair with such a
+    picture is left out of all figures.
+
     Raises:
-        AttuneError: no prompts, no seeds, models that draw the same pictures, or a reward that cannot score them.
+        AttuneError: no prompts, no seeds, models that draw the same pictures, a reward that cannot score them, or no
+            pair of which both are safe.
     """
     from ..host.sampling import encode_prompts, progress_bar
 
@@ -179,16 +151,8 @@ def compare(
         sample_all(model, vae, latent, positives, empty, seeds, settings, on_step) for model in (model_a, model_b)
     ]
     check_different(*pictures)
-    sides = []
-    for images in pictures:
-        scores = checked_scores(reward, images, texts).tolist()
-        judged = checked_scores(held_out, images, texts).tolist() if held_out is not None else None
-        sides.append(Side(images, scores, judged))
-    before, after = sides
-    source = held_out if feature_source(held_out) else reward
-    features = feature_source(source)
-    figures = _figures(before, after, reward=reward, held_out=held_out, group=len(seeds), features=features)
-    figures["diversity_features"] = source.name if features else "16 by 16 pixels"
+    before, after = (judged(images, texts, reward, held_out) for images in pictures)
+    figures = comparison_figures(before, after, texts, reward=reward, held_out=held_out)
     figures["seconds"] = round(time.monotonic() - began, 2)
     title = f"Before and after: {_count(len(prompts), 'prompt')}, {_count(len(seeds), 'seed')} each"
     grid = comparison_grid(
@@ -203,8 +167,73 @@ def compare(
     return Comparison(figures, grid, before, after)
 
 
+def judged(images: torch.Tensor, texts: Sequence[str], reward: Reward, held_out: Reward | None) -> Side:
+    """One model's pictures [N, h, w, 3] and what both rewards give them.
+
+    What the gate of either holds back is blurred, and neither sees it: its scores are NaN.
+    """
+    rewards = (reward, held_out)
+    unsafe = unsafe_pictures(images, rewards)
+    safe = (~unsafe).nonzero().flatten()
+
+    def scores(judge: Reward) -> list[float]:
+        found = torch.full((len(images),), math.nan)
+        if len(safe):
+            found[safe.cpu()] = checked_scores(judge, images[safe], [texts[index] for index in safe.tolist()]).cpu()
+        return found.tolist()
+
+    return Side(
+        presentable(images, rewards),
+        scores(reward),
+        scores(held_out) if held_out is not None else None,
+        unsafe.tolist() if is_guarded(rewards) else None,
+    )
+
+
+def comparison_figures(
+    before: Side, after: Side, texts: Sequence[str], *, reward: Reward, held_out: Reward | None
+) -> dict[str, Any]:
+    """All figures but the seconds, over the pairs of which neither picture is blurred.
+
+    Raises:
+        AttuneError: there is no such pair.
+    """
+    count = len(before.images)
+    hidden = [side.blurred or [False] * count for side in (before, after)]
+    pairs = [index for index in range(count) if not (hidden[0][index] or hidden[1][index])]
+    if not pairs:
+        raise AttuneError(
+            f"The safety gate calls a picture of every pair unsafe ({sum(hidden[0])} of {count} of model A, "
+            f"{sum(hidden[1])} of {count} of model B), so there is nothing to compare. Change the prompts or the "
+            "models, or raise the gate's threshold."
+        )
+    source = held_out if feature_source(held_out) else reward
+    features = feature_source(source)
+    figures = _figures(
+        _only(before, pairs), _only(after, pairs), [texts[index] for index in pairs],
+        reward=reward, held_out=held_out, features=features,
+    )  # fmt: skip
+    figures["images"], figures["pairs"] = count, len(pairs)
+    for name, side in (("before", before), ("after", after)):
+        figures[f"blurred_{name}"] = None if side.blurred is None else sum(side.blurred)
+    figures["diversity_features"] = source.name if features else "16 by 16 pixels"
+    return figures
+
+
+def _only(side: Side, chosen: Sequence[int]) -> Side:
+    held_out = None if side.held_out is None else [side.held_out[index] for index in chosen]
+    return Side(side.images[list(chosen)], [side.scores[index] for index in chosen], held_out)
+
+
+@torch.no_grad()
 def _figures(
-    before: Side, after: Side, *, reward: Reward, held_out: Reward | None, group: int, features: Features | None
+    before: Side,
+    after: Side,
+    texts: Sequence[str],
+    *,
+    reward: Reward,
+    held_out: Reward | None,
+    features: Features | None,
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {"reward_name": reward.name, "held_out_name": held_out.name if held_out else ""}
     for name, side in (("before", before), ("after", after)):
@@ -213,14 +242,13 @@ def _figures(
             figures[f"held_out_{name}"], figures[f"held_out_{name}_deviation"] = mean_and_deviation(side.held_out)
         else:
             figures[f"held_out_{name}"] = None
-        spread = diversity(side.images, features or pixel_features, group=group)
+        spread = grouped_diversity((features or pixel_features)(side.images), texts)
         figures[f"diversity_{name}"] = None if math.isnan(spread) else spread
     pairs = {"reward": (before.scores, after.scores), "held_out": (before.held_out, after.held_out)}
     for key, (one, two) in pairs.items():
         if one is not None and two is not None:
             figures[f"{key}_change"], figures[f"{key}_change_error"] = paired_change(one, two)
     figures["win_rate"] = win_rate(before.scores, after.scores, higher_is_better=reward.higher_is_better)
-    figures["images"] = len(before.images)
     return figures
 
 
@@ -239,7 +267,10 @@ def _summary(figures: Mapping[str, Any], reward: Reward, held_out: Reward | None
         cells.append((label if key == "reward" else label + judge.name, text, verdict))
     rate = figures["win_rate"]
     verdict = "good" if rate > 0.5 else "bad" if rate < 0.5 else ""
-    cells.append(("After beats before", f"{100 * rate:.0f} % of {figures['images']}", verdict))
+    cells.append(("After beats before", f"{100 * rate:.0f} % of {figures['pairs']}", verdict))
+    if figures["blurred_before"] is not None:
+        text = f"{figures['blurred_before']} to {figures['blurred_after']} of {figures['images']}"
+        cells.append(("Blurred (unsafe)", text, ""))
     if figures["diversity_before"] is not None:
         one, two = figures["diversity_before"], figures["diversity_after"]
         label = f"Diversity ({figures['diversity_features']})"

@@ -7,11 +7,12 @@ position: append, never insert or reorder.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from ...training.adapters import LoraConfig
-from ...training.objectives.ddpo import DDPOConfig, StepWeights
+from ...training.objectives.ddpo import DDPOConfig
 from ...training.objectives.supervised import SupervisedConfig
+from ...training.objectives.transitions import STEP_WEIGHTS
 from ...training.trainer import TrainerConfig
 from .plans import PreviewSettings
 from .widgets import TARGET_WIDGETS
@@ -275,7 +276,7 @@ DDPO_OBJECTIVE = [
     slot(
         "Combo",
         "step_weights",
-        options=list(get_args(StepWeights)),
+        options=list(STEP_WEIGHTS),
         default=DDPO["step_weights"],
         advanced=True,
         tooltip="balanced: every sampler step counts alike. plain: as in the paper, where the last steps can weigh far "

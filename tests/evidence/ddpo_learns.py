@@ -31,7 +31,8 @@ from attune.training.adapters import LoraConfig, Policy
 from attune.training.demo import data
 from attune.training.demo.pipeline import DemoPipeline, prompt_text
 from attune.training.interfaces import Denoiser, RunCallbacks
-from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective, StepWeights
+from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
+from attune.training.objectives.transitions import StepWeights
 from attune.training.rollout import play
 from attune.training.trainer import TrainerConfig, train
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -15,6 +16,7 @@ from attune.training.diffusion import log_probability
 from attune.training.interfaces import Prompt, RewardError, TrainingError
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective, PromptStatistics, policy_loss
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective, loss_weight
+from attune.training.objectives.transitions import step_weights
 
 
 class ShiftedMixture(nn.Module):
@@ -32,12 +34,20 @@ class ShiftedMixture(nn.Module):
     def training_mode(self, on):
         self.dropout_on.append(on)
 
+    @contextlib.contextmanager
+    def role(self, name):
+        """Without its shift it is the reference."""
+        kept, self.acting = self.acting, name is not None
+        yield self
+        self.acting = kept
+
+    acting = True
     device = torch.device("cpu")
     unconditional = None
 
     def forward(self, x, sigma, cond=(), *, guidance=1.0):
         self.guidances.add(guidance)
-        return self.base(x, sigma) + self.shift.reshape(1, 2, 1, 1).to(x)
+        return self.base(x, sigma) + self.acting * self.shift.reshape(1, 2, 1, 1).to(x)
 
 
 class DroppingPolicy(ShiftedMixture):
@@ -328,9 +338,8 @@ def test_later_passes_compare_with_the_first():
 def test_balanced_steps_weigh_by_the_inverse_of_their_gradient():
     """The weights have mean 1, and undo the measured size of each step's ∂ log P_F / ∂ x0 shift; plain is all ones."""
     policy = ShiftedMixture("flow")
-    objective = ddpo(policy, step_weights="balanced")
     sigmas = policy.process.schedule(8)
-    weights = objective._step_weights(sigmas)
+    weights = step_weights(policy.process, sigmas, "balanced")
     assert weights.mean().item() == pytest.approx(1)
     sizes = []
     for sigma, sigma_next in itertools.pairwise(sigmas):
@@ -341,7 +350,7 @@ def test_balanced_steps_weigh_by_the_inverse_of_their_gradient():
         sizes.append(x0.grad[0, 0].abs().item() * sigma.item())  # flow: x0 = x − σ·output
     products = weights * torch.tensor(sizes)
     torch.testing.assert_close(products, products.mean().expand(8), rtol=1e-3, atol=0)
-    assert ddpo(policy, step_weights="plain")._step_weights(sigmas).tolist() == [1.0] * 8
+    assert step_weights(policy.process, sigmas, "plain").tolist() == [1.0] * 8
 
 
 def test_guidance_reaches_the_network_in_rollout_and_training():

@@ -24,6 +24,7 @@ from attune.training.checkpoint import read_state, unflatten
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import Prompt, RunCallbacks, TrainingError
 from attune.training.run_state import StateFolder, check_same_run, pack_history, unpack_history
+from attune.training.share import ALONE, Share
 from attune.training.trainer import TrainerConfig, TrainResult, train
 
 CONTEXT = 16
@@ -83,7 +84,7 @@ class Chase:
         self.spoil = spoil or (lambda seen, loss: loss)
         self.policy: Policy | None = None
 
-    def prepare(self, policy: Policy) -> None:
+    def prepare(self, policy: Policy, share: Share = ALONE) -> None:
         self.policy = policy
 
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:

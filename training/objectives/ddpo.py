@@ -30,17 +30,18 @@ Differences from the paper (all ours):
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ..diffusion import Convention, step_sensitivity
-from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError, checked_scores
-from ..rollout import Trajectories, play, step_log_probability
-
-StepWeights = Literal["balanced", "plain"]
+from ..diffusion import Convention
+from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
+from ..rollout import Trajectories, step_log_probability
+from ..share import ALONE, Share
+from .practice import OnPhase, Practice
+from .transitions import STEP_WEIGHTS, StepWeights, draw_visits, step_weights
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class DDPOConfig:
             raise TrainingError(f"DDPO: transitions must be 0 (all) … {self.steps} (steps), not {self.transitions}.")
         if self.form not in ("importance", "score"):
             raise TrainingError(f"DDPO: form must be 'importance' or 'score', not {self.form!r}.")
-        if self.step_weights not in get_args(StepWeights):
+        if self.step_weights not in STEP_WEIGHTS:
             raise TrainingError(f"DDPO: step_weights must be 'balanced' or 'plain', not {self.step_weights!r}.")
         if self.convention not in ("mean", "sum"):
             raise TrainingError(f"DDPO: convention must be 'mean' or 'sum', not {self.convention!r}.")
@@ -141,7 +142,11 @@ class PromptStatistics:
         self.rewards: dict[str, deque[float]] = {}
 
     def advantages(self, texts: Sequence[str], rewards: torch.Tensor, *, clamp: float) -> torch.Tensor:
-        """Remember the rewards, and z-score each against its prompt (or against the batch while that is young)."""
+        """Remember the rewards, and z-score each against its prompt (or against the batch while that is young).
+
+        Args:
+            texts: prompts, B; rewards: [B], higher is better, of all processes.
+        """
         for text, reward in zip(texts, rewards.tolist(), strict=True):
             self.rewards.setdefault(text, deque(maxlen=self.buffer)).append(reward)
         # In double precision: the spread of equal float32 rewards must come out as 0, not as rounding.
@@ -173,6 +178,8 @@ class _Played:
 class DDPOObjective:
     """Raises a reward by policy gradients.
 
+    Pictures that the reward's safety gate blocks are not learned from, in either direction.
+
     Args:
         prompts: what to practise on; all randomness of their choice comes from the run's generator.
         reward: optimised; any callable of the `Reward` protocol, gradients are not needed.
@@ -192,29 +199,22 @@ class DDPOObjective:
         *,
         latent_shape: Sequence[int],
         held_out: Reward | None = None,
-        on_phase: Callable[[str, int, int], None] | None = None,
+        on_phase: OnPhase | None = None,
     ) -> None:
-        if not prompts:
-            raise TrainingError("There are no prompts to practise on. Write at least one prompt, one per line.")
-        for judge in (reward, held_out):
-            if getattr(judge, "needs_previous", False):
-                raise TrainingError(
-                    f"{judge.name} compares with earlier rounds, which a training run does not have: every picture "
-                    "would score the same. Choose another reward, or take it out of Combine Rewards."
-                )
-        self.prompts, self.reward, self.held_out = list(prompts), reward, held_out
-        self.decoder, self.config = decoder, config
-        self.latent_shape = tuple(latent_shape)
-        self.on_phase = on_phase or (lambda text, done, total: None)
+        self.practice = Practice(
+            prompts, reward, decoder, latent_shape=latent_shape, held_out=held_out, on_phase=on_phase
+        )
+        self.config = config
         self.statistics = PromptStatistics(buffer=config.buffer, minimum=config.minimum)
-        self._sign = 1.0 if reward.higher_is_better else -1.0
+        self.best_metric, self.best_is_high = self.practice.best_metric, self.practice.best_is_high
         self._policy: Any = None
+        self._share: Share = ALONE
         self._played: _Played | None = None
         self._figures: dict[str, float] = {}
-        self._rollouts = 0
 
-    def prepare(self, policy: Any) -> None:
-        self._policy = policy
+    def prepare(self, policy: Any, share: Share = ALONE) -> None:
+        self._policy, self._share = policy, share
+        self.practice.prepare(policy, share)
 
     # ---- one update ----
 
@@ -227,12 +227,20 @@ class DDPOObjective:
         self._policy.training_mode(config.updates_per_rollout == 1)
         played = self._played
         if played.log_old is None:
-            played.visits = self._visits(*played.trajectories.log_forward.shape, generator)
-        visits, weights = played.visits, self._step_weights(played.trajectories.sigmas)
+            batch, steps = played.trajectories.log_forward.shape
+            drawn = draw_visits(batch, steps, generator, count=config.transitions, share=self._share)
+            played.visits = drawn.to(self._policy.device)
+        visits = played.visits
+        weights = step_weights(self._policy.process, played.trajectories.sigmas, config.step_weights)
         logs, ratios, clipped, drift = [], [], [], []
         for start in range(0, len(visits), config.chunk):
             part = visits[start : start + config.chunk]
-            log_new, advantage = self._log_probabilities(played, part)
+            log_new, x0 = self._log_probabilities(played, part)
+            if start == 0:
+                self._figures["kl_to_reference"] = self.practice.divergence(
+                    played.trajectories, part, x0, guidance=config.guidance
+                )
+            advantage = played.advantages[part[:, 0]]
             logs.append(log_new.detach())
             log_old = logs[-1] if played.log_old is None else played.log_old[start : start + config.chunk]
             if config.form == "score":
@@ -242,7 +250,7 @@ class DDPOObjective:
             ratios.append(ratio)
             clipped.append(clip)
             drift.append((logs[-1] - log_old).square())
-            self.on_phase("learn", start + len(part), len(visits))
+            self.practice.on_phase("learn", start + len(part), len(visits))
             yield (loss * weights[part[:, 1]]).sum() / len(visits)
         if played.log_old is None:
             played.log_old = torch.cat(logs)
@@ -255,67 +263,53 @@ class DDPOObjective:
             "log_probability_change": torch.cat(drift).mean().sqrt().item(),
         }
 
-    def _visits(self, batch: int, steps: int, generator: torch.Generator) -> torch.Tensor:
-        """(row, step) of the transitions that these rollouts are trained on, shuffled, [N, 2]."""
-        chosen = torch.rand(batch, steps, generator=generator).argsort(1)[:, : self.config.transitions or steps]
-        pairs = torch.stack([torch.arange(batch)[:, None].expand_as(chosen), chosen], 2).flatten(0, 1)  # (B·count, 2)
-        return pairs[torch.randperm(len(pairs), generator=generator)].to(self._policy.device)
-
-    def _step_weights(self, sigmas: torch.Tensor) -> torch.Tensor:
-        """Factors of the steps' losses [T], with mean 1."""
-        if self.config.step_weights == "plain":
-            return torch.ones_like(sigmas[1:])
-        weights = 1 / step_sensitivity(self._policy.process, sigmas[:-1], sigmas[1:])
-        return weights / weights.mean()
-
     def _log_probabilities(self, played: _Played, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """log p_new, with gradients, and the advantages of some visits [n, 2]; both [n]."""
+        """log p_new [n] and x0 [n, C, H, W], with gradients, of some visits [n, 2]."""
         paths, (rows, steps) = played.trajectories, part.unbind(1)
         x, x_next = paths.states[rows, steps], paths.states[rows, steps + 1]
         sigma, sigma_next = paths.sigmas[steps], paths.sigmas[steps + 1]
-        cond = [self.prompts[played.prompts[row]].positive for row in rows.tolist()]
+        cond = [paths.cond[row] for row in rows.tolist()]
         x0 = self._policy(x, sigma, cond, guidance=self.config.guidance)
         log_new = step_log_probability(
             self._policy.process, x, x0, x_next, sigma, sigma_next, convention=self.config.convention
         )
-        return log_new, played.advantages[rows]
+        return log_new, x0
 
     # ---- rollouts ----
 
     def _play(self, generator: torch.Generator) -> _Played:
-        config = self.config
-        drawn = torch.randint(len(self.prompts), (config.prompts_per_update,), generator=generator)
-        if len(self.prompts) >= config.prompts_per_update:
-            drawn = torch.randperm(len(self.prompts), generator=generator)[: config.prompts_per_update]
-        indices = [int(i) for i in drawn for _ in range(config.images_per_prompt)]
-        noise = torch.randn(len(indices), *self.latent_shape, generator=generator).to(self._policy.device)
-        paths = play(
-            self._policy,
-            self._policy.process,
-            noise,
-            [self.prompts[i].positive for i in indices],
+        config, practice = self.config, self.practice
+        indices = practice.draw(config.prompts_per_update, config.images_per_prompt, generator)
+        paths = practice.play(
+            indices,
+            generator,
             steps=config.steps,
             guidance=config.guidance,
-            generator=generator,
             convention=config.convention,
             chunk=config.chunk,
-            on_step=lambda done, total: self.on_phase("rollout", done, total),
         )
-        advantages = self._judge(paths, indices)
-        self._rollouts += len(indices)
-        return _Played(paths, indices, advantages, config.updates_per_rollout)
+        with torch.no_grad():
+            images = practice.decoder.decode(paths.pictures)
+        judged = practice.score(images, indices)
+        self._figures = practice.figures(images, indices, judged)
+        advantages = self._advantages(indices, practice.sign * judged.rewards, judged.blocked)
+        return _Played(paths, indices, advantages.to(paths.states.device), config.updates_per_rollout)
 
-    @torch.no_grad()
-    def _judge(self, paths: Trajectories, indices: Sequence[int]) -> torch.Tensor:
-        texts = [self.prompts[i].text for i in indices]
-        images = self.decoder.decode(paths.pictures)
-        rewards = checked_scores(self.reward, images, texts).cpu()
-        figures = {"reward": rewards.mean().item(), "reward_deviation": rewards.std(unbiased=False).item()}
-        if self.held_out is not None:
-            figures["held_out_reward"] = checked_scores(self.held_out, images, texts).mean().item()
-        advantages = self.statistics.advantages(texts, self._sign * rewards, clamp=self.config.advantage_clamp)
-        self._figures = figures | {"rollouts": float(self._rollouts + len(indices))}
-        return advantages.to(paths.states.device)
+    def _advantages(self, indices: Sequence[int], rewards: torch.Tensor, blocked: torch.Tensor) -> torch.Tensor:
+        """Advantages of this process's rollouts [B], compared with those of all; 0 for blocked ones."""
+        share = self._share
+        everyone = share.gather(torch.tensor(indices)).tolist()
+        kept = ~share.gather(blocked.float()).bool()
+        texts = [text for text, keep in zip(self.practice.texts(everyone), kept.tolist(), strict=True) if keep]
+        rewards = share.gather(rewards)
+        found = torch.zeros_like(rewards)
+        if texts:
+            found[kept] = self.statistics.advantages(texts, rewards[kept], clamp=self.config.advantage_clamp)
+        return share.take(found)
+
+    def evaluate(self) -> dict[str, float]:
+        config = self.config
+        return self.practice.evaluate(steps=config.steps, guidance=config.guidance, chunk=config.chunk)
 
     # ---- records ----
 
@@ -325,7 +319,7 @@ class DDPOObjective:
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "rewards": {text: list(values) for text, values in self.statistics.rewards.items()},
-            "rollouts": self._rollouts,
+            "practice": self.practice.state_dict(),
             "figures": dict(self._figures),
             "played": None,
         }
@@ -348,18 +342,18 @@ class DDPOObjective:
         self.statistics.rewards = {
             text: deque(values, maxlen=self.config.buffer) for text, values in state["rewards"].items()
         }
-        self._rollouts = int(state["rollouts"])
+        self.practice.load_state_dict(state["practice"])
         self._figures = dict(state["figures"])
         played = state["played"]
         if played is None:
             self._played = None
             return
         prompts = [int(i) for i in played["prompts"]]
-        cond = [self.prompts[i].positive for i in prompts]
+        cond = [self.practice.prompts[i].positive for i in prompts]
         names = ("states", "sigmas", "log_forward", "log_backward", "advantages", "visits", "log_old")
         *parts, advantages, visits, log_old = (played[name].to(self._policy.device) for name in names)
         left = int(played["updates_left"])
         self._played = _Played(Trajectories(*parts, cond), prompts, advantages, left, visits, log_old)
 
     def sample_requests(self) -> Sequence[Prompt]:
-        return self.prompts[:4]
+        return self.practice.prompts[:4]

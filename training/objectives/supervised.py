@@ -21,6 +21,7 @@ import torch
 
 from ..diffusion import DiffusionProcess, expand
 from ..interfaces import Prompt, TrainingError
+from ..share import ALONE, Share
 
 
 @dataclass(frozen=True)
@@ -96,29 +97,45 @@ class SupervisedObjective:
         self.latents, self.prompts, self.config = list(latents), list(prompts), config
         self.previews = list(previews) or _distinct(self.prompts)[:4]
         self._policy: Any = None
+        self._share: Share = ALONE
         self._order: list[int] = []
 
-    def prepare(self, policy: Any) -> None:
-        self._policy = policy
+    def prepare(self, policy: Any, share: Share = ALONE) -> None:
+        self._policy, self._share = policy, share
 
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         indices = self._draw(generator)
+        own = self._share.rows(len(indices))
         for bucket in _same_size(indices, self.latents):
-            yield self._loss(bucket, generator) * (len(bucket) / len(indices))
+            drawn = self._noises(bucket, indices, generator)
+            rows = [row for row, place in enumerate(bucket) if own.start <= place < own.stop]
+            if rows:
+                loss = self._loss([indices[bucket[row]] for row in rows], *(part[rows] for part in drawn))
+                yield loss * (len(rows) / (own.stop - own.start))
 
     def _draw(self, generator: torch.Generator) -> list[int]:
         """The next batch without replacement: every picture is seen once before any is seen twice."""
-        while len(self._order) < self.config.batch:
+        count = self.config.batch * self._share.count
+        while len(self._order) < count:
             self._order += torch.randperm(len(self.latents), generator=generator).tolist()
-        batch, self._order = self._order[: self.config.batch], self._order[self.config.batch :]
+        batch, self._order = self._order[:count], self._order[count:]
         return batch
 
-    def _loss(self, indices: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    def _noises(
+        self, bucket: Sequence[int], indices: Sequence[int], generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Noise, sigmas and dropped captions of a bucket: places in the batch of all processes."""
+        shape = (len(bucket), *self.latents[indices[bucket[0]]].shape)
+        noise = torch.randn(shape, generator=generator)
+        sigma = draw_sigmas(self._policy.process, len(bucket), generator)
+        return noise, sigma, torch.rand(len(bucket), generator=generator) < self.config.caption_dropout
+
+    def _loss(
+        self, indices: Sequence[int], noise: torch.Tensor, sigma: torch.Tensor, dropped: torch.Tensor
+    ) -> torch.Tensor:
         policy, process = self._policy, self._policy.process
         clean = torch.stack([self.latents[i] for i in indices]).to(policy.device, torch.float32)
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
-        sigma = draw_sigmas(process, len(clean), generator).to(clean)
-        dropped = torch.rand(len(clean), generator=generator) < self.config.caption_dropout
+        noise, sigma = noise.to(clean), sigma.to(clean)
         cond = [
             policy.unconditional if drop else self.prompts[i].positive
             for i, drop in zip(indices, dropped.tolist(), strict=True)
@@ -145,7 +162,8 @@ def _distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def _same_size(indices: Sequence[int], latents: Sequence[torch.Tensor]) -> list[list[int]]:
+    """Places in `indices`, by the size of their latents."""
     buckets: dict[tuple[int, ...], list[int]] = {}
-    for index in indices:
-        buckets.setdefault(tuple(latents[index].shape), []).append(index)
+    for place, index in enumerate(indices):
+        buckets.setdefault(tuple(latents[index].shape), []).append(place)
     return list(buckets.values())

@@ -1,0 +1,102 @@
+"""Evaluations during a run: which weights were best, and whether the run should end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .interfaces import TrainingError
+from .trainer_config import KL_WINDOW, TrainerConfig
+
+
+class Evaluations:
+    """Asks the objective every so often, and remembers the best weights if they are to be kept.
+
+    Args:
+        objective: may have `evaluate`, `best_metric` and `best_is_high` (True without), see `interfaces.Objective`.
+
+    Raises:
+        TrainingError: the best weights are to be kept, and the objective cannot tell which are.
+    """
+
+    def __init__(self, objective: Any, config: TrainerConfig) -> None:
+        self.objective, self.config = objective, config
+        self.can = callable(getattr(objective, "evaluate", None))
+        self.metric = getattr(objective, "best_metric", "")
+        self.sign = 1.0 if getattr(objective, "best_is_high", True) else -1.0
+        if (config.keep == "best" or config.patience) and not (self.can and self.metric):
+            raise TrainingError(
+                f"The method {objective.name!r} has nothing to tell better weights from worse, so the best cannot be "
+                "kept. Set keep to last and patience to 0."
+            )
+        self.best_step, self.best_value = 0, -math.inf
+        self.best_tensors: dict[str, torch.Tensor] = {}
+        self.since_best = 0
+
+    def due(self, step: int) -> bool:
+        """Whether the weights after `step` updates are to be evaluated; the last ones always are."""
+        every = self.config.evaluate_every
+        return self.can and every > 0 and (step % every == 0 or step == self.config.steps)
+
+    def missed(self, report: Mapping[str, float]) -> bool:
+        """Whether the weights of a resumed run were due and have not been evaluated."""
+        return self.due(int(report["step"])) and "best_step" not in report
+
+    def measure(self, step: int, tensors: Callable[[], dict[str, torch.Tensor]]) -> dict[str, float]:
+        """The objective's figures, and "best_step": the update with the best of them so far.
+
+        Args:
+            step: updates done; tensors: gives a copy of the weights.
+        """
+        found = {name: float(value) for name, value in self.objective.evaluate().items()}
+        value = found.get(self.metric)
+        if value is None or not math.isfinite(value):
+            return found
+        self.since_best += 1
+        if self.sign * value > self.best_value:
+            kept = tensors() if self.config.keep == "best" else {}
+            self.best_tensors, self.best_step, self.best_value, self.since_best = kept, step, self.sign * value, 0
+        return found | {"best_step": float(self.best_step)}
+
+    def exhausted(self) -> str:
+        """Why the run should end, as a sentence; nothing if it should not."""
+        if not 0 < self.config.patience <= self.since_best:
+            return ""
+        return (
+            f"{self.metric} has not become better in {self.since_best} evaluations since update {self.best_step}, so "
+            "the run ended (patience)."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best_step": self.best_step,
+            "best_value": None if math.isinf(self.best_value) else self.best_value,
+            "best_tensors": dict(self.best_tensors),
+            "since_best": self.since_best,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        if not state:
+            return
+        self.best_step, self.since_best = int(state["best_step"]), int(state["since_best"])
+        self.best_value = -math.inf if state["best_value"] is None else float(state["best_value"])
+        self.best_tensors = dict(state["best_tensors"])
+
+
+def over_budget(history: Sequence[Mapping[str, float]], config: TrainerConfig) -> str:
+    """Why the run should end because it has drifted too far from the reference; nothing if it has not.
+
+    The mean of "kl_to_reference" over the last `KL_WINDOW` updates is compared with `kl_budget`.
+    """
+    if not config.kl_budget:
+        return ""
+    recent = [report["kl_to_reference"] for report in history[-KL_WINDOW:] if "kl_to_reference" in report]
+    if len(recent) < KL_WINDOW or sum(recent) / len(recent) <= config.kl_budget:
+        return ""
+    return (
+        f"The model has drifted {sum(recent) / len(recent):.3g} nats per picture from where it began, more than the "
+        f"budget of {config.kl_budget:g}, so the run ended (kl_budget)."
+    )

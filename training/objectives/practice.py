@@ -1,0 +1,274 @@
+"""Practice: what the methods share that learn from pictures they make themselves (DDPO, DAG, ReFL).
+
+Prompts are drawn, rollouts played, pictures scored. What a safety gate blocks is neither scored nor learned from. The
+figures that tell how such a run fares are the same for all of them: reward, held-out reward, diversity, divergence from
+the reference, and what they cost in rollouts and reward calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..diffusion import Convention
+from ..diversity import feature_source, grouped_diversity, pixel_features
+from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError, checked_scores
+from ..rollout import Trajectories, play, step_divergence
+from ..share import ALONE, Share
+
+OnPhase = Callable[[str, int, int], None]
+# Transitions per update on which the divergence from the reference is measured: each costs one call of the network.
+DIVERGENCE_VISITS = 8
+# Pictures that are measured by `Practice.evaluate`.
+EVALUATION_PICTURES = 16
+EVALUATION_SEED = 1_000_003
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What pictures are worth; of this process's rows, on the CPU.
+
+    Attributes:
+        rewards: as the reward gives them, float32 [B]; 0 where a picture is blocked.
+        blocked: pictures that the reward's safety gate holds back, bool [B].
+    """
+
+    rewards: torch.Tensor
+    blocked: torch.Tensor
+
+
+class Practice:
+    """Prompts, rewards and a decoder, with the bookkeeping of a run.
+
+    Args:
+        prompts: what to practise on.
+        reward: optimised.
+        decoder: latents to images.
+        latent_shape: [C, H, W] of the pictures.
+        held_out: reported, never optimised.
+        on_phase: called with (phase, done, total) while rollouts are played or scored; may raise to cancel.
+
+    Attributes:
+        sign: 1 for rewards, −1 for costs: what is multiplied with a score so that higher is better.
+        rollouts, reward_calls: of all processes since the run began; a call is one picture scored by the optimised
+            reward.
+
+    Raises:
+        TrainingError: there is no prompt, or a reward needs pictures of earlier rounds.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        reward: Reward,
+        decoder: LatentDecoder,
+        *,
+        latent_shape: Sequence[int],
+        held_out: Reward | None = None,
+        on_phase: OnPhase | None = None,
+    ) -> None:
+        if not prompts:
+            raise TrainingError("There are no prompts to practise on. Write at least one prompt, one per line.")
+        for judge in (reward, held_out):
+            if getattr(judge, "needs_previous", False):
+                raise TrainingError(
+                    f"{judge.name} compares with earlier rounds, which a training run does not have: every picture "
+                    "would score the same. Choose another reward, or take it out of Combine Rewards."
+                )
+        self.prompts, self.reward, self.held_out, self.decoder = list(prompts), reward, held_out, decoder
+        self.latent_shape = tuple(latent_shape)
+        self.on_phase: OnPhase = on_phase or (lambda text, done, total: None)
+        self.sign = 1.0 if reward.higher_is_better else -1.0
+        self.rollouts = self.reward_calls = 0
+        self.policy: Any = None
+        self.share: Share = ALONE
+
+    def prepare(self, policy: Any, share: Share) -> None:
+        """The policy that plays, and this process's part."""
+        self.policy, self.share = policy, share
+
+    # ---- rollouts ----
+
+    def draw(self, prompts: int, images_per_prompt: int, generator: torch.Generator) -> list[int]:
+        """Indices of the prompts of this process's next rollouts: `prompts` different ones where there are as many.
+
+        Returns:
+            prompts·images_per_prompt of them, pictures of one prompt side by side.
+        """
+        count = prompts * self.share.count
+        drawn = torch.randint(len(self.prompts), (count,), generator=generator)
+        if len(self.prompts) >= count:
+            drawn = torch.randperm(len(self.prompts), generator=generator)[:count]
+        return self.share.take([int(i) for i in drawn for _ in range(images_per_prompt)])
+
+    def noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Unit Gaussian latents [count, C, H, W] of this process, on the policy's device."""
+        drawn = torch.randn(count * self.share.count, *self.latent_shape, generator=generator)
+        return self.share.take(drawn).to(self.policy.device)
+
+    def play(
+        self,
+        indices: Sequence[int],
+        generator: torch.Generator,
+        *,
+        steps: int,
+        guidance: float,
+        convention: Convention,
+        chunk: int,
+    ) -> Trajectories:
+        """One trajectory per prompt index, with the policy as it is; see `rollout.play`."""
+        paths = play(
+            self.policy,
+            self.policy.process,
+            self.noise(len(indices), generator),
+            [self.prompts[i].positive for i in indices],
+            steps=steps,
+            guidance=guidance,
+            generator=generator,
+            convention=convention,
+            chunk=chunk,
+            on_step=lambda done, total: self.on_phase("rollout", done, total),
+            share=self.share,
+        )
+        self.rollouts += len(indices) * self.share.count
+        return paths
+
+    # ---- scores ----
+
+    def texts(self, indices: Sequence[int]) -> list[str]:
+        """The words of the prompts."""
+        return [self.prompts[i].text for i in indices]
+
+    @torch.no_grad()
+    def score(self, images: torch.Tensor, indices: Sequence[int]) -> Judgement:
+        """Score pictures by the reward that is optimised; blocked ones are left out and not counted as calls.
+
+        Args:
+            images: [B, h, w, 3]; indices: of their prompts, B.
+        """
+        blocked = self._blocked(images)
+        kept = (~blocked).nonzero().flatten().tolist()
+        rewards = torch.zeros(len(images), dtype=torch.float32)
+        if kept:
+            texts = self.texts([indices[row] for row in kept])
+            rewards[kept] = checked_scores(self.reward, images[kept], texts).float().cpu()
+        self.reward_calls += int(self._total(len(kept)))
+        return Judgement(rewards, blocked)
+
+    def _blocked(self, images: torch.Tensor) -> torch.Tensor:
+        unsafe = getattr(self.reward, "unsafe", None)
+        if not callable(unsafe):
+            return torch.zeros(len(images), dtype=torch.bool)
+        return unsafe(images).cpu()
+
+    def _total(self, count: int) -> float:
+        return self.share.mean({"count": float(count)})["count"] * self.share.count
+
+    @torch.no_grad()
+    def figures(self, images: torch.Tensor, indices: Sequence[int], judged: Judgement) -> dict[str, float]:
+        """What a set of rollouts tells: reward, its deviation, held-out reward, diversity and the counts.
+
+        Blocked pictures count in "blocked" alone.
+        """
+        kept = (~judged.blocked).nonzero().flatten().tolist()
+        # Copies that are gathered compare across processes as one set of rollouts would.
+        rewards = self.share.gather(judged.rewards)[~self.share.gather(judged.blocked.float()).bool()]
+        found = {
+            "reward": rewards.mean().item() if len(rewards) else math.nan,
+            "reward_deviation": rewards.std(unbiased=False).item() if len(rewards) else math.nan,
+            "rollouts": float(self.rollouts),
+            "reward_calls": float(self.reward_calls),
+        }
+        if callable(getattr(self.reward, "unsafe", None)):
+            found["blocked"] = self._total(int(judged.blocked.sum()))
+        shown, owners = images[kept], [indices[row] for row in kept]
+        if self.held_out is not None:
+            scores = checked_scores(self.held_out, shown, self.texts(owners)) if kept else torch.full((1,), math.nan)
+            found["held_out_reward"] = scores.mean().item()
+        found["diversity"] = grouped_diversity(self.features(shown), owners) if kept else math.nan
+        return {name: value for name, value in self.share.mean(found).items() if math.isfinite(value)}
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Features [B, D] for diversity: of the held-out reward's encoder, else the reward's, else pixels."""
+        source = feature_source(self.held_out) or feature_source(self.reward) or pixel_features
+        return source(images).float()
+
+    # ---- divergence ----
+
+    @torch.no_grad()
+    def divergence(self, paths: Trajectories, visits: torch.Tensor, x0: torch.Tensor, *, guidance: float) -> float:
+        """KL of the policy's trajectories from the reference's, in nats, estimated on some of their steps.
+
+        Args:
+            visits: (row, step) [N, 2], drawn evenly; x0: what the policy predicted there [N, C, H, W]. Only the first
+                `DIVERGENCE_VISITS` are looked at.
+        """
+        visits, x0 = visits[:DIVERGENCE_VISITS], x0[:DIVERGENCE_VISITS].detach()
+        rows, steps = visits.unbind(1)
+        x, sigma, sigma_next = paths.states[rows, steps], paths.sigmas[steps], paths.sigmas[steps + 1]
+        cond = [paths.cond[row] for row in rows.tolist()]
+        with self.policy.role(None):
+            reference = self.policy(x, sigma, cond, guidance=guidance)
+        divergence = step_divergence(self.policy.process, x, x0, reference, sigma, sigma_next)
+        return divergence.mean().item() * paths.steps
+
+    # ---- evaluation ----
+
+    @torch.no_grad()
+    def evaluate(self, *, steps: int, guidance: float, chunk: int) -> dict[str, float]:
+        """Figures of pictures with fixed prompts and fixed noise, so that they compare from update to update.
+
+        Returns:
+            "evaluation_reward", "evaluation_diversity", and "evaluation_held_out_reward" if there is such a judge. The
+            pictures cost reward calls that are not counted: nothing is learned from them.
+        """
+        each = max(2, EVALUATION_PICTURES // len(self.prompts))
+        indices = [index for index in range(len(self.prompts)) for _ in range(each)][:EVALUATION_PICTURES]
+        generator = torch.Generator().manual_seed(EVALUATION_SEED)
+        noise = torch.randn(len(indices), *self.latent_shape, generator=generator).to(self.policy.device)
+        paths = play(
+            self.policy,
+            self.policy.process,
+            noise,
+            [self.prompts[i].positive for i in indices],
+            steps=steps,
+            guidance=guidance,
+            generator=generator,
+            eta=0.0,
+            chunk=chunk,
+            on_step=lambda done, total: self.on_phase("evaluate", done, total),
+        )
+        images = self.decoder.decode(paths.pictures)
+        kept = (~self._blocked(images)).nonzero().flatten().tolist()
+        if not kept:
+            return {}
+        images, owners = images[kept], [indices[row] for row in kept]
+        found = {"evaluation_reward": checked_scores(self.reward, images, self.texts(owners)).mean().item()}
+        if self.held_out is not None:
+            held_out = checked_scores(self.held_out, images, self.texts(owners)).mean().item()
+            found["evaluation_held_out_reward"] = held_out
+        spread = grouped_diversity(self.features(images), owners)
+        return found | ({"evaluation_diversity": spread} if math.isfinite(spread) else {})
+
+    @property
+    def best_metric(self) -> str:
+        """The figure of `evaluate` by which the best weights are chosen."""
+        return "evaluation_reward" if self.held_out is None else "evaluation_held_out_reward"
+
+    @property
+    def best_is_high(self) -> bool:
+        """Whether higher is better in that figure."""
+        return (self.held_out or self.reward).higher_is_better
+
+    # ---- state ----
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts, the same in every process."""
+        return {"rollouts": self.rollouts, "reward_calls": self.reward_calls}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.rollouts, self.reward_calls = int(state["rollouts"]), int(state["reward_calls"])
