@@ -20,10 +20,11 @@ from ..host.schema import AttuneNode
 from . import run_schemas, schemas
 from .compare import SamplingSettings, compare
 from .live import LIVE
+from .plan_rewards import DDPOPlan, reward_plan
 from .plans import PreviewSettings, prompt_lines
 from .run import run_training
 from .run_records import TrainingRequest
-from .widgets import RUN_EXISTS, ddpo_plan, lora_config, single, supervised_plan
+from .widgets import RUN_EXISTS, lora_config, single, supervised_plan
 
 CATEGORY = "Attune/training"
 Objective = io.Custom("ATTUNE_OBJECTIVE")
@@ -132,7 +133,9 @@ class AttuneDDPOObjective(AttuneNode):
             clip_range=knobs["clip_range"],
             step_weights=knobs["step_weights"],
         )
-        plan = ddpo_plan(clip, vae, latent, reward, held_out_reward, prompts=prompts, negative=negative, config=config)
+        plan = reward_plan(
+            DDPOPlan, clip, vae, latent, reward, held_out_reward, prompts=prompts, negative=negative, config=config
+        )
         return io.NodeOutput(plan)
 
 

@@ -13,8 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ...training.interfaces import AttuneError, LatentDecoder, Objective, Prompt, Reward
-from ...training.objectives.ddpo import DDPOConfig, DDPOObjective
+from ...training.interfaces import AttuneError, LatentDecoder, Objective, Prompt
 from ...training.objectives.supervised import SupervisedConfig, SupervisedObjective
 
 OnPhase = Callable[[str, int, int], None]
@@ -180,79 +179,6 @@ class SupervisedPlan:
             [prompts[caption.text] for caption in self.captions],
             self.config,
             previews=[prompts[preview.text] for preview in self.previews],
-        )
-
-
-@dataclass(frozen=True)
-class DDPOPlan:
-    """Raise a reward on prompts. `latent` is the host's LATENT whose size the pictures have; its content is ignored."""
-
-    prompts: Sequence[EncodedText]
-    negative: EncodedText
-    reward: Reward
-    held_out: Reward | None
-    latent: Mapping[str, Any] = field(repr=False)
-    vae: Any = field(repr=False)
-    text_encoder: str
-    config: DDPOConfig
-    preview: PreviewSettings = PreviewSettings()
-    method: str = "ddpo"
-    title: str = "DDPO"
-
-    @property
-    def curve_titles(self) -> Mapping[str, str]:
-        titles = {"reward": f"Reward: {self.reward.name}", "loss": "Policy loss"}
-        if self.held_out is not None:
-            titles["held_out_reward"] = f"Held-out reward (never optimised): {self.held_out.name}"
-        return titles
-
-    @property
-    def batch(self) -> int:
-        config = self.config
-        rollouts = config.prompts_per_update * config.images_per_prompt
-        return min(config.chunk, rollouts * (config.transitions or config.steps))
-
-    @property
-    def batch_knob(self) -> str:
-        return f"chunk (now {self.config.chunk}; the method stays the same, and a run that has begun goes on)"
-
-    @property
-    def training_guidance(self) -> float:
-        return self.config.guidance
-
-    def data_hash(self) -> str:
-        size = str(tuple(self.latent["samples"].shape[2:]))
-        parts = [self.reward.reward_id, size, self.negative.text, *(prompt.text for prompt in self.prompts)]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-    def settings(self) -> dict[str, Any]:
-        return asdict(self.config)
-
-    def load(self, decoder: LatentDecoder, on_phase: OnPhase = ignore_phase) -> list[torch.Tensor]:
-        return []
-
-    def latent_shape(self, model: Any, loaded: Sequence[torch.Tensor]) -> tuple[int, ...]:
-        from ..host.sampling import empty_latent
-
-        channels, *_, height, width = empty_latent(model, self.latent).shape[1:]  # between them a frame axis or nothing
-        return channels, height, width
-
-    def build(
-        self,
-        denoiser: TrainingDenoiser,
-        decoder: LatentDecoder,
-        loaded: Sequence[torch.Tensor],
-        shape: Sequence[int],
-        on_phase: OnPhase,
-    ) -> Objective:
-        return DDPOObjective(
-            [denoiser.prompt(prompt.text, prompt.conditioning) for prompt in self.prompts],
-            self.reward,
-            decoder,
-            self.config,
-            latent_shape=shape,
-            held_out=self.held_out,
-            on_phase=on_phase,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-from ...training.trainer_config import Precision, Schedule
+from ...training.trainer_config import Keep, Precision, Schedule
 from .schemas import SEED_LIMIT, TRAINER, Slot, slot
 from .widgets import RUN_EXISTS
 
@@ -148,6 +148,50 @@ TRAIN_LORA = [
         "lora_settings",
         optional=True,
         tooltip="Size and layers of the LoRA. Not connected = the defaults of LoRA Settings.",
+    ),
+    slot(
+        "Int",
+        "evaluate_every",
+        default=TRAINER["evaluate_every"],
+        min=0,
+        max=100_000,
+        optional=True,
+        advanced=True,
+        tooltip="Updates between evaluations: 16 pictures with fixed prompts and seeds are scored, or held-out pairs "
+        "are judged. Raising it saves time. 0 = none. Supervised training has nothing to evaluate.",
+    ),
+    slot(
+        "Combo",
+        "keep",
+        options=list(get_args(Keep)),
+        default=TRAINER["keep"],
+        optional=True,
+        advanced=True,
+        tooltip="Which LoRA the run gives: its last, or the best by those evaluations (by the held-out reward, if "
+        "there is one). best needs evaluate_every.",
+    ),
+    slot(
+        "Int",
+        "patience",
+        default=TRAINER["patience"],
+        min=0,
+        max=10_000,
+        optional=True,
+        advanced=True,
+        tooltip="Ends the run after this many evaluations in a row that brought nothing better. Raising it waits "
+        "longer. 0 = never. Needs evaluate_every.",
+    ),
+    slot(
+        "Float",
+        "kl_budget",
+        default=TRAINER["kl_budget"],
+        min=0.0,
+        max=1e6,
+        step=0.1,
+        optional=True,
+        advanced=True,
+        tooltip="Ends the run when its pictures have drifted this far from the model it began with (the curve "
+        "'Divergence from the start', in nats per picture). Raising it lets the model move further. 0 = no limit.",
     ),
 ]
 

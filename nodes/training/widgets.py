@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...training.adapters import LoraConfig
-from ...training.interfaces import AttuneError, Reward
-from ...training.objectives.ddpo import DDPOConfig
+from ...training.interfaces import AttuneError
 from ...training.objectives.supervised import SupervisedConfig
-from .plans import DDPOPlan, EncodedText, PreviewSettings, SupervisedPlan, caption_lines, picture_key, prompt_lines
+from .plans import EncodedText, PreviewSettings, SupervisedPlan, caption_lines, picture_key
 from .plans import training_images as _training_images
 
 RUN_EXISTS = ("resume", "start fresh")
@@ -75,45 +74,6 @@ def supervised_plan(
         text_encoder=text_encoder_hash(clip),
         config=config,
         preview=preview,
-    )
-
-
-def ddpo_plan(
-    clip: Any,
-    vae: Any,
-    latent: Mapping[str, Any],
-    reward: Reward,
-    held_out: Reward | None,
-    *,
-    prompts: str,
-    negative: str,
-    config: DDPOConfig,
-) -> DDPOPlan:
-    """Prompts and rewards as a plan.
-
-    Raises:
-        AttuneError: no prompts, or the held-out reward is the optimised one.
-    """
-    from ..host.hashing import text_encoder_hash
-    from ..host.sampling import encode_prompts
-
-    lines = list(dict.fromkeys(prompt_lines(prompts)))
-    if held_out is not None and held_out.reward_id == reward.reward_id:
-        raise AttuneError(
-            f"The held-out reward is the reward itself ({reward.name}), so it would guard against nothing. Connect "
-            f"another one, or none."
-        )
-    *positives, empty = encode_prompts(clip, [*lines, negative])
-    return DDPOPlan(
-        prompts=[EncodedText(text, item) for text, item in zip(lines, positives, strict=True)],
-        negative=EncodedText(negative, empty),
-        reward=reward,
-        held_out=held_out,
-        latent=latent,
-        vae=vae,
-        text_encoder=text_encoder_hash(clip),
-        config=config,
-        preview=PreviewSettings(steps=config.steps, guidance=config.guidance),
     )
 
 

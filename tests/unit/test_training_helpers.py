@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from attune.nodes import charts, drawing
-from attune.nodes.training import grid, live, plans, widgets
-from attune.nodes.training.compare import diversity, mean_and_deviation, paired_change, pixel_features, win_rate
+from attune.nodes.training import figures, grid, live, plan_rewards, plans, widgets
+from attune.nodes.training.compare import mean_and_deviation, paired_change, win_rate
 from attune.nodes.training.records import check_writable, duration_text, pack_version, saved_step
+from attune.training.diversity import diversity, pixel_features
 from attune.training.interfaces import AttuneError
 from attune.training.objectives.ddpo import DDPOConfig
 from attune.training.objectives.supervised import SupervisedConfig
@@ -133,11 +134,13 @@ def test_the_knob_against_too_little_memory_is_a_widget_of_the_node():
     from attune.nodes.training import run_schemas, schemas
 
     empty = plans.EncodedText("", None)
-    plan = plans.DDPOPlan([empty], empty, None, None, {}, None, "", DDPOConfig(chunk=6))
+    plan = plan_rewards.DDPOPlan([empty], empty, None, None, {}, None, "", DDPOConfig(chunk=6))
     assert plan.batch_knob.startswith("chunk (now 6;") and plan.batch == 6
     assert "a run that has begun goes on" in plan.batch_knob and "chunk" not in plan.config.identity()
     few = DDPOConfig(chunk=64, prompts_per_update=2, images_per_prompt=4, steps=5, transitions=3)
-    assert plans.DDPOPlan([empty], empty, None, None, {}, None, "", few).batch == 24, "an update never trains on more"
+    assert plan_rewards.DDPOPlan([empty], empty, None, None, {}, None, "", few).batch == 24, (
+        "an update never trains on more"
+    )
     assert "chunk" in [name for _, name, _ in schemas.DDPO_OBJECTIVE]
     plan = supervised([], [""])
     assert plan.batch_knob.startswith(f"batch_size (now {SupervisedConfig().batch};")
@@ -214,7 +217,8 @@ def of(kind: str, **values) -> dict:
 
 
 def start(step: int = 0, **changes) -> dict:
-    return of("start", method="DDPO", step=step, total=10, history=[], note="") | changes
+    message = of("start", method="DDPO", first_curves=["reward"], step=step, total=10, history=[], note="")
+    return message | changes
 
 
 def test_snapshot_holds_what_a_page_needs():
@@ -274,7 +278,9 @@ def test_live_state_is_bounded():
     for step in range(1, 3 * live.MOST_SAMPLES):
         runs.record(of("samples", step=step, image=str(step)) | {"node": last})
     samples = runs.snapshot()[f"one/{last}"]["samples"]
-    assert [samples[0]["step"], samples[-1]["step"], len(samples)] == [1, 3 * live.MOST_SAMPLES - 1, live.MOST_SAMPLES]
+    steps = [sample["step"] for sample in samples]
+    assert [steps[0], steps[-1], len(steps)] == [1, 3 * live.MOST_SAMPLES - 1, live.MOST_SAMPLES]
+    assert max(b - a for a, b in itertools.pairwise(steps)) <= 4, "pictures of the whole run, evenly spread"
     rows = live.thinned([{"step": index} for index in range(5 * live.MOST_ROWS)])
     assert len(rows) <= live.MOST_ROWS
     assert rows[-1]["step"] == 5 * live.MOST_ROWS - 1
@@ -312,7 +318,7 @@ def test_wrapped_text_fits_and_says_when_it_was_cut():
 
 def test_curves_leave_out_what_is_missing_or_not_finite():
     history = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": math.nan}, {"step": 3, "loss": 3.0, "reward": 0.5}]
-    curves = charts.curves_of(history, titles={"reward": "Reward: X"})
+    curves = figures.curves_of(history, titles={"reward": "Reward: X"})
     assert [(curve.key, curve.title, list(curve.steps)) for curve in curves] == [
         ("reward", "Reward: X", [3]),
         ("loss", "Loss", [1, 3]),
@@ -327,7 +333,7 @@ def test_smoothing_is_unbiased_and_agrees_with_the_page():
 
 @pytest.mark.parametrize("history", [[], [{"step": 1, "loss": 0.3}], [{"step": s, "loss": 1.0} for s in range(1, 9)]])
 def test_chart_is_drawn_whatever_the_history(history):
-    picture = charts.curve_chart(charts.curves_of(history), title="run " * 90, details="x")
+    picture = charts.curve_chart(figures.curves_of(history), title="run " * 90, details="x")
     assert picture.size == (charts.WIDTH, 340)
     assert len(picture.getcolors(1 << 20)) > 20
 

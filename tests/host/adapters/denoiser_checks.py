@@ -15,7 +15,8 @@ from attune.nodes.host.decoder import HostDecoder
 from attune.nodes.host.denoiser import process_of
 from attune.nodes.host.frames import has_frames
 from attune.nodes.host.session import training_session
-from attune.nodes.training.plans import DDPOPlan, EncodedText
+from attune.nodes.training.plan_rewards import DDPOPlan
+from attune.nodes.training.plans import EncodedText
 from attune.training.adapters.lora import LoraConfig, Policy
 from attune.training.interfaces import AttuneError, Denoiser, LatentDecoder, TrainingError
 from attune.training.objectives.ddpo import DDPOConfig
