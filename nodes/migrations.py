@@ -39,4 +39,77 @@ _CALIBRATIONS: Step = (
     """,
 )
 
-MIGRATIONS: tuple[Step, ...] = ((*_SCORES, *_CALIBRATIONS),)
+# `file`: below the pack's LoRA folder, with forward slashes; that of one in the trash is below the trash folder.
+# `content`: SHA-256 of the file. `weights_id`: of the tensors alone. `modified`: nanoseconds, as the file system says.
+# `metrics`, `settings`: JSON. `status`: erased = its trash was emptied; what is known of it stays, for its descendants.
+# `lora_events`: what was done, never changed; `detail`: JSON. `created`, `at`: seconds since 1970.
+_CATALOGUE: Step = (
+    """
+    CREATE TABLE loras (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        file TEXT NOT NULL,
+        content TEXT NOT NULL,
+        weights_id TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        modified INTEGER NOT NULL,
+        run TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        stopped INTEGER NOT NULL,
+        method TEXT NOT NULL,
+        base_model TEXT NOT NULL,
+        base_hash TEXT NOT NULL,
+        data_hash TEXT NOT NULL,
+        reward TEXT NOT NULL,
+        reward_id TEXT NOT NULL,
+        steps INTEGER NOT NULL,
+        rank INTEGER NOT NULL,
+        metrics TEXT NOT NULL,
+        settings TEXT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('new', 'promoted', 'retired', 'trashed', 'erased')),
+        status_before TEXT NOT NULL,
+        missing INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        note TEXT NOT NULL
+    )
+    """,
+    "CREATE UNIQUE INDEX loras_by_file ON loras (file) WHERE missing = 0 AND status NOT IN ('trashed', 'erased')",
+    "CREATE INDEX loras_by_content ON loras (content)",
+    "CREATE UNIQUE INDEX loras_promoted ON loras (run) WHERE status = 'promoted'",
+    """
+    CREATE TABLE lora_parents (
+        lora INTEGER NOT NULL REFERENCES loras (id),
+        position INTEGER NOT NULL,
+        weights_id TEXT NOT NULL,
+        name TEXT NOT NULL,
+        strength REAL NOT NULL,
+        PRIMARY KEY (lora, position)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE lora_tags (
+        lora INTEGER NOT NULL REFERENCES loras (id),
+        tag TEXT NOT NULL,
+        PRIMARY KEY (lora, tag)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE lora_events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        lora INTEGER NOT NULL REFERENCES loras (id),
+        at INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        detail TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX lora_events_by_lora ON lora_events (lora)",
+    """
+    CREATE TRIGGER lora_events_stay BEFORE UPDATE ON lora_events
+    BEGIN SELECT RAISE(ABORT, 'what was done is never changed'); END
+    """,
+    """
+    CREATE TRIGGER lora_events_remain BEFORE DELETE ON lora_events
+    BEGIN SELECT RAISE(ABORT, 'what was done is never changed'); END
+    """,
+)
+
+MIGRATIONS: tuple[Step, ...] = ((*_SCORES, *_CALIBRATIONS), _CATALOGUE)

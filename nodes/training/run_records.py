@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from ...training.interfaces import AttuneError
 from ...training.memory import MemoryEstimate
 from ...training.run_state import StateFolder
 from ...training.trainer import TrainerConfig, TrainResult
-from ..charts import curve_chart, curves_of
+from ..charts import curve_chart
+from .figures import curves_of, first_curves
 from .live import rows_of
 from .plans import ObjectivePlan
 from .records import (
@@ -50,7 +52,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a finished run gives to the graph.
+    """What a run gives to the graph when it is over: finished, ended early, or stopped and saved.
 
     Attributes:
         model: the host's MODEL with the LoRA on it.
@@ -114,11 +116,17 @@ class RunRecords:
         if state is None and self.earlier:
             # Anew: of what another run put down here, only its file still counts, which may turn out to be the same.
             # But that run is given up, and its record with it, only when an update has taken its place.
-            self.earlier = {"lora_name": self.earlier.get("lora_name", "")}
+            self.earlier = self._kept()
             self.callbacks.at_first_update = lambda: write_record(self.folder, self.earlier)
         step, history = state or (0, [])
         self.began = time.monotonic()
-        self.callbacks.start(method=self.request.plan.title, step=step, history=history, note=self.note)
+        plan = self.request.plan
+        first = first_curves(plan.method)
+        self.callbacks.start(method=plan.title, first_curves=first, step=step, history=history, note=self.note)
+
+    def _kept(self) -> dict[str, Any]:
+        """What every later call has to know, also one that starts anew."""
+        return {"lora_name": self.earlier.get("lora_name", ""), "pause": self.earlier.get("pause", "")}
 
     @property
     def seconds(self) -> float:
@@ -132,7 +140,7 @@ class RunRecords:
     def keep_record(self, status: str) -> None:
         """Put down what the call that goes on with this run has to know, unless this one did nothing."""
         if self.callbacks.updates:
-            kept = {"lora_name": self.earlier.get("lora_name", ""), "memory": self._memory_figures()}
+            kept = self._kept() | {"memory": self._memory_figures()}
             write_record(self.folder, {"run": self.request.run_name, "status": status, "seconds": self.seconds, **kept})
 
     def _memory_figures(self) -> dict[str, Any] | None:
@@ -194,37 +202,47 @@ class RunRecords:
         return "To go on from here, set if_run_exists to resume and press Run; as it is, Run begins anew."
 
     def finish(self, result: TrainResult) -> TrainingOutcome:
-        """Save the LoRA unless this run has saved it before, and report."""
+        """Save the LoRA unless this run has saved it before, and report.
+
+        Args:
+            result: of a run that came to its end, or that "Stop and save" paused ("stopped").
+        """
         from ..host.sampling import apply_lora
 
         trained = sum(value.numel() for key, value in result.tensors.items() if not key.endswith(".alpha"))
         request, plan = self.request, self.request.plan
         tensors = lora_file_tensors(result.tensors, rename=self.rename)
         seconds = self.seconds
+        paused = result.status == "stopped"
         name = self._known_file(tensors) or self._save(
-            result.tensors, result.steps_done, result.history[-1] if result.history else {}
+            result.tensors,
+            result.steps_done,
+            result.history[-1] if result.history else {},
+            ending="_stopped" if paused else "",
         )
         # Should the report fail, the next call finds the file instead of saving it again.
         self.earlier["lora_name"] = name
+        if paused:
+            # The host would hand out this result again; see `pause_of`.
+            self.earlier["pause"] = uuid.uuid4().hex
         report = {
             "run": request.run_name,
             "method": plan.method,
-            "status": result.status,
+            "status": "stopped early" if paused else result.status,
             "steps": result.steps_done,
             "seconds": seconds,
             "seconds_per_step": result.seconds_per_step or self.earlier.get("seconds_per_step", 0.0),
             "trained_weights": trained,
             "lora_name": name,
             **self.identity,
-            "objective": plan.settings(),
-            "lora": asdict(request.lora),
-            "training": asdict(request.trainer),
+            **self._settings(),
             "memory": self._memory_figures(),
             "first": dict(result.history[0]) if result.history else {},
             "metrics": dict(result.history[-1]) if result.history else {},
         }
-        write_record(self.folder, report)
-        self.callbacks.end("finished", file=name, message="")
+        write_record(self.folder, report | self._kept())
+        message = self._ending(result, name)
+        self.callbacks.end(result.status, file=name, message=message)
         return TrainingOutcome(
             model=apply_lora(request.model, tensors),
             tensors=tensors,
@@ -233,19 +251,26 @@ class RunRecords:
             lora_name=name,
             report=report,
             live={
-                "status": "finished",
+                "status": result.status,
                 "workflow": request.workflow_id,
                 "run": request.run_name,
                 "method": plan.title,
                 "step": result.steps_done,
                 "first": 0,
                 "total": max(result.steps_done, request.trainer.steps),
+                "first_curves": first_curves(plan.method),
                 "history": rows_of(result.history),
                 "note": self.note,
                 "file": name,
-                "message": "",
+                "message": message,
             },
         )
+
+    def _ending(self, result: TrainResult, name: str) -> str:
+        """Why a run is over that did not simply come to its end; "" if it did."""
+        if result.status == "stopped":
+            return f"LoRA so far: {name}. {self._how_to_go_on()}"
+        return f"{result.reason} LoRA: {name}." if result.reason else ""
 
     def _chart(self, result: TrainResult, report: Mapping[str, Any], trained: int) -> Image.Image:
         request, plan = self.request, self.request.plan
@@ -258,9 +283,10 @@ class RunRecords:
         if report["memory"]:
             details.append(f"about {size_text(report['memory']['total'])} of memory")
         return curve_chart(
-            curves_of(result.history, titles=plan.curve_titles),
+            curves_of(result.history, method=plan.method, titles=plan.curve_titles),
             title=f"{request.run_name}: {updates} in {duration_text(report['seconds'])}",
             details="  ·  ".join(details),
+            best_step=result.kept_step if result.kept_step < result.steps_done else None,
         )
 
     # ---- files ----
@@ -269,7 +295,8 @@ class RunRecords:
         self, tensors: Mapping[str, torch.Tensor], step: int, metrics: Mapping[str, float], *, ending: str = ""
     ) -> str:
         """Write a new LoRA file and return the name that the stock LoRA loader lists."""
-        from ..host.folders import lora_name, lora_output_path
+        from ..host.applied_loras import parents_of
+        from ..host.folders import lora_folder, lora_name, lora_output_path
 
         path = lora_output_path(self.request.run_name, ending)
         config = getattr(self.request.model.model, "model_config", None)
@@ -283,10 +310,22 @@ class RunRecords:
             steps=step,
             metrics={name: value for name, value in metrics.items() if name != "step"},
             version=pack_version(),
+            run=self.request.run_name,
+            parents=parents_of(self.request.model, lora_folder()),
+            settings=self._settings(),
             **self.identity,
         )
         save_lora(path, tensors, metadata=metadata, rename=self.rename)
         return lora_name(path)
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything that was set, of method, LoRA and training."""
+        request = self.request
+        return {
+            "objective": request.plan.settings(),
+            "lora": asdict(request.lora),
+            "training": asdict(request.trainer),
+        }
 
     def _known_file(self, tensors: Mapping[str, torch.Tensor]) -> str:
         """The file that this run has written already with these very weights, or nothing."""

@@ -16,9 +16,11 @@ from cases import DEMO, cases, demo, random_lora
 from compare import raises
 
 from attune.nodes.host import folders
+from attune.nodes.host.applied_loras import parents_of
 from attune.nodes.host.hashing import base_hash, text_encoder_hash, vae_hash
 from attune.nodes.host.lora_keys import lora_keys
 from attune.nodes.host.sampling import apply_lora
+from attune.training.adapters import LoraMetadata, LoraParent, save_lora, weights_id
 from attune.training.interfaces import AttuneError
 
 
@@ -67,6 +69,23 @@ def check_a_lora_for_another_architecture_is_refused() -> None:
     raises(AttuneError, "0 of 0 layers", apply_lora, model, {})
     assert len(apply_lora(model, ours).patches) == len(lora_keys(model))
     assert not model.patches
+
+
+def check_loras_on_a_model_are_recognised() -> None:
+    """By their weights: one of a file, whatever it is called by now, one of no file, and both strengths."""
+    model, folder = demo()["model"], Path(folder_paths.get_temp_directory()) / "attune_parents"
+    keys = lora_keys(model)
+    ours, foreign = random_lora(model, keys), {key: 2 * value for key, value in random_lora(model, keys).items()}
+    plain = {name.replace("lora_unet_", "", 1): value for name, value in ours.items()}
+    save_lora(folder / "old.safetensors", plain, metadata=LoraMetadata(title="old"))
+    (folder / "old.safetensors").rename(folder / "new.safetensors")
+    assert parents_of(model, folder) == []
+    (parent,) = parents_of(apply_lora(model, ours, strength=0.5), folder)
+    assert parent == LoraParent(weights_id(ours), "attune_parents/new.safetensors", 0.5)
+    (unnamed,) = parents_of(apply_lora(model, foreign, strength=2.0), folder)
+    assert unnamed == LoraParent(weights_id(foreign), "", 2.0)
+    both = apply_lora(apply_lora(model, foreign), ours, strength=0.25)
+    assert [(p.name, p.strength) for p in parents_of(both, folder)] == [("attune_parents/new.safetensors", 0.25)]
 
 
 def check_folders_hold_their_files() -> None:
