@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
-from .drawing import COLOURS, GRID, MUTED, TEXT, Canvas, nice_ticks, short_number, wrapped
+from .drawing import COLOURS, GOOD, GRID, MUTED, TEXT, Canvas, nice_ticks, short_number, wrapped
 
 WIDTH = 960
 _HEADER, _FOOTER, _GAP, _EDGE = 78, 20, 12, 16
 _PANEL_HEIGHT = 230
 # A curve of noisy figures is read through its moving average; this share of the run is one average's memory.
 _MEMORY = 0.08
+# More points than this would run into each other.
+_MOST_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -22,34 +23,25 @@ class Curve:
     """One figure over the updates.
 
     Attributes:
-        key: its name in the reports, which chooses the colour.
+        key: its name in the reports.
         title: what people read.
         steps, values: equally long; `steps` ascending.
+        colour: "" = by the key.
+        smooth: drawn as a moving average over faint values; else as points joined by lines.
+        percent: whether the values are shares of 1.
+        includes: values that the axis always shows.
+        tests: (step, value) of the same figure, measured now and then in a fixed way.
     """
 
     key: str
     title: str
     steps: Sequence[int]
     values: Sequence[float]
-
-
-TITLES = {"reward": "Reward", "held_out_reward": "Held-out reward (never optimised)", "loss": "Loss"}
-
-
-def curves_of(history: Sequence[Mapping[str, float]], *, titles: Mapping[str, str] | None = None) -> list[Curve]:
-    """The curves that a run's history holds, rewards first.
-
-    Args:
-        history: one mapping per update, with "step" and the figures.
-        titles: what to call a figure, for example {"reward": "Reward: Demo CLIP"}.
-    """
-    curves = []
-    for key, title in TITLES.items():
-        points = [(int(row["step"]), float(row[key])) for row in history if math.isfinite(row.get(key, math.nan))]
-        if points:
-            steps, values = zip(*points, strict=True)
-            curves.append(Curve(key, (titles or {}).get(key, title), steps, values))
-    return curves
+    colour: str = ""
+    smooth: bool = True
+    percent: bool = False
+    includes: Sequence[float] = ()
+    tests: Sequence[tuple[int, float]] = ()
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -62,13 +54,14 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return result
 
 
-def curve_chart(curves: Sequence[Curve], *, title: str, details: str) -> Image.Image:
+def curve_chart(curves: Sequence[Curve], *, title: str, details: str, best_step: int | None = None) -> Image.Image:
     """Draw the report.
 
     Args:
-        curves: from `curves_of`; without any, the picture says that there is nothing to draw yet.
+        curves: without any, the picture says that there is nothing to draw yet.
         title: the run's name and result.
         details: one line below it.
+        best_step: the update whose weights were kept, to be marked; None = the last, which needs no mark.
     """
     rows = max(1, len(curves))
     canvas = Canvas(WIDTH, _HEADER + rows * (_PANEL_HEIGHT + _GAP) + _FOOTER)
@@ -78,24 +71,26 @@ def curve_chart(curves: Sequence[Curve], *, title: str, details: str) -> Image.I
         canvas.panel(_EDGE, _HEADER, WIDTH - _EDGE, _HEADER + _PANEL_HEIGHT)
         canvas.text(WIDTH / 2, _HEADER + _PANEL_HEIGHT / 2, "No updates yet", size=18, colour=MUTED, anchor="mm")
     for index, curve in enumerate(curves):
-        _panel(canvas, curve, _HEADER + index * (_PANEL_HEIGHT + _GAP))
+        _panel(canvas, curve, _HEADER + index * (_PANEL_HEIGHT + _GAP), best_step)
     canvas.text(WIDTH / 2, canvas.height - 17, "update", size=13, colour=MUTED, anchor="mm")
     return canvas.finish()
 
 
-def _panel(canvas: Canvas, curve: Curve, top: float) -> None:
+def _panel(canvas: Canvas, curve: Curve, top: float, best_step: int | None) -> None:
     left, right, bottom = _EDGE, WIDTH - _EDGE, top + _PANEL_HEIGHT
     canvas.panel(left, top, right, bottom)
-    colour = COLOURS[curve.key]
-    mean = smoothed(curve.values)
+    colour = curve.colour or COLOURS.get(curve.key, TEXT)
+    line_values = smoothed(curve.values) if curve.smooth else list(curve.values)
     canvas.dot(left + 20, top + 21, colour, radius=5)
-    canvas.text(left + 34, top + 21, curve.title, size=16, anchor="lm")
-    change = f"{short_number(mean[0])}  to  {short_number(mean[-1])}"
+    change = f"{_number(curve, line_values[0])}  to  {_number(curve, line_values[-1])}"
+    title = f"{curve.title}{'  ·  ringed: tests' if curve.tests else ''}"
+    canvas.text(left + 34, top + 21, wrapped(title, 620, size=16, lines=1)[0], size=16, anchor="lm")
     canvas.text(right - 16, top + 21, change, size=16, colour=colour, anchor="rm")
 
     plot = (left + 78, top + 44, right - 22, bottom - 28)
-    ticks = nice_ticks(*_bounds(curve.values))
-    low, high = min(ticks[0], *curve.values), max(ticks[-1], *curve.values)
+    drawn = [*curve.values, *(value for _, value in curve.tests), *curve.includes]
+    ticks = nice_ticks(*_bounds(drawn))
+    low, high = min(ticks[0], *drawn), max(ticks[-1], *drawn)
     first, last = curve.steps[0], max(curve.steps[-1], curve.steps[0] + 1)
 
     def x_of(step: float) -> float:
@@ -106,17 +101,38 @@ def _panel(canvas: Canvas, curve: Curve, top: float) -> None:
 
     for tick in ticks:
         canvas.line([(plot[0], y_of(tick)), (plot[2], y_of(tick))], GRID)
-        canvas.text(plot[0] - 10, y_of(tick), short_number(tick), size=13, colour=MUTED, anchor="rm")
+        canvas.text(plot[0] - 10, y_of(tick), _number(curve, tick), size=13, colour=MUTED, anchor="rm")
     for tick in nice_ticks(first, last, 9):
         if tick == int(tick):
             canvas.text(x_of(tick), plot[3] + 13, str(int(tick)), size=13, colour=MUTED, anchor="mm")
     canvas.upright_text(left + 18, (plot[1] + plot[3]) / 2, curve.title.split(" (")[0].split(":")[0].lower())
+    if best_step is not None and first <= best_step <= last:
+        canvas.line([(x_of(best_step), plot[1]), (x_of(best_step), plot[3])], GOOD, width=1.4)
+        # At the right edge there is no room beside the line.
+        side = ("rm", -7) if x_of(best_step) > plot[2] - 60 else ("lm", 7)
+        canvas.text(x_of(best_step) + side[1], plot[1] + 6, "best", size=13, colour=GOOD, anchor=side[0])
     raw = [(x_of(step), y_of(value)) for step, value in zip(curve.steps, curve.values, strict=True)]
-    canvas.line(raw, _faint(colour), width=1.2)
-    line = [(x_of(step), y_of(value)) for step, value in zip(curve.steps, mean, strict=True)]
+    line = [(x_of(step), y_of(value)) for step, value in zip(curve.steps, line_values, strict=True)]
+    if curve.smooth:
+        canvas.line(raw, _faint(colour), width=1.2)
     canvas.line(line, colour, width=2.4)
+    for point in raw if not curve.smooth and len(raw) <= _MOST_POINTS else ():
+        canvas.dot(*point, colour, radius=3)
+    _tests(canvas, [(x_of(step), y_of(value)) for step, value in curve.tests], colour)
     canvas.dot(*line[-1], TEXT, radius=4.2)
     canvas.dot(*line[-1], colour, radius=3)
+
+
+def _tests(canvas: Canvas, points: Sequence[tuple[float, float]], colour: str) -> None:
+    if len(points) > 1:
+        canvas.line(points, _faint(TEXT), width=1.2)
+    for point in points:
+        canvas.dot(*point, TEXT, radius=4)
+        canvas.dot(*point, colour, radius=2.2)
+
+
+def _number(curve: Curve, value: float) -> str:
+    return f"{short_number(round(100 * value, 1))} %" if curve.percent else short_number(value)
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:

@@ -100,4 +100,5 @@ class HostCallbacks(RunCallbacks):
         # The server's module is only looked for, not imported: headless runs have none.
         server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
         if server is not None:
-            server.send_sync(EVENT, {"node": self.node_id, **message}, getattr(server, "client_id", None))
+            # To every page, not only the one that pressed Run: that one may have been closed since, or be another's.
+            server.send_sync(EVENT, {"node": self.node_id, **message})

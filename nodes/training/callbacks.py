@@ -26,6 +26,7 @@ class LiveCallbacks(HostCallbacks):
     Attributes:
         updates: how many updates this call has done.
         at_first_update: called when the first of them is done; a fresh run has taken the place of an earlier one then.
+        ended_by_button: whether "Stop and save" ended the run: its result goes on to the nodes behind, unlike Cancel's.
     """
 
     def __init__(self, total: int, *, run: str, node_id: str | None = None, workflow: str = "") -> None:
@@ -33,19 +34,25 @@ class LiveCallbacks(HostCallbacks):
         self.identity = {"workflow": workflow, "run": run}
         self.updates = 0
         self.at_first_update: Callable[[], None] = lambda: None
+        self.ended_by_button = False
         self._last_phase = 0.0
+        self._in_update = False
 
-    def start(self, *, method: str, step: int, history: Sequence[Mapping[str, float]], note: str) -> None:
-        """A run begins, or goes on after `step` updates."""
+    def start(
+        self, *, method: str, first_curves: Sequence[str], step: int, history: Sequence[Mapping[str, float]], note: str
+    ) -> None:
+        """A run begins, or goes on after `step` updates; `first_curves` are the figures to show first."""
+        self._step = step
         message = {"method": method, "step": step, "total": self.total, "history": list(history)}
-        self._send({"kind": "start", **message, "note": note})
+        self._send({"kind": "start", **message, "first_curves": list(first_curves), "note": note})
 
     def end(self, status: str, *, file: str, message: str) -> None:
-        """The run is over: "finished", "stopped" or "failed"."""
+        """The run is over: "finished", "stopped", "failed", or "budget" if it ended by going too far."""
         self._send({"kind": "end", "status": status, "file": file, "message": message})
 
     def on_report(self, step: int, metrics: Mapping[str, float]) -> None:
         self.updates += 1
+        self._in_update = False
         if self.updates == 1:
             self.at_first_update()
         super().on_report(step, metrics)
@@ -64,6 +71,15 @@ class LiveCallbacks(HostCallbacks):
         if now - self._last_phase >= _SECONDS_BETWEEN_PHASES:
             self._last_phase = now
             super().on_phase(text, done, total)
+
+    def should_stop(self) -> bool:
+        """Cancel acts at once; "Stop and save" after the present update, and never before the run's first."""
+        if super().should_stop():
+            return True
+        if not self._in_update and self._step and self.node_id is not None:
+            self.ended_by_button = LIVE.asked_to_stop({"node": self.node_id, **self.identity})
+        self._in_update = True
+        return self.ended_by_button
 
     def _send(self, message: dict[str, Any]) -> None:
         message = {**self.identity, **message}

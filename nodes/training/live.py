@@ -5,23 +5,23 @@ The messages and the snapshot are documented in `js/live_state.js`, which is the
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FIGURES = ("loss", "reward", "held_out_reward")
+from .figures import finite_figures
+
 MOST_ROWS = 1000
 MOST_SAMPLES = 24
 # Nodes of workflows that were closed long ago are forgotten, oldest first.
 MOST_RUNS = 16
+ACTIVE = ("running", "stopping")
 
 
 def row_of(step: int, metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """The figures that are drawn, without what is missing or not finite."""
-    found = {key: metrics.get(key) for key in FIGURES}
-    return {"step": int(step), **{key: float(v) for key, v in found.items() if v is not None and math.isfinite(v)}}
+    """An update's figures, without what is missing or not finite."""
+    return {**finite_figures(metrics), "step": int(step)}
 
 
 def rows_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -30,10 +30,23 @@ def rows_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 
 
 def thinned(rows: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Drop every other row, but never the last, until at most `MOST_ROWS` are left."""
+    """Drop every other row, but never the last, until at most `MOST_ROWS` are left.
+
+    What a dropped row has and the next one lacks moves there: a figure that comes now and then would vanish otherwise.
+    """
     rest = list(rows)
     while len(rest) > MOST_ROWS:
-        rest = [row for index, row in enumerate(rest) if (len(rest) - 1 - index) % 2 == 0]
+        even = [{}] * (len(rest) % 2) + rest
+        rest = [{**dropped, **kept} for dropped, kept in zip(even[0::2], even[1::2], strict=True)]
+    return rest
+
+
+def thinned_samples(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `MOST_SAMPLES`, spread evenly: those go whose neighbours are closest; the first and the latest stay."""
+    rest = list(samples)
+    while len(rest) > MOST_SAMPLES:
+        gaps = [after["step"] - before["step"] for before, after in zip(rest, rest[2:], strict=False)]
+        del rest[1 + gaps.index(min(gaps))]
     return rest
 
 
@@ -66,6 +79,7 @@ class LiveRuns:
                     "first": message["step"],
                     "total": message["total"],
                     "began": time.monotonic(),
+                    "first_curves": list(message["first_curves"]),
                     "history": thinned(message["history"]),
                     "samples": previous["samples"] if resumed else [],
                     "note": message["note"],
@@ -85,9 +99,24 @@ class LiveRuns:
             elif kind == "samples":
                 kept = [s for s in run["samples"] if s["step"] < message["step"]]
                 kept.append({"step": message["step"], "image": message["image"]})
-                run["samples"] = kept if len(kept) <= MOST_SAMPLES else [kept[0], *kept[1 - MOST_SAMPLES :]]
+                run["samples"] = thinned_samples(kept)
             elif kind == "end":
                 run |= {key: message[key] for key in ("status", "file", "message")}
+
+    def ask_to_stop(self, identity: Mapping[str, str]) -> bool:
+        """Stop and save; whether there is such a run, and it is at work."""
+        with self._lock:
+            run = self._runs.get(key_of(identity))
+            if run is None or run["status"] not in ACTIVE or run["run"] != identity["run"]:
+                return False
+            run["status"] = "stopping"
+            return True
+
+    def asked_to_stop(self, identity: Mapping[str, str]) -> bool:
+        """Whether `ask_to_stop` was called since this run began."""
+        with self._lock:
+            run = self._runs.get(key_of(identity))
+            return run is not None and run["status"] == "stopping" and run["run"] == identity["run"]
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
         """Everything a page needs after a reload, by `key_of`; JSON-able."""

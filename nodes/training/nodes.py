@@ -9,12 +9,14 @@ import torch
 from comfy_api.latest import io
 
 from ...training.adapters import LoraConfig
+from ...training.interfaces import AttuneError
 from ...training.objectives.ddpo import DDPOConfig
 from ...training.objectives.supervised import SupervisedConfig
 from ...training.trainer import TrainerConfig
 from ..drawing import to_tensor
 from ..host.examples import STYLE, offer_pictures
-from ..host.progress import workflow_id
+from ..host.folders import run_folder
+from ..host.progress import EVENT, workflow_id
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
 from . import run_schemas, schemas
@@ -22,6 +24,7 @@ from .compare import SamplingSettings, compare
 from .live import LIVE
 from .plan_rewards import DDPOPlan, reward_plan
 from .plans import PreviewSettings, prompt_lines
+from .records import pause_of
 from .run import run_training
 from .run_records import TrainingRequest
 from .widgets import RUN_EXISTS, lora_config, single, supervised_plan
@@ -167,6 +170,14 @@ class AttuneTrainLora(AttuneNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, run_name: str | None = None, **_: Any) -> str:
+        """Another one after "Stop and save", so that Run goes on instead of taking the paused result from the cache."""
+        try:
+            return pause_of(run_folder(run_name.strip())) if run_name else ""
+        except AttuneError:
+            return ""  # `execute` says what is wrong with the name
+
+    @classmethod
     def execute(
         cls, model: Any, objective: Any, run_name: str, if_run_exists: str, lora_settings: Any = None, **knobs: Any
     ) -> io.NodeOutput:
@@ -233,7 +244,12 @@ class AttuneCompareAB(AttuneNode):
 
 
 def _add_routes() -> None:
-    """GET /attune/training/state: what every training node showed last. Without a server there is nothing to add."""
+    """What the live view asks for. Without a server there is nothing to add.
+
+    GET /attune/training/state: what every training node showed last.
+    POST /attune/training/stop {node, workflow, run}: end that run after its present update and hand on what it has;
+        404 if no such run is at work.
+    """
     try:
         from aiohttp import web
         from server import PromptServer
@@ -245,6 +261,18 @@ def _add_routes() -> None:
     @PromptServer.instance.routes.get("/attune/training/state")
     async def state(request: web.Request) -> web.Response:
         return web.json_response({"runs": LIVE.snapshot()})
+
+    @PromptServer.instance.routes.post("/attune/training/stop")
+    async def stop(request: web.Request) -> web.Response:
+        try:
+            asked = await request.json()
+            identity = {name: str(asked[name]) for name in ("node", "workflow", "run")}
+        except (ValueError, KeyError, TypeError):
+            return web.json_response({"error": "Send a JSON object with node, workflow and run."}, status=400)
+        if not LIVE.ask_to_stop(identity):
+            return web.json_response({"error": f"No run {identity['run']!r} of that node is at work."}, status=404)
+        PromptServer.instance.send_sync(EVENT, identity | {"kind": "stopping"})
+        return web.json_response({"stopping": True})
 
 
 _add_routes()

@@ -62,6 +62,14 @@ def write_record(folder: Path, report: Mapping[str, Any]) -> None:
         log.warning("Attune: the report could not be written to %s: %s", folder, error)
 
 
+def pause_of(folder: Path) -> str:
+    """Changes whenever "Stop and save" paused the run in this folder; "" before the first time.
+
+    Such a run has given a result to the graph, which the host would hand out again instead of going on with it.
+    """
+    return str(read_record(folder).get("pause", ""))
+
+
 def reward_record(plan: Any) -> dict[str, str]:
     """What a run was trained to raise, for its report and its LoRA: the reward's formula, or name, and its id.
 

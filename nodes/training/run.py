@@ -74,7 +74,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
             except BaseException as error:
                 run.broke_off(policy, error)
                 raise
-    if result.status == "stopped":
+    if result.status == "stopped" and not run.callbacks.ended_by_button:
         problem = run.save_stopped(result.tensors, result.steps_done, result.history)
         run.callbacks.raise_if_cancelled()
         raise TrainingError(problem or "Training was stopped; its state and the LoRA so far are saved.")
