@@ -287,9 +287,10 @@ class GatedReward(WrappedReward):
 
     score = inner score where P(unsafe) < threshold, else floor (no gradient there)
 
-    Pictures of earlier rounds in the context pass the gate too; unsafe ones are left out. Features of an unsafe picture
-    are those of its blurred copy, for measuring; rewards that compare pictures refuse a gate inside, it belongs around
-    them. Put it around a cached reward, not inside a cache.
+    The floor is for whoever asks for a score without asking `unsafe` first; training and Compare A/B do ask, leave such
+    pictures out, and show `presentable` copies. Pictures of earlier rounds in the context pass the gate too, and unsafe
+    ones are left out. Features of an unsafe picture are those of its blurred copy, for measuring; rewards that compare
+    pictures refuse a gate inside, it belongs around them. Put it around a cached reward, not inside a cache.
 
     Args:
         reward: the inner reward.
@@ -347,6 +348,24 @@ class GatedReward(WrappedReward):
             scores = scores + 0 * images.flatten(1).sum(1)
         return scores
 
+    @torch.no_grad()
+    def unsafe(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [B, h, w, c] → bool [B], on their device: unsafe by this gate or by one inside. They are counted."""
+        found = self.gate.unsafe(images)
+        inner = getattr(self.reward, "unsafe", None)
+        if callable(inner):
+            found = found | inner(images)
+        if found.any():
+            self._count(images[found])
+        return found
+
+    def presentable(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [B, h, w, c] → the same, unsafe ones blurred. Gradients reach the safe ones."""
+        unsafe = self.unsafe(images)
+        if not unsafe.any():
+            return images
+        return torch.where(unsafe[:, None, None, None], blurred(images.detach()), images)
+
     def _safe_context(self, context: RewardContext | None) -> RewardContext | None:
         if context is None or not context.previous:
             return context
@@ -359,11 +378,7 @@ class GatedReward(WrappedReward):
         return RewardContext(previous, context.extra)
 
     def _features(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
-        unsafe = self.gate.unsafe(images)
-        if unsafe.any():
-            self._count(images[unsafe])
-            images = torch.where(unsafe[:, None, None, None], blurred(images.detach()), images)
-        return self.reward.image_features(images, **options)
+        return self.reward.image_features(self.presentable(images), **options)
 
     def _count(self, images: torch.Tensor) -> None:
         with self._lock:

@@ -9,6 +9,8 @@ Besides the protocol `Reward`, a reward may carry these attributes; every wrappe
 | `compares_batch` | the score depends on the pictures beside it, which then must have one size       | `contextual` |
 | `needs_previous` | the score means nothing without earlier rounds, which training does not have     | False        |
 | `gated`          | unsafe pictures are kept from it; whatever compares pictures belongs inside      | False        |
+| `unsafe`         | images [B, h, w, c] → bool [B]: what the gate holds back; see `presentable`      | no gate      |
+| `presentable`    | images → the same, unsafe ones blurred, to be shown (`training/presentable.py`)  | no gate      |
 | `formula`        | how the score is made, for people and for metadata                               | the name     |
 | `calibration`    | where scores of a reference set lie (`calibration.Calibration`)                  | none         |
 | `patchers`       | the host's model patchers of all networks inside, for its memory management      | none         |

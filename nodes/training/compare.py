@@ -152,7 +152,7 @@ def compare(
     ]
     check_different(*pictures)
     before, after = (judged(images, texts, reward, held_out) for images in pictures)
-    figures = comparison_figures(before, after, texts, reward=reward, held_out=held_out)
+    figures = comparison_figures(before, after, group=len(seeds), reward=reward, held_out=held_out)
     figures["seconds"] = round(time.monotonic() - began, 2)
     title = f"Before and after: {_count(len(prompts), 'prompt')}, {_count(len(seeds), 'seed')} each"
     grid = comparison_grid(
@@ -191,9 +191,12 @@ def judged(images: torch.Tensor, texts: Sequence[str], reward: Reward, held_out:
 
 
 def comparison_figures(
-    before: Side, after: Side, texts: Sequence[str], *, reward: Reward, held_out: Reward | None
+    before: Side, after: Side, *, group: int, reward: Reward, held_out: Reward | None
 ) -> dict[str, Any]:
     """All figures but the seconds, over the pairs of which neither picture is blurred.
+
+    Args:
+        group: pictures per prompt.
 
     Raises:
         AttuneError: there is no such pair.
@@ -210,7 +213,7 @@ def comparison_figures(
     source = held_out if feature_source(held_out) else reward
     features = feature_source(source)
     figures = _figures(
-        _only(before, pairs), _only(after, pairs), [texts[index] for index in pairs],
+        _only(before, pairs), _only(after, pairs), [index // group for index in pairs],
         reward=reward, held_out=held_out, features=features,
     )  # fmt: skip
     figures["images"], figures["pairs"] = count, len(pairs)
@@ -229,7 +232,7 @@ def _only(side: Side, chosen: Sequence[int]) -> Side:
 def _figures(
     before: Side,
     after: Side,
-    texts: Sequence[str],
+    owners: Sequence[int],
     *,
     reward: Reward,
     held_out: Reward | None,
@@ -242,7 +245,7 @@ def _figures(
             figures[f"held_out_{name}"], figures[f"held_out_{name}_deviation"] = mean_and_deviation(side.held_out)
         else:
             figures[f"held_out_{name}"] = None
-        spread = grouped_diversity((features or pixel_features)(side.images), texts)
+        spread = grouped_diversity((features or pixel_features)(side.images), owners)
         figures[f"diversity_{name}"] = None if math.isnan(spread) else spread
     pairs = {"reward": (before.scores, after.scores), "held_out": (before.held_out, after.held_out)}
     for key, (one, two) in pairs.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,11 +18,18 @@ _SMALLEST, _LARGEST = 128, 256
 
 @dataclass(frozen=True)
 class Side:
-    """One model's pictures and their scores, prompts outermost: index = prompt·seeds + seed."""
+    """One model's pictures and their scores, prompts outermost: index = prompt·seeds + seed.
 
-    images: torch.Tensor  # [N, h, w, 3]
+    Attributes:
+        images: [N, h, w, 3].
+        scores, held_out: N each; NaN where the picture is blurred.
+        blurred: what a safety gate holds back, N; None without a gate.
+    """
+
+    images: torch.Tensor
     scores: Sequence[float]
     held_out: Sequence[float] | None = None
+    blurred: Sequence[bool] | None = None
 
 
 def shown_size(width: int, height: int) -> tuple[int, int]:
@@ -82,13 +90,27 @@ def comparison_grid(
                 current = (before, after)[side]
                 x = _EDGE + _LABELS + column * (shown_width + _GAP)
                 canvas.picture(to_picture(current.images[position]), x, first, shown_width, shown_height)
-                gain = round(after.scores[position], 4) - round(before.scores[position], 4)
-                colour = MUTED if not side or gain == 0 else GOOD if (gain > 0) == higher_is_better else BAD
-                label = short_number(round(current.scores[position], 4))
-                if current.held_out is not None:
-                    label += f"  ·  {short_number(round(current.held_out[position], 4))}"
+                colour = _colour(before, after, position, higher_is_better) if side else MUTED
+                label = _label(current, position)
                 canvas.text(x + shown_width / 2, first + shown_height + 10, label, size=13, colour=colour, anchor="mm")
     return canvas.finish()
+
+
+def _colour(before: Side, after: Side, position: int, higher_is_better: bool) -> str:
+    """Of the score after: better, worse, or nothing to say, which is what NaN gives too."""
+    gain = round(after.scores[position], 4) - round(before.scores[position], 4)
+    if gain == 0 or math.isnan(gain):
+        return MUTED
+    return GOOD if (gain > 0) == higher_is_better else BAD
+
+
+def _label(side: Side, position: int) -> str:
+    if side.blurred is not None and side.blurred[position]:
+        return "blurred"
+    label = short_number(round(side.scores[position], 4))
+    if side.held_out is not None:
+        label += f"  ·  {short_number(round(side.held_out[position], 4))}"
+    return label
 
 
 def _summary(canvas: Canvas, summary: Sequence[tuple[str, str, str]], per_line: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from ...training.adapters import Policy
 from ...training.interfaces import LatentDecoder, Prompt, TrainingError
 from ...training.memory import MemoryEstimate, advice, estimate, module_bytes
+from ...training.presentable import presentable
 from ...training.rollout import play
 from ...training.trainer import half_type, train
 from .plans import ObjectivePlan
@@ -104,10 +105,15 @@ def _check_steps(request: TrainingRequest, folder: Path) -> None:
         )
 
 
+def _rewards(plan: ObjectivePlan) -> tuple[Any, Any]:
+    """What the plan optimises and what it holds out; None where it has none."""
+    return getattr(plan, "reward", None), getattr(plan, "held_out", None)
+
+
 def _companions(plan: ObjectivePlan) -> list[Any]:
     """The host's patchers of what should stay in memory beside the network: the VAE, and networks of rewards."""
-    rewards = (getattr(plan, "reward", None), getattr(plan, "held_out", None))
-    return [plan.vae.patcher, *(patcher for reward in rewards for patcher in getattr(reward, "patchers", ()))]
+    patchers = (patcher for reward in _rewards(plan) for patcher in getattr(reward, "patchers", ()))
+    return [plan.vae.patcher, *patchers]
 
 
 def _checked_memory(
@@ -140,7 +146,10 @@ def _checked_memory(
 def preview_sampler(
     decoder: LatentDecoder, requests: Sequence[Prompt], shape: Sequence[int], plan: ObjectivePlan, seed: int
 ):
-    """A function that samples the fixed prompts with fixed noise: policy → images [B, h, w, 3]."""
+    """A function that samples the fixed prompts with fixed noise: policy → images [B, h, w, 3].
+
+    What the safety gate of one of the plan's rewards calls unsafe is blurred: the pictures are shown and kept.
+    """
     noise = torch.randn(len(requests), *shape, generator=torch.Generator().manual_seed(seed))
 
     def sample(policy: Policy) -> torch.Tensor:
@@ -154,6 +163,6 @@ def preview_sampler(
             generator=torch.Generator().manual_seed(seed),
             eta=0.0,
         )
-        return decoder.decode(path.pictures).float().cpu()
+        return presentable(decoder.decode(path.pictures).float().cpu(), _rewards(plan))
 
     return sample
