@@ -17,19 +17,27 @@ export function plain(text) {
 
 const report = (hint) => Object.freeze({ hint, key: "text", height: 66 });
 
+const prompts = Object.freeze({ hint: "The prompts appear here after a run.", key: "attune_prompts", height: 120, verbatim: true });
+
 /** What each class of node shows: before the first run, which part of its output afterwards, and how high the box is. */
 export const NODES = Object.freeze({
     AttuneCalibrateReward: report("The figures appear here after a run."),
     AttuneCombineRewards: report("The formula appears here after a run."),
     AttuneRankAndKeepBest: report("What was kept appears here after a run."),
+    AttunePromptLines: prompts,
+    AttunePromptTemplate: prompts,
+    AttunePromptsFromCaptions: prompts,
+    AttunePromptsFromFile: prompts,
     AttuneSafetyGate: Object.freeze({ hint: "What was blocked appears here after a run.", key: "attune_safety", height: 48 }),
 });
 const KEYS = new Set(Object.values(NODES).map(({ key }) => key));
 
 /** The words of a node's output, or null where it has none for that class of node. */
 export function wordsOf(kind, output) {
-    const lines = output?.[NODES[kind]?.key];
-    return Array.isArray(lines) ? lines.map(plain).join("\n") : null;
+    const { key, verbatim } = NODES[kind] ?? {};
+    const lines = output?.[key];
+    // In a prompt, stars and bars are words as any others.
+    return Array.isArray(lines) ? lines.map(verbatim ? String : plain).join("\n") : null;
 }
 
 /** Whether any of these classes could have made the output. */

@@ -1,4 +1,4 @@
-"""Example pictures for the templates, in the host's input folder where its own loaders find them."""
+"""Example files for the templates, in the host's input folder where its own loaders find them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from .folders import DEMO_FOLDER
 log = logging.getLogger("attune")
 
 STYLE, WORDS = "attune_style", "attune_words"
+PROMPTS, WILDCARDS = "attune_prompts", "wildcards/attune"
 
 
 def offer_pictures(name: str) -> None:
-    """Copy a set of example pictures to `input/NAME`, unless there is a folder of that name already.
+    """Copy a set of examples to `input/NAME`, unless there is a folder of that name already.
 
     Args:
-        name: `STYLE` or `WORDS`.
+        name: `STYLE`, `WORDS`, `PROMPTS` or `WILDCARDS`.
     """
     source, target = DEMO_FOLDER / name, Path(folder_paths.get_input_directory()) / name
     if target.exists() or not source.is_dir():
         return
-    partial = target.with_name(f".{name}.partial")
+    partial = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(source, partial)
         partial.rename(target)
     except OSError as error:
-        log.warning("Attune: the example pictures could not be copied to %s: %s", target, error)
+        log.warning("Attune: the examples could not be copied to %s: %s", target, error)

@@ -34,6 +34,8 @@ test("every class shows its own part of the output", () => {
     assert.equal(wordsOf(GATE, output), "2 of 8 images blocked");
     assert.equal(wordsOf(GATE, { text: ["only a report"] }), null);
     assert.equal(wordsOf("PreviewAny", output), null);
+    const prompts = "2 prompts\na **bold** cat\n| a {red|green} dog";
+    assert.equal(wordsOf("AttunePromptTemplate", { attune_prompts: [prompts] }), prompts, "a prompt is shown as it is");
     assert.equal(wordsOf(COMBINE, undefined), null);
     for (const { hint, height } of Object.values(NODES)) assert.ok(hint.endsWith("after a run.") && height > 0);
 });

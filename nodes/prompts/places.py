@@ -1,0 +1,106 @@
+"""Files inside the host's input folder. Names come from workflows, so none of them may lead out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+
+from .lines import PromptError
+
+# Folders of pictures can be deep and huge; what lies deeper than this is not offered.
+DEEPEST = 3
+MOST_LISTED = 1000
+LARGEST_BYTES = 64 * 1024 * 1024
+
+
+def inside(root: Path, name: str, *, what: str) -> Path:
+    """The path of `name` below `root`.
+
+    Args:
+        what: what it is, for the error ("file", "folder").
+
+    Raises:
+        PromptError: the name is empty or leads out of the folder.
+    """
+    plain = name.replace("\\", "/").strip()
+    path, base = (root / plain).resolve(), root.resolve()
+    if not plain or PurePosixPath(plain).is_absolute() or base not in path.parents:
+        raise PromptError(
+            f"{name!r} is no {what} inside the folder {root.name!r}. Choose one of those in the list; copy yours into "
+            "ComfyUI's input folder first."
+        )
+    return path
+
+
+def listed_files(root: Path, endings: Collection[str]) -> list[str]:
+    """Files below `root` with one of the endings, as names with forward slashes, sorted."""
+    found: list[str] = []
+    for folder, _, files in _walk(root):
+        found += [_name(root, Path(folder) / name) for name in files if Path(name).suffix.lower() in endings]
+        if len(found) >= MOST_LISTED:
+            break
+    return sorted(found[:MOST_LISTED])
+
+
+def listed_folders(root: Path) -> list[str]:
+    """Folders below `root`, as names with forward slashes, sorted."""
+    found: list[str] = []
+    for folder, folders, _ in _walk(root):
+        found += [_name(root, Path(folder) / name) for name in folders]
+        if len(found) >= MOST_LISTED:
+            break
+    return sorted(found[:MOST_LISTED])
+
+
+def _walk(root: Path) -> Iterable[tuple[str, list[str], list[str]]]:
+    for folder, folders, files in os.walk(root):
+        depth = len(Path(folder).relative_to(root).parts)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEEPEST else []
+        yield folder, folders, [name for name in files if not name.startswith(".")]
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def read_text(path: Path, name: str) -> str:
+    """A text file in UTF-8, with or without its mark.
+
+    Raises:
+        PromptError: missing, unreadable, too large, or not UTF-8; the message names the file, and the line of what
+        cannot
+            be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_BYTES:
+            raise PromptError(
+                f"{name} has {size / 1e6:.0f} MB, more than the {LARGEST_BYTES / 1e6:.0f} MB that are read."
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise PromptError(
+            f"{name} cannot be read ({error.strerror}). Check that it is in ComfyUI's input folder, and press R in the "
+            "browser to list its files afresh."
+        ) from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise PromptError(
+            f"{name}, line {line}: a letter is not UTF-8. Save the file as UTF-8 in your editor."
+        ) from None
+
+
+def content_digest(paths: Iterable[Path]) -> str:
+    """A name for the content of files; a missing one counts as missing."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(repr(path.name).encode("utf-8", "surrogatepass"))
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError:
+            digest.update(b"missing")
+    return digest.hexdigest()
