@@ -143,25 +143,26 @@ class Practice:
         """The words of the prompts."""
         return [self.prompts[i].text for i in indices]
 
-    @torch.no_grad()
     def score(self, images: torch.Tensor, indices: Sequence[int]) -> Judgement:
         """Score pictures by the reward that is optimised; blocked ones are left out and not counted as calls.
 
         Args:
-            images: [B, h, w, 3]; indices: of their prompts, B.
+            images: [B, h, w, 3]; the rewards carry gradients if these do. indices: of their prompts, B.
         """
         blocked = self._blocked(images)
         kept = (~blocked).nonzero().flatten().tolist()
         rewards = torch.zeros(len(images), dtype=torch.float32)
         if kept:
             texts = self.texts([indices[row] for row in kept])
-            rewards[kept] = checked_scores(self.reward, images[kept], texts).float().cpu()
+            with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
+                rewards[kept] = checked_scores(self.reward, images[kept], texts).float().cpu()
         self.reward_calls += int(self._total(len(kept)))
         return Judgement(rewards, blocked)
 
+    @torch.no_grad()
     def _blocked(self, images: torch.Tensor) -> torch.Tensor:
         unsafe = getattr(self.reward, "unsafe", None)
-        if not callable(unsafe):
+        if not callable(unsafe) or not len(images):
             return torch.zeros(len(images), dtype=torch.bool)
         return unsafe(images).cpu()
 
