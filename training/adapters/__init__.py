@@ -13,18 +13,25 @@ from .files import (
     weights_id,
 )
 from .lora import TARGETS, LoraConfig, Policy, matching_layers
+from .quantised import PRECISIONS, BasePrecision, LayerWeights, check_available, precision_of, quantised
 
 __all__ = [
+    "PRECISIONS",
     "TARGETS",
+    "BasePrecision",
+    "LayerWeights",
     "LoraConfig",
     "LoraMetadata",
     "LoraParent",
     "Policy",
+    "check_available",
     "layer_id",
     "load_lora",
     "lora_file_tensors",
     "matching_layers",
     "module_tensors",
+    "precision_of",
+    "quantised",
     "save_lora",
     "weights_id",
 ]

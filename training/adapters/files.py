@@ -16,6 +16,8 @@ from ..checkpoint import read_tensors, write_atomically
 from ..interfaces import TrainingError
 
 PREFIX = "lora_unet_"
+# The two ways of naming a layer's halves, up and down: kohya's, and that of peft and diffusers.
+HALVES = ((".lora_up.weight", ".lora_down.weight"), (".lora_B.weight", ".lora_A.weight"))
 _ENDINGS = (".lora_down.weight", ".lora_up.weight", ".alpha")
 
 
@@ -56,6 +58,7 @@ class LoraMetadata:
         reward_id: identity of that reward.
         run: name of the training run; its LoRAs are versions of one another.
         settings: of method, LoRA and training, JSON-able; no prompts.
+        base_precision: how the base weights were stored while it trained, "nf4" or "int8"; empty: as they were loaded.
     """
 
     title: str
@@ -75,6 +78,7 @@ class LoraMetadata:
     reward_id: str = ""
     run: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    base_precision: str = ""
 
     def entries(self, *, rank: int, alpha: float) -> dict[str, str]:
         """The header's key-value pairs: modelspec.* (model browsers), ss_* (kohya's tools), attune.* (this pack)."""
@@ -103,6 +107,7 @@ class LoraMetadata:
             "attune.reward_id": self.reward_id,
             "attune.settings": json.dumps(dict(self.settings)) if self.settings else "",
             "attune.metrics": json.dumps(dict(self.metrics)) if self.metrics else "",
+            "attune.base_precision": self.base_precision,
             "attune.version": self.version,
         }
         return {name: value for name, value in entries.items() if value}
@@ -120,12 +125,13 @@ def weights_id(tensors: Mapping[str, torch.Tensor]) -> str:
     """Identity of a LoRA's weights, whatever its layers and its file are called: the least of its `layer_id`.
 
     So a LoRA that a model carries can be recognised: its identity is among those of the model's patches. "" if there is
-    no pair of `.lora_up.weight` and `.lora_down.weight`.
+    no pair of `HALVES`.
     """
-    ends = (".lora_up.weight", ".lora_down.weight")
-    keys = [key.removesuffix(ends[0]) for key in tensors if key.endswith(ends[0])]
-    pairs = [(tensors[key + ends[0]], tensors[key + ends[1]]) for key in keys if key + ends[1] in tensors]
-    return min((layer_id(*pair) for pair in pairs), default="")
+    found = []
+    for up, down in HALVES:
+        layers = [key.removesuffix(up) for key in tensors if key.endswith(up)]
+        found += [layer_id(tensors[key + up], tensors[key + down]) for key in layers if key + down in tensors]
+    return min(found, default="")
 
 
 def _split(name: str) -> tuple[str, str]:

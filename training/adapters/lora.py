@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,8 @@ from torch import nn
 
 from ..interfaces import Denoiser, TrainingError
 from ..libraries import no_kernels
+from .layers import adaptable_layers, is_linear
+from .quantised import QuantisedLayer, precision_of
 
 if TYPE_CHECKING:
     from ..diffusion import DiffusionProcess
@@ -97,27 +100,6 @@ class LoraConfig:
         object.__setattr__(self, "alpha", float(self.alpha))
 
 
-def _is_linear(layer: nn.Module) -> bool:
-    # The host's quantised layers are called Linear and behave like one without deriving from nn.Linear.
-    named = type(layer).__name__ == "Linear" and hasattr(layer, "in_features") and hasattr(layer, "out_features")
-    return isinstance(layer, nn.Linear) or named
-
-
-def _is_convolution(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == 1
-
-
-def adaptable_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Every layer that can carry an adapter, by path: linear layers and ungrouped 2-D convolutions."""
-    # nn.MultiheadAttention reads its projection's weight without calling it: an adapter there would never act.
-    bypassed = {id(layer.out_proj) for layer in module.modules() if isinstance(layer, nn.MultiheadAttention)}
-    return {
-        path: layer
-        for path, layer in module.named_modules()
-        if path and id(layer) not in bypassed and (_is_linear(layer) or _is_convolution(layer))
-    }
-
-
 def matching_layers(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
     """The layers that `targets` name, by path.
 
@@ -142,7 +124,7 @@ def matching_layers(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.M
 
 def _pair(layer: nn.Module, rank: int) -> tuple[nn.Module, nn.Module]:
     """Weightless `down` and `up` for one base layer."""
-    if _is_linear(layer):
+    if is_linear(layer):
         down = nn.Linear(layer.in_features, rank, bias=False, device="meta")
         return down, nn.Linear(rank, layer.out_features, bias=False, device="meta")
     down = nn.Conv2d(
@@ -193,6 +175,7 @@ class Policy:
         self._originals: list[tuple[nn.Module, str, nn.Module]] = []
         self._flags: list[tuple[nn.Parameter, bool]] = []
         self._active: str | None = self.roles[0]
+        self._training = False
 
     # ---- attach, detach ----
 
@@ -302,6 +285,26 @@ class Policy:
         """Adapter dropout on or off; the base network stays in the mode it is in."""
         for layer in self._layers.values():
             layer.lora_dropout.train(on)
+        self._training = on
+
+    def as_now(self) -> Callable[[], AbstractContextManager[None]]:
+        """What puts the active role and the dropout of this moment back for a while: for whoever computes again."""
+        return partial(self._as, self._active, self._training)
+
+    @contextmanager
+    def _as(self, active: str | None, training: bool) -> Iterator[None]:
+        current = self._active, self._training
+        self._put(*current, active, training)
+        try:
+            yield
+        finally:
+            self._put(active, training, *current)
+
+    def _put(self, old_active: str | None, old_training: bool, active: str | None, training: bool) -> None:
+        if active != old_active:
+            self._set_active(active)
+        if training != old_training:
+            self.training_mode(training)
 
     # ---- as a denoiser ----
 
@@ -326,6 +329,11 @@ class Policy:
     @property
     def unconditional(self) -> Any:
         return self.denoiser.unconditional
+
+    def text_features(self, cond: Sequence[Any]) -> Sequence[torch.Tensor] | None:
+        """Tokens [L, D] of every conditioning, for networks beside the policy; None if the denoiser shows none."""
+        source = getattr(self.denoiser, "text_features", None)
+        return source(cond) if callable(source) else None
 
     # ---- weights ----
 
@@ -386,13 +394,22 @@ class Policy:
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must find the same besides the configuration and the base weights."""
-        return {"layers": len(self._attached()), "noise process": self.process.identity()}
+        stored = precision_of(self.module)
+        # Left out where there is nothing to say, so that runs that were begun without the word can go on.
+        told = {"base precision": stored} if stored else {}
+        return {"layers": len(self._attached()), "noise process": self.process.identity(), **told}
 
     def base_fingerprint(self) -> str:
         """A short hash of the base network: names, shapes and a sample of every weight; adapters do not count."""
         own = {id(p) for role in self.roles for p in self.parameters(role)} if self._layers else set()
+        stored = [
+            (f"{path}.{name}", value)
+            for path, layer in self.module.named_modules()
+            if isinstance(layer, QuantisedLayer)
+            for name, value in layer.stored.named_buffers()
+        ]
         digest, sample = hashlib.sha256(), []
-        for name, value in self.module.named_parameters():
+        for name, value in (*self.module.named_parameters(), *stored):
             if id(value) in own:
                 continue
             digest.update(f"{name.replace('.base_layer.', '.')}{tuple(value.shape)}".encode())
