@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .adapters.lora import Policy
+from .checkpointing import outer_hooks, watched_blocks
 from .interfaces import TrainingError
 
 _PER_PARAMETER = 3  # gradient and AdamW's two moments
@@ -58,6 +59,8 @@ def activation_bytes(
 ) -> int:
     """Bytes that autograd keeps for one forward pass, measured in one; parameters and buffers do not count.
 
+    With gradient checkpointing: the inputs of all blocks, and all of the largest block, which computes again alone.
+
     Args:
         policy: attached.
         shape: of a latent, [C, H, W].
@@ -67,27 +70,53 @@ def activation_bytes(
         autocast: 16-bit type of mixed precision, None for off.
     """
     resident = {t.untyped_storage().data_ptr() for t in (*policy.module.parameters(), *policy.module.buffers())}
-    kept: dict[int, int] = {}
-    held = []  # a storage that is freed could give its address to the next one
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in resident:
-            kept[storage.data_ptr()] = storage.nbytes()
-            held.append(tensor)
-        return tensor
-
+    kept, blocks = _Kept(resident), []
     middle = policy.process.sigmas[len(policy.process.sigmas) // 2]
     generator = torch.Generator().manual_seed(0)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(policy.device.type, autocast or torch.bfloat16, enabled=autocast is not None),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        kept.counting(),
+        watched_blocks(lambda: _one_block(resident, blocks)),
     ):
         x = torch.randn(batch, *shape, generator=generator).to(policy.device)
         policy(x, middle.float().expand(batch).to(policy.device), [cond] * batch, guidance=guidance)
-    return sum(kept.values())
+    return kept.bytes + max(blocks, default=0)
+
+
+class _Kept:
+    """Counts the storages that autograd keeps, each once, and holds them: a freed one could give away its address."""
+
+    def __init__(self, resident: set[int]) -> None:
+        self._resident, self._sizes, self._held = resident, {}, []
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._sizes.values())
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        pack, unpack = outer_hooks()
+
+        def count(tensor: torch.Tensor) -> Any:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self._resident:
+                self._sizes[storage.data_ptr()] = storage.nbytes()
+                self._held.append(tensor)
+            return pack(tensor)
+
+        with torch.autograd.graph.saved_tensors_hooks(count, unpack):
+            yield
+
+
+@contextmanager
+def _one_block(resident: set[int], blocks: list[int]) -> Iterator[None]:
+    """What one checkpointed block will keep while it computes again, added to `blocks`."""
+    kept = _Kept(resident)
+    with kept.counting():
+        yield
+    blocks.append(kept.bytes)
 
 
 def estimate(

@@ -7,7 +7,7 @@ not: it would find another value than the one it needs. Here such a value is cop
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,15 +15,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...training.checkpointing import outer_hooks
+
 # Networks that overwrite nothing that their backward pass needs; known by their gradients. Watching costs them time.
 PURE = {"UNetModel"}
-
-
-class _Kept:
-    """What autograd keeps of a tensor, or the copy made of it when it was overwritten."""
-
-    def __init__(self, content: Any) -> None:
-        self.content = content
 
 
 class _CopyOnWrite(TorchDispatchMode):
@@ -31,21 +26,21 @@ class _CopyOnWrite(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept: defaultdict[int, list[_Kept]] = defaultdict(list)
+        self._kept: defaultdict[int, list[torch.Tensor]] = defaultdict(list)
 
-    def keep(self, content: Any) -> _Kept:
-        kept = _Kept(content)
-        if isinstance(content, torch.Tensor):
-            self._kept[content.untyped_storage()._cdata].append(kept)
-        return kept
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A view of `tensor` that holds its present values for ever, wherever it is put."""
+        view = tensor.detach()
+        self._kept[view.untyped_storage()._cdata].append(view)
+        return view
 
     def _written(self, value: Any) -> None:
         if isinstance(value, (list, tuple)):
             for item in value:
                 self._written(item)
         elif isinstance(value, torch.Tensor):
-            for kept in self._kept.pop(value.untyped_storage()._cdata, ()):
-                kept.content = kept.content.clone()
+            for view in self._kept.pop(value.untyped_storage()._cdata, ()):
+                view.data = view.clone()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -66,15 +61,7 @@ def in_place_allowed(network: nn.Module) -> Iterator[None]:
         yield
         return
     mode = _CopyOnWrite()
-    pack, unpack = _outer_hooks()
-    with (
-        torch.autograd.graph.saved_tensors_hooks(lambda t: mode.keep(pack(t)), lambda kept: unpack(kept.content)),
-        mode,
-    ):
+    pack, unpack = outer_hooks()
+    # First ours: whoever keeps tensors beyond us (a checkpoint that computes again) gets the view itself.
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: pack(mode.keep(tensor)), unpack), mode:
         yield
-
-
-def _outer_hooks() -> tuple[Callable[[torch.Tensor], Any], Callable[[Any], torch.Tensor]]:
-    """The hooks that are active already. Ours would hide them, e.g. from who counts the memory of a step."""
-    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return (top and top(False)) or (lambda tensor: tensor, lambda tensor: tensor)
