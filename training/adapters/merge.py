@@ -21,9 +21,8 @@ from typing import NamedTuple
 import torch
 
 from ..interfaces import TrainingError
+from .files import HALVES
 
-# The two ways of naming the halves: kohya's, and that of peft and diffusers.
-_HALVES = ((".lora_up.weight", ".lora_down.weight"), (".lora_B.weight", ".lora_A.weight"))
 _FOREIGN = {
     ".dora_scale": "DoRA, whose magnitudes have no sum",
     ".lora_mid.weight": "a LoCon with a middle part",
@@ -96,7 +95,7 @@ def layers_of(tensors: Mapping[str, torch.Tensor], name: str = "The LoRA") -> di
 
 
 def _part(key: str) -> tuple[str, str]:
-    for up, down in _HALVES:
+    for up, down in HALVES:
         if key.endswith(up):
             return key.removesuffix(up), "up"
         if key.endswith(down):
