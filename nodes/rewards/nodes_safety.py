@@ -1,4 +1,4 @@
-"""The node that keeps unsafe pictures from being shown, scored and stored, and training away from them."""
+"""The node that keeps unsafe pictures from being shown, scored, stored and learned from."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class SafetyGateNode(AttuneNode):
                     Reward,
                     "reward",
                     optional=True,
-                    tooltip="The reward to guard. It will never see an unsafe image, also not during training.",
+                    tooltip="The reward to guard. It never sees an unsafe image. Training and Compare A/B leave such "
+                    "images out, and show them blurred.",
                 ),
                 cls.input(
                     io.Combo,
@@ -77,8 +78,8 @@ class SafetyGateNode(AttuneNode):
                     "floor_from_calibration",
                     default=True,
                     advanced=True,
-                    tooltip="On: an unsafe image scores as low as the worst images of the reward's calibration, if it "
-                    "has one (Calibrate Reward). Off: always blocked_score.",
+                    tooltip="Where an unsafe image must get a score, as in Score Images. On: as low as the worst "
+                    "images of the reward's calibration, if it has one (Calibrate Reward). Off: blocked_score.",
                 ),
                 cls.input(
                     io.Float,
@@ -97,8 +98,8 @@ class SafetyGateNode(AttuneNode):
                            tooltip="The images that passed, or all with the unsafe ones blurred: one batch, or single "
                            "images where sizes differ."),
                 cls.output(Reward, id="guarded", display_name="reward",
-                           tooltip="The guarded reward: unsafe images get the floor score and never reach the reward "
-                           "inside. Without a reward connected: how safe an image is, 0 to 1."),
+                           tooltip="The guarded reward: unsafe images never reach the reward inside, and training and "
+                           "Compare A/B leave them out. Without a reward connected: how safe an image is, 0 to 1."),
                 cls.output(io.Int, id="blocked", display_name="blocked",
                            tooltip="How many of the connected images were unsafe."),
                 cls.output(io.String, id="report", display_name="report",

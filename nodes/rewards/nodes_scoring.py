@@ -13,6 +13,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...training.checkpoint import whole_file
 from ...training.interfaces import RewardError
+from ...training.presentable import presentable, unsafe_pictures
 from ..host.folders import safe_name
 from ..host.schema import AttuneNode
 from .carrying import earlier_rounds
@@ -122,19 +123,33 @@ class ScoreImages(AttuneNode):
         rewards = [*reward, *(reward_2 or ()), *(reward_3 or ()), *(reward_4 or ())]
         context = earlier_rounds(previous)
         sheet = score_sheet(pictures, prompts, rewards, context=context, progress=Progress())
+        visible, names = blurred_where_unsafe(pictures, sheet.hashes, rewards)
         chart = bar_chart(
-            pictures, sheet.first.scores, prompts=prompts, title=sheet.first.name,
+            visible, sheet.first.scores, prompts=prompts, title=sheet.first.name,
             higher_is_better=sheet.first.higher_is_better,
             others={column.name: column.scores for column in sheet.columns[1:]},
         )  # fmt: skip
         kept = rebatch([pictures[index] for index in sheet.kept(discarded[0])]) or [ExecutionBlocker(None)]
         saved = save_sheet(sheet, files)
-        gallery = sheet.gallery(picture_files(pictures, sheet.hashes, Path(folder_paths.get_temp_directory())))
+        gallery = sheet.gallery(picture_files(visible, names, Path(folder_paths.get_temp_directory())))
         shown = {"text": [sheet.text(), *saved], "attune_gallery": [gallery]}
         return io.NodeOutput(
             list(sheet.first.scores), list(sheet.ranking), pictures[sheet.best][None], chart, sheet.text(), kept,
             sheet.csv(), ui=shown,
         )  # fmt: skip
+
+
+def blurred_where_unsafe(
+    pictures: Sequence[torch.Tensor], hashes: Sequence[str], rewards: Sequence[Any]
+) -> tuple[list[torch.Tensor], list[str]]:
+    """Pictures [h, w, c] as they may be shown, and names of their pixels: what a safety gate holds back is blurred."""
+    unsafe = [bool(unsafe_pictures(picture[None], rewards)) for picture in pictures]
+    visible = [
+        presentable(picture[None], rewards)[0] if hidden else picture
+        for picture, hidden in zip(pictures, unsafe, strict=True)
+    ]
+    # A file of this picture as it is may lie there already.
+    return visible, [f"{name}.blurred" if hidden else name for name, hidden in zip(hashes, unsafe, strict=True)]
 
 
 def sheet_files(kinds: str, prefix: str) -> list[Path]:

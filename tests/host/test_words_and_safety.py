@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import urllib.error
 from pathlib import Path
@@ -9,9 +11,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from safetensors import safe_open
 
-from attune.tests.host.graphs import finished, node, shown_error
+from attune.nodes.rewards.safety import blurred
+from attune.nodes.rewards.statistics import brightness as brightness_of
+from attune.tests.host.graphs import (
+    OTHER_CHECKPOINT,
+    base_graph,
+    compare_node,
+    ddpo_graph,
+    finished,
+    live,
+    lora_file,
+    node,
+    report_of,
+    shown_error,
+    with_changes,
+    write_checkpoint,
+)
 
 SIGNS = ("OPEN", "OPNE", "")
 GATE = {"action": "block", "threshold": 0.8, "floor_from_calibration": True, "blocked_score": -1000.0}
@@ -174,6 +193,107 @@ def test_nothing_connected_and_no_images_are_clear_errors(host):
     with pytest.raises(RuntimeError) as caught:
         host.run(graph)
     assert "Connect some to its images input" in json.dumps(caught.value.details) + str(caught.value)
+
+
+def test_the_gallery_shows_blurred_what_a_guarded_reward_is_not_shown(host):
+    found = {}
+    for threshold in (1.0, 0.0):
+        graph = signs() | brightness() | gate(reward=["light", 0], threshold=threshold) | scored("gate", 1, "")
+        (gallery,) = host.run(graph).outputs["score"]["attune_gallery"]
+        found[threshold] = [host.pixels(host.output_path(image["file"])) for image in gallery["images"]]
+    for original, shown in zip(found[1.0], found[0.0], strict=True):
+        expected = blurred(torch.from_numpy(original)[None].float())[0].numpy()
+        assert np.abs(shown - expected).max() <= 1.01 / 255
+    assert all(np.abs(a - b).max() > 0.5 for a, b in zip(found[1.0][:2], found[0.0][:2], strict=True))  # the lettered
+
+
+# ---- safety where a run or a comparison makes its own pictures ----
+
+
+def guard(threshold: float) -> dict[str, Any]:
+    """The training graphs' reward behind a gate."""
+    return {"guard": node("AttuneSafetyGate", reward=["reward", 0], **(GATE | {"threshold": threshold}))}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(host) -> None:
+    write_checkpoint(host)
+    write_checkpoint(host, OTHER_CHECKPOINT, seed=4)
+
+
+def comparison(reward: tuple[str, int], threshold: float = 1.0) -> dict[str, Any]:
+    graph = base_graph() | guard(threshold) | {"compare": compare_node("other")}
+    graph["other"] = node("CheckpointLoaderSimple", ckpt_name=OTHER_CHECKPOINT)
+    for slot, name in ((2, "a"), (3, "b")):
+        graph[name] = node("PreviewImage", images=["compare", slot])
+    return with_changes(graph, "compare", reward=list(reward))
+
+
+def compared(host: Any, graph: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, np.ndarray]]:
+    """The run, its figures, and the pictures of both models as files hold them: a level of rounding off."""
+    result = host.run(graph)
+    figures = json.loads(result.ui("AttuneCompareAB", "attune_metrics")[0])
+    pictures = {
+        name: np.stack([host.pixels(host.output_path(image)) for image in result.outputs[name]["images"]])
+        for name in ("a", "b")
+    }
+    return result, figures, pictures
+
+
+def test_a_comparison_behind_a_gate_blurs_and_leaves_out(host, checkpoints):
+    measured: dict[str, Any] = {"safety": node("AttuneSafetyGate", images=["compare", 2], **GATE)}
+    for slot, name in ((2, "a"), (3, "b")):
+        score = node("AttuneScoreImages", images=["compare", slot], reward=["safety", 1], prompt="")
+        measured |= {f"score_{name}": score, f"safe_{name}": node("PreviewAny", source=[f"score_{name}", 0])}
+    result, plain, pictures = compared(host, comparison(("reward", 0)) | measured)
+    found = {name: [1 - float(text) for text in result.outputs[f"safe_{name}"]["text"]] for name in ("a", "b")}
+    # One to three pictures are unsafe, of four pairs; the widest gap is between them and the rest.
+    order = sorted((*found["a"], *found["b"]), reverse=True)
+    last = max(range(3), key=lambda index: order[index] - order[index + 1])
+    threshold = (order[last] + order[last + 1]) / 2
+    unsafe = {name: [value >= threshold for value in values] for name, values in found.items()}
+    _, figures, shown = compared(host, comparison(("guard", 1), threshold))
+    assert sum(unsafe["a"]) + sum(unsafe["b"]) == last + 1
+    assert (figures["blurred_before"], figures["blurred_after"]) == (sum(unsafe["a"]), sum(unsafe["b"]))
+    assert plain["blurred_before"] is None and plain["pairs"] == 4
+    pairs = [index for index in range(4) if not (unsafe["a"][index] or unsafe["b"][index])]
+    assert figures["pairs"] == len(pairs)
+    assert figures["reward_before"] == pytest.approx(
+        brightness_of(torch.from_numpy(pictures["a"][pairs])).mean().item(), abs=2e-3
+    )
+    for name in ("a", "b"):
+        for original, picture, hidden in zip(pictures[name], shown[name], unsafe[name], strict=True):
+            expected = blurred(torch.from_numpy(original)[None].float())[0].numpy() if hidden else original
+            assert np.abs(picture - expected).max() <= (1.01 / 255 if hidden else 0)
+
+
+def test_nothing_to_compare_is_a_clear_error(host, checkpoints):
+    where, message = shown_error(host, comparison(("guard", 1), 0.0))
+    assert where == "compare"
+    assert message.startswith("The safety gate calls a picture of every pair unsafe (4 of 4 of model A, 4 of 4")
+
+
+def test_previews_of_a_guarded_run_are_blurred_and_nothing_unsafe_is_learned(host, checkpoints):
+    """Before the first update both runs paint the same previews; a threshold of 0 calls every picture unsafe."""
+
+    def run(name: str, threshold: float) -> tuple[np.ndarray, float]:
+        graph = ddpo_graph(name, steps=1) | guard(threshold)
+        graph["objective"]["inputs"]["reward"] = ["guard", 1]
+        report = report_of(host.run(graph))
+        first, *_ = live(host, name)["samples"]
+        assert first["step"] == 0
+        sheet = Image.open(io.BytesIO(base64.b64decode(first["image"].partition(",")[2]))).convert("RGB")
+        with safe_open(lora_file(host, report["lora_name"]), "pt") as file:
+            keys = [key for key in list(file.keys()) if key.endswith("lora_up.weight")]
+            ups = [file.get_tensor(key).abs().max().item() for key in keys]
+        return np.asarray(sheet, dtype=np.float32) / 255, max(ups)
+
+    clear, moved = run("guarded, nothing unsafe", 1.0)
+    hidden, still = run("guarded, all unsafe", 0.0)
+    assert clear.shape == hidden.shape
+    detail = [np.abs(np.diff(sheet[:64, :64], axis=1)).mean() for sheet in (clear, hidden)]
+    assert detail[1] < 0.2 * detail[0]
+    assert moved > 0 and still == 0
 
 
 # ---- without the packages ----
