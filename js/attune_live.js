@@ -4,13 +4,16 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
+import { choiceOf, switched } from "./live_curves.js";
 import { initialState, isActive, isFor, isForNode, reduce, snapshotFor } from "./live_state.js";
 import { createView } from "./live_view.js";
 import { separateCopy, workflowId } from "./workflow_tabs.js";
 
 const NODE = "AttuneTrainLora";
 const EVENT = "attune.training";
-const HEIGHT = 360;
+const HEIGHT = 520;
+/** Where a workflow keeps which curves a person switched on or off. */
+const CHOICE = "attune_curves";
 
 /** Every live view on the page: {identity(), apply(message), tick()}. The host keeps only the shown tab's nodes. */
 const views = new Set();
@@ -25,7 +28,8 @@ function dispatch(message) {
     if (message.kind === "start" && message.step > 0) restore();
 }
 
-async function restore() {
+/** @param {boolean} again whether the server was away meanwhile, and may have forgotten what it did */
+async function restore(again = false) {
     let runs;
     try {
         const response = await api.fetchApi("/attune/training/state");
@@ -40,6 +44,7 @@ async function restore() {
     for (const view of views) {
         const snapshot = snapshotFor(Object.values(runs), view.identity());
         if (snapshot) view.apply(snapshot);
+        else if (again) view.apply({ kind: "lost" });
     }
 }
 
@@ -51,14 +56,33 @@ function isCachedFor(result, own) {
     return result.run === own.run && queued.has(own.workflow) && cached.some((id) => isForNode(id, own.node));
 }
 
+async function stopAndSave(identity) {
+    try {
+        const body = JSON.stringify(identity);
+        const headers = { "Content-Type": "application/json" };
+        const response = await api.fetchApi("/attune/training/stop", { method: "POST", headers, body });
+        if (response.ok) return;
+        console.warn("Attune: the run could not be stopped.", (await response.json()).error);
+    } catch (error) {
+        console.warn("Attune: the run could not be stopped.", error);
+    }
+    // It may be over already; if not, the button is ready again.
+    restore(true);
+}
+
 function attach(node) {
     let state = initialState();
-    const stop = () => {
+    const onStop = () => {
+        const asked = state.identity;
         view.apply({ kind: "stopping" });
-        api.fetchApi("/interrupt", { method: "POST" });
+        stopAndSave(asked);
     };
-    const page = createView(document, stop);
-    const draw = () => page.render(state, Date.now());
+    const onSwitch = (name, on) => {
+        node.setProperty(CHOICE, switched(choiceOf(node.properties?.[CHOICE]), name, on));
+        draw();
+    };
+    const page = createView(document, { onStop, onSwitch });
+    const draw = () => page.render(state, choiceOf(node.properties?.[CHOICE]), Date.now());
     const view = {
         identity: () => ({
             node: String(node.id),
@@ -106,6 +130,7 @@ app.registerExtension({
     name: "Attune.Live",
     setup() {
         api.addEventListener(EVENT, (event) => dispatch(event.detail));
+        api.addEventListener("reconnected", () => restore(true));
         api.addEventListener("execution_cached", (event) => (cached = event.detail?.nodes ?? []));
         setInterval(() => {
             // The remaining time goes on falling between two messages.

@@ -1,4 +1,4 @@
-/** What a run's figures are called and mean. Written by running `nodes/training/figures.py`. */
+/** What a run's figures are called and mean. Written by `nodes/training/figures_pages.py`. */
 
 export const FIGURES = {
     "reward": {
@@ -9,6 +9,7 @@ export const FIGURES = {
         "smooth": true,
         "includes": [],
         "line": null,
+        "minor": false,
         "colour": "#4fb6f5"
     },
     "held_out_reward": {
@@ -19,6 +20,7 @@ export const FIGURES = {
         "smooth": true,
         "includes": [],
         "line": null,
+        "minor": false,
         "colour": "#b79cf7"
     },
     "held_out_accuracy": {
@@ -32,6 +34,7 @@ export const FIGURES = {
             1.0
         ],
         "line": 0.5,
+        "minor": false,
         "colour": "#6ecb8b"
     },
     "accuracy": {
@@ -45,6 +48,7 @@ export const FIGURES = {
             1.0
         ],
         "line": 0.5,
+        "minor": false,
         "colour": "#4fb6f5"
     },
     "margin": {
@@ -57,6 +61,7 @@ export const FIGURES = {
             0.0
         ],
         "line": 0.0,
+        "minor": false,
         "colour": "#56c5c6"
     },
     "held_out_margin": {
@@ -69,6 +74,7 @@ export const FIGURES = {
             0.0
         ],
         "line": 0.0,
+        "minor": false,
         "colour": "#b79cf7"
     },
     "diversity": {
@@ -81,10 +87,11 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": false,
         "colour": "#6ecb8b"
     },
     "kl_to_reference": {
-        "title": "Distance from the base model",
+        "title": "Drift from base",
         "meaning": "How far the LoRA has moved the sampling away from the base model (KL divergence, in nats). 0 = not at all; a steep rise warns of broken pictures.",
         "better": "",
         "format": "number",
@@ -93,6 +100,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": false,
         "colour": "#ef8fa6"
     },
     "residual": {
@@ -105,6 +113,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": false,
         "colour": "#d9c66c"
     },
     "effective_sample_size": {
@@ -117,6 +126,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": false,
         "colour": "#56c5c6"
     },
     "loss": {
@@ -127,6 +137,7 @@ export const FIGURES = {
         "smooth": true,
         "includes": [],
         "line": null,
+        "minor": false,
         "colour": "#f2a65a"
     },
     "flow_loss": {
@@ -139,6 +150,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": false,
         "colour": "#e59a68"
     },
     "beta": {
@@ -151,6 +163,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": false,
         "colour": "#c58be0"
     },
     "clipped": {
@@ -163,6 +176,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": true,
         "colour": "#d9c66c"
     },
     "blocked": {
@@ -175,6 +189,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": false,
         "colour": "#ef7d7d"
     },
     "chosen_reward": {
@@ -187,6 +202,7 @@ export const FIGURES = {
             0.0
         ],
         "line": 0.0,
+        "minor": true,
         "colour": "#6ecb8b"
     },
     "rejected_reward": {
@@ -199,6 +215,7 @@ export const FIGURES = {
             0.0
         ],
         "line": 0.0,
+        "minor": true,
         "colour": "#ef8fa6"
     },
     "ratio": {
@@ -211,6 +228,7 @@ export const FIGURES = {
             1.0
         ],
         "line": 1.0,
+        "minor": true,
         "colour": "#aab3c0"
     },
     "log_probability_change": {
@@ -223,6 +241,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": true,
         "colour": "#aab3c0"
     },
     "reward_deviation": {
@@ -235,6 +254,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": true,
         "colour": "#aab3c0"
     },
     "gradient_norm": {
@@ -247,6 +267,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": true,
         "colour": "#aab3c0"
     },
     "learning_rate": {
@@ -259,6 +280,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": true,
         "colour": "#aab3c0"
     },
     "rollouts": {
@@ -271,6 +293,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": true,
         "colour": "#aab3c0"
     },
     "reward_calls": {
@@ -283,6 +306,7 @@ export const FIGURES = {
             0.0
         ],
         "line": null,
+        "minor": true,
         "colour": "#aab3c0"
     }
 };

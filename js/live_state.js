@@ -4,41 +4,24 @@
  * Messages of the server (event "attune.training"). Every one says whose it is:
  * @typedef {{node: string, workflow: string, run: string}} Identity   id of the Train LoRA node, id of its workflow ("" if
  *           it was queued without one), run name
- * @typedef {Identity & {kind: "start", method: string, step: number, total: number, history: Row[],
+ * @typedef {Identity & {kind: "start", method: string, first_curves: string[], step: number, total: number, history: Row[],
  *           note: string}} StartMessage   a run begins or goes on; history = updates done before
  * @typedef {Identity & {kind: "phase", text: string, done: number, total: number}} PhaseMessage
  * @typedef {Identity & {kind: "report", step: number, total: number, metrics: Object<string, number>}} ReportMessage
  * @typedef {Identity & {kind: "samples", step: number, image: string}} SamplesMessage   image = a data URL
- * @typedef {Identity & {kind: "end", status: "finished"|"stopped"|"failed", file: string, message: string}} EndMessage
+ * @typedef {Identity & {kind: "stopping"}} StoppingMessage   "Stop and save" was pressed, on whatever page
+ * @typedef {Identity & {kind: "end", status: "finished"|"ended"|"stopped"|"failed", file: string,
+ *           message: string}} EndMessage   ended = before its last update, by a rule of its settings, which message names
  *
  * Answer of GET /attune/training/state: {runs: {<key>: Snapshot}}, a snapshot being all that is needed after a reload:
- * @typedef {Identity & {kind: "snapshot", status: string, method: string, step: number, first: number, total: number,
- *            elapsed: number, history: Row[], samples: {step: number, image: string}[], note: string, file: string,
+ * @typedef {Identity & {kind: "snapshot", status: string, method: string, first_curves: string[], step: number,
+ *            first: number, total: number, elapsed: number, history: Row[], samples: Sample[], note: string, file: string,
  *            message: string}} Snapshot
  *
- * @typedef {{step: number, loss?: number, reward?: number, held_out_reward?: number}} Row
+ * @typedef {{step: number}} Row   with the figures of that update by their names, see live_figures.js; "best_step" among
+ *           them is the update with the best weights so far
+ * @typedef {{step: number, image: string}} Sample
  */
-
-export const SERIES = Object.freeze([
-    Object.freeze({
-        key: "reward",
-        title: "Reward",
-        colour: "#4fb6f5",
-        hint: "Mean reward of the pictures made for one update. This is what the run learns to raise.",
-    }),
-    Object.freeze({
-        key: "held_out_reward",
-        title: "Held-out reward",
-        colour: "#b79cf7",
-        hint: "Mean score of the same pictures by the judge that is never learned from. If it falls while the reward rises, stop.",
-    }),
-    Object.freeze({
-        key: "loss",
-        title: "Loss",
-        colour: "#f2a65a",
-        hint: "What one update makes smaller. It should fall when learning from pictures; when learning from a reward it says little.",
-    }),
-]);
 
 /** More updates than this are thinned out: no screen shows them, and a page may stay open for days. */
 export const MOST_ROWS = 1000;
@@ -49,15 +32,19 @@ const STATUS_TEXT = Object.freeze({
     running: "Training",
     stopping: "Stopping and saving",
     finished: "Finished",
+    ended: "Ended early",
     stopped: "Stopped, work saved",
     failed: "Failed",
 });
+const LOST = "The server was restarted. Press Run: the run goes on from its last saved state.";
 
 export function initialState() {
     return Object.freeze({
         status: "idle",
+        identity: null,
         run: "",
         method: "",
+        firstCurves: [],
         step: 0,
         first: 0,
         total: 0,
@@ -74,7 +61,7 @@ export function initialState() {
 /**
  * The state after a message.
  * @param {object} state
- * @param {object} message one of the messages above, or {kind: "stopping"} when the button was pressed
+ * @param {object} message one of the messages above, or {kind: "lost"} when the server knows nothing of the run
  * @param {number} now milliseconds
  */
 export function reduce(state, message, now) {
@@ -83,8 +70,7 @@ export function reduce(state, message, now) {
             return {
                 ...initialState(),
                 status: "running",
-                run: message.run,
-                method: message.method,
+                ...aboutRun(message),
                 step: message.step,
                 first: message.step,
                 total: message.total,
@@ -111,24 +97,25 @@ export function reduce(state, message, now) {
         }
         case "samples": {
             const earlier = state.samples.filter((sample) => sample.step < message.step);
-            return { ...state, samples: limited([...earlier, { step: message.step, image: message.image }]) };
+            return { ...state, samples: thinnedSamples([...earlier, { step: message.step, image: message.image }]) };
         }
         case "stopping":
             return isActive(state) ? { ...state, status: "stopping" } : state;
+        case "lost":
+            return isActive(state) ? { ...state, status: "stopped", message: LOST, phase: null } : state;
         case "end":
             return { ...state, status: message.status, file: message.file ?? "", message: message.message ?? "", phase: null };
         case "snapshot":
             return {
                 ...initialState(),
                 status: message.status,
-                run: message.run,
-                method: message.method,
+                ...aboutRun(message),
                 step: message.step,
                 first: message.first,
                 total: message.total,
                 startedAt: now - 1000 * message.elapsed,
                 history: thinned(message.history.map(rowOf)),
-                samples: limited(message.samples),
+                samples: thinnedSamples(message.samples),
                 note: message.note,
                 file: message.file,
                 message: message.message,
@@ -142,23 +129,58 @@ export function isActive(state) {
     return state.status === "running" || state.status === "stopping";
 }
 
-function rowOf(row) {
-    const result = { step: row.step };
-    for (const { key } of SERIES) if (Number.isFinite(row[key])) result[key] = row[key];
-    return result;
+function aboutRun({ node, workflow, run, method, first_curves: firstCurves }) {
+    return { identity: { node, workflow, run }, run, method, firstCurves: firstCurves ?? [] };
 }
 
-/** Drop every other row, but never the last, until the rest is few enough. */
+function rowOf(row) {
+    return Object.fromEntries(Object.entries(row).filter(([, value]) => Number.isFinite(value)));
+}
+
+/**
+ * Drop every other row, but never the last, until the rest is few enough. What a dropped row has and the next one lacks
+ * moves there: a figure that comes now and then would vanish otherwise.
+ */
 export function thinned(rows) {
     let rest = rows;
-    while (rest.length > MOST_ROWS) rest = rest.filter((_, index) => (rest.length - 1 - index) % 2 === 0);
+    while (rest.length > MOST_ROWS) {
+        const even = rest.length % 2 ? [{}, ...rest] : rest;
+        rest = even.filter((_, index) => index % 2).map((kept, index) => ({ ...even[2 * index], ...kept }));
+    }
     return rest;
 }
 
-function limited(samples) {
-    if (samples.length <= MOST_SAMPLES) return samples;
-    // The first picture stays: it is what the others are compared with.
-    return [samples[0], ...samples.slice(samples.length - MOST_SAMPLES + 1)];
+/** Few enough pictures, spread evenly: those go whose neighbours are closest; the first and the latest stay. */
+export function thinnedSamples(samples) {
+    const rest = [...samples];
+    while (rest.length > MOST_SAMPLES) {
+        const gaps = rest.slice(2).map((after, index) => after.step - rest[index].step);
+        rest.splice(1 + gaps.indexOf(Math.min(...gaps)), 1);
+    }
+    return rest;
+}
+
+/** The update with the best weights so far, or null where the run does not look for them. */
+export function bestStep(state) {
+    const best = state.history.findLast((row) => "best_step" in row)?.best_step;
+    return best === undefined || state.step < 1 ? null : best;
+}
+
+/** The picture to look at: made at or before a step; the latest for null. */
+export function sampleAt(samples, step) {
+    if (step === null) return samples.at(-1);
+    return samples.findLast((sample) => sample.step <= step) ?? samples[0];
+}
+
+/** The step of the picture so many places further, or null for the latest, which a view then follows. */
+export function sampleBeside(samples, step, places) {
+    const here = samples.indexOf(sampleAt(samples, step));
+    const there = Math.min(Math.max(here + places, 0), samples.length - 1);
+    return there === samples.length - 1 ? null : samples[there].step;
+}
+
+export function sampleCaption(sample) {
+    return sample.step === 0 ? "before training" : `after ${sample.step} update${sample.step === 1 ? "" : "s"}`;
 }
 
 /** Seconds until the run ends, or null while nothing has been measured. */
@@ -177,15 +199,13 @@ export function formatDuration(seconds) {
     return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} min`;
 }
 
-/** Four significant digits without a tail of zeros. */
-export function formatNumber(value) {
-    if (value === 0) return "0";
-    const size = Math.abs(value);
-    if (size < 1e-4 || size >= 1e6) return String(Number(value.toPrecision(2)));
-    return String(Number(value.toPrecision(4)));
-}
-
-const PHASE_TEXT = Object.freeze({ encode: "Encoding pictures", rollout: "Making pictures to learn from", learn: "Learning from them" });
+const PHASE_TEXT = Object.freeze({
+    encode: "Encoding pictures",
+    rollout: "Making pictures to learn from",
+    learn: "Learning from them",
+    score: "Scoring them",
+    evaluate: "Testing what was learned",
+});
 
 /** The headline and the line below it. */
 export function describe(state, now) {
@@ -197,64 +217,11 @@ export function describe(state, now) {
     if (state.status === "idle") detail = "Press Run: curves and sample pictures appear here.";
     else if (state.phase) {
         const { text, done, total } = state.phase;
-        detail = `${PHASE_TEXT[text] ?? text}: ${done} / ${total}`;
-    } else if (state.message) detail = state.message;
+        detail = `${PHASE_TEXT[text] ?? text.slice(0, 1).toUpperCase() + text.slice(1)}: ${done} / ${total}`;
+    } else if (state.status === "stopping") detail = "The run ends after this update; the nodes behind go on with what it has.";
+    else if (state.message) detail = state.message;
     else if (state.file) detail = state.file;
     return { headline: parts.join("  ·  "), detail };
-}
-
-/** Moving average whose memory is 8 % of the curve: the same as in the report picture. */
-export function smoothed(values) {
-    const keep = 1 - 1 / Math.max(1, 0.08 * values.length);
-    let total = 0;
-    let weight = 0;
-    return values.map((value) => {
-        total = keep * total + (1 - keep) * value;
-        weight = keep * weight + (1 - keep);
-        return total / weight;
-    });
-}
-
-/**
- * The curves to draw, each in a box of width × height: SVG path data and the numbers of its labels.
- * @returns {{key: string, title: string, colour: string, hint: string, raw: string, mean: string, low: number, high: number,
- *            last: number, end: number[]}[]}
- */
-export function curves(state, width, height) {
-    const result = [];
-    const rows = state.history;
-    const firstStep = rows.length ? rows[0].step : 0;
-    const lastStep = Math.max(rows.length ? rows[rows.length - 1].step : 1, isActive(state) ? state.total : 0, firstStep + 1);
-    for (const series of SERIES) {
-        const own = rows.filter((row) => series.key in row);
-        if (!own.length) continue;
-        const values = own.map((row) => row[series.key]);
-        const means = smoothed(values);
-        const low = Math.min(...values);
-        const high = Math.max(...values);
-        const x = (step) => ((step - firstStep) / (lastStep - firstStep)) * width;
-        const y = (value) => (high > low ? height - ((value - low) / (high - low)) * height : height / 2);
-        const points = (list) => own.map((row, index) => [x(row.step), y(list[index])]);
-        const mean = points(means);
-        result.push({
-            ...series,
-            raw: path(points(values)),
-            mean: path(mean),
-            low,
-            high,
-            last: means[means.length - 1],
-            end: mean[mean.length - 1],
-        });
-    }
-    return result;
-}
-
-function path(points) {
-    return points.map(([x, y], index) => `${index ? "L" : "M"}${round(x)} ${round(y)}`).join("");
-}
-
-function round(value) {
-    return Math.round(value * 10) / 10;
 }
 
 /** Whether a message's node id means this node; inside subgraphs the host writes "<outer>:<inner>". */
@@ -277,5 +244,5 @@ export function isFor(message, own) {
 /** The snapshot to show after a reload, if any: one that names the workflow goes before one that only has the run's name. */
 export function snapshotFor(snapshots, own) {
     const fitting = snapshots.filter((snapshot) => isFor(snapshot, own));
-    return fitting.find((snapshot) => snapshot.workflow) ?? fitting.at(-1);
+    return fitting.findLast((snapshot) => snapshot.workflow) ?? fitting.at(-1);
 }

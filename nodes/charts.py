@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from .drawing import COLOURS, GOOD, GRID, MUTED, TEXT, Canvas, nice_ticks, short_number, wrapped
@@ -12,8 +13,8 @@ from .drawing import COLOURS, GOOD, GRID, MUTED, TEXT, Canvas, nice_ticks, short
 WIDTH = 960
 _HEADER, _FOOTER, _GAP, _EDGE = 78, 20, 12, 16
 _PANEL_HEIGHT = 230
-# A curve of noisy figures is read through its moving average; this share of the run is one average's memory.
-_MEMORY = 0.08
+# A curve of noisy figures is read through averages; this share of the run, to either side, is in one of them.
+_REACH = 0.08
 # More points than this would run into each other.
 _MOST_POINTS = 100
 
@@ -27,7 +28,7 @@ class Curve:
         title: what people read.
         steps, values: equally long; `steps` ascending.
         colour: "" = by the key.
-        smooth: drawn as a moving average over faint values; else as points joined by lines.
+        smooth: drawn as an average over faint values; else as points joined by lines.
         percent: whether the values are shares of 1.
         includes: values that the axis always shows.
         tests: (step, value) of the same figure, measured now and then in a fixed way.
@@ -45,13 +46,27 @@ class Curve:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Bias-corrected exponential moving average; its memory is a fixed share of the run, at least one update."""
-    keep = 1 - 1 / max(1.0, _MEMORY * len(values))
-    total, weight, result = 0.0, 0.0, []
-    for value in values:
-        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        result.append(total / weight)
-    return result
+    """A straight line fitted around each value, and read there: takes out the noise and keeps up with a trend.
+
+    The line is a least-squares fit to the values at most `_REACH` of the run away, at least one; at the ends only one
+    side is there. Constants and straight lines come out as they are.
+    """
+    count = len(values)
+    if not count:
+        return []
+    reach = max(1, round(_REACH * count))
+    place = np.arange(count)
+    first, last = np.maximum(place - reach, 0), np.minimum(place + reach, count - 1)
+    level = np.mean(values)
+    rest = np.asarray(values, dtype=np.float64) - level
+    # Sums over any stretch are differences of these, so that a long run takes no longer per value than a short one.
+    sums = np.concatenate([[0.0], np.cumsum(rest)])
+    moments = np.concatenate([[0.0], np.cumsum(rest * place)])
+    number, middle = last - first + 1, (first + last) / 2
+    total = sums[last + 1] - sums[first]
+    product = moments[last + 1] - moments[first] - middle * total
+    spread = np.maximum(number * (number**2 - 1) / 12, 1e-9)  # of the places; 0 for a single one
+    return (level + total / number + product / spread * (place - middle)).tolist()
 
 
 def curve_chart(curves: Sequence[Curve], *, title: str, details: str, best_step: int | None = None) -> Image.Image:

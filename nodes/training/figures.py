@@ -1,16 +1,14 @@
 """What the figures of a training run are called and mean: the one table that report, live view and help pages share.
 
 A figure is whatever an objective's `metrics()` or `evaluate()` returns under a name. Those that are not in the table
-are drawn too, under their plain name. The page's copy, `js/live_figures.js`, is written by running this module.
+are drawn too, under their plain name. `figures_pages` writes the copies for the page and the glossary.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..charts import Curve
@@ -36,6 +34,7 @@ class Figure:
         smooth: whether its updates scatter, so that it is read through a moving average.
         includes: values that its axis always shows, so that a small change does not look like a large one.
         line: a value that is marked across the panel, such as chance; None = none.
+        minor: whether it is of use only now and then, so that its switch is folded away.
         colour: of its curve.
     """
 
@@ -46,6 +45,7 @@ class Figure:
     smooth: bool = True
     includes: tuple[float, ...] = ()
     line: float | None = None
+    minor: bool = False
     colour: str = "#aab3c0"
 
 
@@ -106,7 +106,7 @@ FIGURES: Mapping[str, Figure] = {
         colour="#6ecb8b",
     ),
     "kl_to_reference": Figure(
-        "Distance from the base model",
+        "Drift from base",
         "How far the LoRA has moved the sampling away from the base model (KL divergence, in nats). 0 = not at all; a "
         "steep rise warns of broken pictures.",
         includes=(0.0,),
@@ -155,6 +155,7 @@ FIGURES: Mapping[str, Figure] = {
         format="percent",
         includes=(0.0,),
         colour="#d9c66c",
+        minor=True,
     ),
     "blocked": Figure(
         "Blocked pictures",
@@ -171,6 +172,7 @@ FIGURES: Mapping[str, Figure] = {
         includes=(0.0,),
         line=0.0,
         colour="#6ecb8b",
+        minor=True,
     ),
     "rejected_reward": Figure(
         "Reward of the others",
@@ -178,6 +180,7 @@ FIGURES: Mapping[str, Figure] = {
         includes=(0.0,),
         line=0.0,
         colour="#ef8fa6",
+        minor=True,
     ),
     "ratio": Figure(
         "Probability ratio",
@@ -185,28 +188,33 @@ FIGURES: Mapping[str, Figure] = {
         "equally.",
         line=1.0,
         includes=(1.0,),
+        minor=True,
     ),
     "log_probability_change": Figure(
         "Change of probability",
         "How much one round of updates changed how likely its pictures are (logarithm). 0 = not at all.",
         includes=(0.0,),
+        minor=True,
     ),
     "reward_deviation": Figure(
         "Spread of rewards",
         "How much the rewards of one update's pictures differ (standard deviation). At 0 there is nothing to learn "
         "from.",
         includes=(0.0,),
+        minor=True,
     ),
     "gradient_norm": Figure(
         "Gradient length",
         "How strongly one update pulls at the LoRA, before clip_norm. Sudden peaks warn of an unstable run.",
         includes=(0.0,),
+        minor=True,
     ),
     "learning_rate": Figure(
         "Learning rate",
         "Size of the updates, after warm-up and schedule.",
         smooth=False,
         includes=(0.0,),
+        minor=True,
     ),
     "rollouts": Figure(
         "Pictures made",
@@ -214,6 +222,7 @@ FIGURES: Mapping[str, Figure] = {
         format="count",
         smooth=False,
         includes=(0.0,),
+        minor=True,
     ),
     "reward_calls": Figure(
         "Reward calls",
@@ -221,10 +230,12 @@ FIGURES: Mapping[str, Figure] = {
         format="count",
         smooth=False,
         includes=(0.0,),
+        minor=True,
     ),
 }
 
-_PREFIXES = (
+# Prefixes of names, and what they make of title and meaning.
+PREFIXES = (
     (EVALUATION, "Test {}", "{} Measured on fixed prompts and seeds, with the weights as they would be saved."),
     (HELD_OUT, "Held-out {}", "{} Measured on what is never learned from."),
 )
@@ -249,7 +260,7 @@ def figure(name: str) -> Figure:
     """How the figure of this name is shown; one that the table lacks goes by its plain name."""
     if name in FIGURES:
         return FIGURES[name]
-    for prefix, title, meaning in _PREFIXES:
+    for prefix, title, meaning in PREFIXES:
         base = name.removeprefix(prefix)
         if base and base != name:
             known = figure(base)
@@ -318,27 +329,3 @@ def _curve(name: str, rows: Sequence[Mapping[str, float]], title: str | None) ->
 def is_sparse(points: int, rows: int) -> bool:
     """Whether a figure comes only now and then, so that its points are drawn and no average of them."""
     return 2 * points <= rows
-
-
-# ---- the page's copy ----
-
-PAGE_TABLE = Path(__file__).parents[2] / "js" / "live_figures.js"
-
-
-def page_table() -> str:
-    """`js/live_figures.js`, as it must be."""
-    tables = {
-        "FIGURES": {name: asdict(known) for name, known in FIGURES.items()},
-        "PREFIXES": [dict(zip(("prefix", "title", "meaning"), entry, strict=True)) for entry in _PREFIXES],
-        "NOT_DRAWN": sorted(NOT_DRAWN),
-        "EVALUATION": EVALUATION,
-        "MOST_FIRST": MOST_FIRST,
-    }
-    head = "/** What a run's figures are called and mean. Written by running `nodes/training/figures.py`. */\n"
-    written = {name: json.dumps(table, ensure_ascii=False, indent=4) for name, table in tables.items()}
-    body = "".join(f"\nexport const {name} = {table};\n" for name, table in written.items())
-    return head + body
-
-
-if __name__ == "__main__":
-    PAGE_TABLE.write_text(page_table(), encoding="utf-8", newline="\n")

@@ -5,28 +5,35 @@ import { test } from "node:test";
 import {
     MOST_ROWS,
     MOST_SAMPLES,
-    curves,
+    bestStep,
     describe,
     formatDuration,
-    formatNumber,
     initialState,
+    isActive,
     isFor,
     isForNode,
     reduce,
+    sampleAt,
+    sampleBeside,
+    sampleCaption,
     secondsLeft,
-    smoothed,
     snapshotFor,
     thinned,
 } from "../../js/live_state.js";
 
-const START = { node: "8", kind: "start", run: "warm", method: "DDPO", step: 0, total: 10, history: [], note: "320 MB" };
+const START = {
+    node: "8", workflow: "one", run: "warm", kind: "start", method: "DDPO", first_curves: ["reward"], step: 0, total: 10, history: [],
+    note: "320 MB",
+};
 const report = (step, metrics, total = 10) => ({ node: "8", kind: "report", step, total, metrics });
 const play = (...messages) => messages.reduce((state, [message, now]) => reduce(state, message, now), initialState());
 
 test("a run from start to end", () => {
     let state = play([START, 1000], [report(1, { loss: 0.5, reward: 0.2, gradient_norm: 3 }), 3000]);
     assert.equal(state.status, "running");
-    assert.deepEqual(state.history, [{ step: 1, loss: 0.5, reward: 0.2 }]);
+    assert.deepEqual(state.history, [{ step: 1, loss: 0.5, reward: 0.2, gradient_norm: 3 }]);
+    assert.deepEqual(state.firstCurves, ["reward"]);
+    assert.deepEqual(state.identity, { node: "8", workflow: "one", run: "warm" });
     // One of ten updates took 2 s, so nine more take 18 s.
     assert.equal(secondsLeft(state, 3000), 18);
     assert.equal(describe(state, 3000).headline, "Training  ·  1 / 10  ·  18 s left");
@@ -70,13 +77,15 @@ test("a resumed run counts its time from where it went on, and keeps its picture
 
 test("a snapshot restores what a page had before its reload", () => {
     const snapshot = {
-        node: "8", kind: "snapshot", status: "running", run: "warm", method: "DDPO", step: 5, first: 0, total: 10,
+        node: "8", workflow: "one", kind: "snapshot", status: "running", run: "warm", method: "DDPO", first_curves: ["reward"],
+        step: 5, first: 0, total: 10,
         elapsed: 50, history: [{ step: 5, loss: 1, learning_rate: 2 }], samples: [{ step: 0, image: "data:a" }],
         note: "", file: "", message: "",
     };
     const state = reduce(initialState(), snapshot, 100_000);
     assert.equal(secondsLeft(state, 100_000), 50);
-    assert.deepEqual(state.history, [{ step: 5, loss: 1 }]);
+    assert.deepEqual(state.history, [{ step: 5, loss: 1, learning_rate: 2 }]);
+    assert.deepEqual(state.identity, { node: "8", workflow: "one", run: "warm" });
     assert.equal(reduce(state, report(6, { loss: 2 }), 110_000).history.length, 2);
 });
 
@@ -92,42 +101,61 @@ test("long histories are thinned, and the last update always stays", () => {
     assert.equal(rest.at(-1).step, rows.length);
 });
 
-test("the first picture stays when there are too many", () => {
+test("a figure that comes now and then survives the thinning of the others", () => {
+    const rows = Array.from({ length: 4 * MOST_ROWS }, (_, index) => ({ step: index + 1, loss: index, ...((index + 1) % 100 === 1 && { rare: index + 1 }) }));
+    const rest = thinned(rows);
+    const rare = rest.filter((row) => "rare" in row);
+    assert.equal(rare.length, 40);
+    for (const row of rare) assert.ok(row.step - row.rare >= 0 && row.step - row.rare < 8, "it moves by less than a pixel");
+});
+
+test("of too many pictures those stay that spread evenly over the run, the first and the latest among them", () => {
     let state = play([START, 0]);
-    for (let step = 0; step < 2 * MOST_SAMPLES; step++) state = reduce(state, { kind: "samples", step, image: `${step}` }, step);
-    assert.equal(state.samples.length, MOST_SAMPLES);
-    assert.equal(state.samples[0].step, 0);
-    assert.equal(state.samples.at(-1).step, 2 * MOST_SAMPLES - 1);
+    for (let step = 0; step <= 100; step++) state = reduce(state, { kind: "samples", step, image: `${step}` }, step);
+    const steps = state.samples.map((sample) => sample.step);
+    assert.equal(steps.length, MOST_SAMPLES);
+    assert.deepEqual([steps[0], steps.at(-1)], [0, 100]);
+    const gaps = steps.slice(1).map((step, index) => step - steps[index]);
+    assert.ok(Math.max(...gaps) <= 8, `no gap is much longer than 100 / ${MOST_SAMPLES}: ${gaps}`);
 });
 
-test("the moving average of a constant is that constant, from the first value on", () => {
-    for (const value of smoothed(Array(200).fill(0.7))) assert.ok(Math.abs(value - 0.7) < 1e-12);
-    assert.deepEqual(smoothed([1, 5]), [1, 5]);
+test("the strip is gone through in time, and its end follows the latest picture", () => {
+    const samples = [0, 10, 20].map((step) => ({ step, image: `${step}` }));
+    assert.equal(sampleAt(samples, null).step, 20);
+    assert.equal(sampleAt(samples, 15).step, 10, "the picture of a moment is the one made before");
+    assert.equal(sampleBeside(samples, null, -1), 10);
+    assert.equal(sampleBeside(samples, 10, -5), 0);
+    assert.equal(sampleBeside(samples, 10, 1), null);
+    assert.deepEqual(samples.map(sampleCaption), ["before training", "after 10 updates", "after 20 updates"]);
 });
 
-test("curves span their box: the lowest value at the bottom, the highest at the top", () => {
-    const state = play([{ ...START, total: 3 }, 0], ...[1, 2, 3].map((step) => [report(step, { loss: [4, 2, 3][step - 1] }, 3), step]));
-    const [curve] = curves(state, 100, 40);
-    assert.equal(curve.key, "loss");
-    assert.equal(curve.raw, "M0 0L50 40L100 20");
-    assert.deepEqual([curve.low, curve.high], [2, 4]);
+test("the best weights so far are those of the latest report that names them", () => {
+    const state = play([START, 0], [report(1, { loss: 1 }), 1], [report(2, { loss: 1, best_step: 2 }), 2], [report(3, { loss: 1 }), 3]);
+    assert.equal(bestStep(state), 2);
+    assert.equal(bestStep(play([START, 0], [report(1, { loss: 1 }), 1])), null);
+    assert.equal(bestStep(initialState()), null);
 });
 
-test("a running curve leaves room for the updates to come, a flat one lies in the middle", () => {
-    const state = play([{ ...START, total: 11 }, 0], [report(1, { loss: 1 }, 11), 1], [report(2, { loss: 1 }, 11), 2]);
-    assert.equal(curves(state, 100, 40)[0].raw, "M0 20L10 20");
-    assert.deepEqual(curves(initialState(), 100, 40), []);
+test("a run that a rule ended says why", () => {
+    const end = { kind: "end", status: "ended", file: "a.safetensors", message: "The model has drifted 12 nats." };
+    const state = play([START, 0], [report(3, { loss: 1 }), 1], [end, 2]);
+    assert.equal(isActive(state), false);
+    assert.deepEqual(describe(state, 3), { headline: "Ended early  ·  3 / 10", detail: "The model has drifted 12 nats." });
 });
 
-test("durations and numbers read well", () => {
+test("a run that the server has forgotten is not at work any more; one that is over stays as it was", () => {
+    const running = play([START, 0], [report(3, { loss: 1 }), 1], [{ kind: "lost" }, 2]);
+    assert.equal(running.status, "stopped");
+    assert.match(describe(running, 3).detail, /restarted/);
+    const over = play([START, 0], [{ kind: "end", status: "finished", file: "a", message: "" }, 1]);
+    assert.equal(reduce(over, { kind: "lost" }, 2), over);
+});
+
+test("durations read well", () => {
     assert.equal(formatDuration(0), "0 s");
     assert.equal(formatDuration(59.6), "1 min 00 s");
     assert.equal(formatDuration(185), "3 min 05 s");
     assert.equal(formatDuration(7440), "2 h 04 min");
-    assert.equal(formatNumber(0.123456), "0.1235");
-    assert.equal(formatNumber(0.00001234), "0.000012");
-    assert.equal(formatNumber(-12), "-12");
-    assert.equal(formatNumber(0), "0");
 });
 
 test("messages find their node, also inside a subgraph", () => {
@@ -162,6 +190,9 @@ test("after a reload each workflow gets its own run, and a run without a workflo
     assert.equal(snapshotFor(snapshots, { node: "8", workflow: "one", run: "warm" }).step, 3);
     assert.equal(snapshotFor(snapshots, { node: "8", workflow: "three", run: "warm" }).step, 2);
     assert.equal(snapshotFor(snapshots, { node: "8", workflow: "three", run: "cold" }), undefined);
+    // Two instances of one subgraph: the one that began last is at the end.
+    const twice = [{ node: "3:8", workflow: "one", run: "a" }, { node: "5:8", workflow: "one", run: "b" }];
+    assert.equal(snapshotFor(twice, { node: "8", workflow: "one", run: "b" }).node, "5:8");
 });
 
 test("an unknown message changes nothing", () => {
