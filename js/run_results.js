@@ -23,6 +23,8 @@ const prompts = Object.freeze({ hint: "The prompts appear here after a run.", ke
 export const NODES = Object.freeze({
     AttuneCalibrateReward: report("The figures appear here after a run."),
     AttuneCombineRewards: report("The formula appears here after a run."),
+    AttuneLoraCatalogue: report("Which LoRA it is appears here after a run."),
+    AttuneMergeLoras: report("What was merged appears here after a run."),
     AttuneRankAndKeepBest: report("What was kept appears here after a run."),
     AttunePromptLines: prompts,
     AttunePromptTemplate: prompts,

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from ..store import Store
 from .records import CatalogueError, Entry, change, note_event, read_entries
-from .scanning import TRASH, Refusal, back_from_trash, is_settled, look, settle, trash_name
+from .scanning import TRASH, Refusal, back_from_trash, is_settled, live_files, look, settle, trash_name
 
 PROMOTED, NEWEST = " (promoted)", " (newest)"
+NEWEST_OF_ALL = "the newest LoRA"
 MOST_TAGS, LONGEST_TAG, LONGEST_NOTE = 20, 40, 2000
 
 
@@ -87,6 +88,13 @@ class Catalogue:
             and all(word in _searched(entry) for word in words)
         ]
 
+    def roll_back_targets(self) -> dict[str, int]:
+        """Run → the LoRA that `roll_back` would promote, of the runs that have one."""
+        with self.store.reading() as connection:
+            stacks = _promotions(connection)
+        usable = {entry.id for entry in self.entries() if entry.usable}
+        return {run: id for run, stack in stacks.items() if (id := _earlier(stack, usable))}
+
     def revision(self) -> int:
         """A number that grows with everything that is done."""
         with self.store.reading() as connection:
@@ -105,12 +113,16 @@ class Catalogue:
 
         Args:
             name: a file below the LoRA folder, with or without the folder's own name; or a run's name followed by
-                " (promoted)" or " (newest)".
+                " (promoted)" or " (newest)"; or "the newest LoRA".
 
         Raises:
             CatalogueError: there is none, or its file is missing or in the trash.
         """
         entries = [entry for entry in self.entries() if entry.usable]
+        if name == NEWEST_OF_ALL:
+            if not entries:
+                raise CatalogueError(f"There is no LoRA in {self.folder} yet. {_listed(entries)}")
+            return self._newest("", entries)
         for ending, choose in ((PROMOTED, self._promoted), (NEWEST, self._newest)):
             if name.endswith(ending):
                 run = name.removesuffix(ending)
@@ -125,14 +137,20 @@ class Catalogue:
         return found
 
     def choices(self) -> list[str]:
-        """What `find` takes: the promoted version and the newest of every run, then every file, newest first."""
-        entries = [entry for entry in reversed(self.entries()) if entry.usable]
+        """What `find` takes: the newest of all, the promoted and the newest version of every run, every file.
+
+        Newest first. Reads no file: what was not scanned yet is listed by its name alone.
+        """
+        entries = [entry for entry in reversed(self.entries()) if entry.usable] if self.store.path.is_file() else []
         promoted = {entry.run: None for entry in entries if entry.status == "promoted"}
         runs = {entry.run: None for entry in entries}
+        files = live_files(self.folder)
         return [
+            NEWEST_OF_ALL,
             *(f"{run}{PROMOTED}" for run in promoted),
             *(f"{run}{NEWEST}" for run in runs),
-            *(f"{self.folder.name}/{entry.file}" for entry in entries),
+            *(f"{self.folder.name}/{entry.file}" for entry in entries if entry.file in files),
+            *(f"{self.folder.name}/{file}" for file in sorted(files.keys() - {entry.file for entry in entries})),
         ]
 
     def path(self, entry: Entry) -> Path:
@@ -201,17 +219,13 @@ class Catalogue:
             CatalogueError: there is no earlier one whose file is still there.
         """
         with self.store.writing() as connection:
-            stack = _promotions(connection, run)
-            present = stack.pop() if stack else None
-            while stack:
-                (earlier,) = read_entries(connection, "id = ?", [stack.pop()])
-                if earlier.usable and earlier.id != present:
-                    connection.execute(
-                        "UPDATE loras SET status = 'retired' WHERE run = ? AND status = 'promoted'", (run,)
-                    )
-                    change(connection, earlier.id, status="promoted")
-                    note_event(connection, present, "rolled back", to=earlier.id)
-                    return self._read("id = ?", [earlier.id])[0]
+            stack = _promotions(connection).get(run, [])
+            usable = {entry.id for entry in read_entries(connection, "run = ?", [run]) if entry.usable}
+            if earlier := _earlier(stack, usable):
+                connection.execute("UPDATE loras SET status = 'retired' WHERE run = ? AND status = 'promoted'", (run,))
+                change(connection, earlier, status="promoted")
+                note_event(connection, stack[-1], "rolled back", to=earlier)
+                return self.entry(earlier)
         raise CatalogueError(
             f"No version of {run!r} was promoted before this one, or its file is gone. Nothing was changed. "
             "Promote the version you want."
@@ -337,20 +351,25 @@ class Catalogue:
                 raise
 
 
-def _promotions(connection: sqlite3.Connection, run: str) -> list[int]:
-    """The ids that were promoted in a run and not rolled back since, the present one last."""
-    stack: list[int] = []
-    for id, kind, detail in connection.execute(
-        "SELECT lora, kind, detail FROM lora_events WHERE kind IN ('promoted', 'rolled back') "
-        "AND lora IN (SELECT id FROM loras WHERE run = ?) ORDER BY id",
-        (run,),
+def _promotions(connection: sqlite3.Connection) -> dict[str, list[int]]:
+    """Run → the ids that were promoted in it and not rolled back since, the present one last."""
+    stacks: dict[str, list[int]] = {}
+    for run, id, kind, detail in connection.execute(
+        "SELECT run, lora, kind, detail FROM lora_events JOIN loras ON loras.id = lora "
+        "WHERE kind IN ('promoted', 'rolled back') ORDER BY lora_events.id"
     ):
+        stack = stacks.setdefault(run, [])
         if kind == "promoted":
             stack.append(id)
         else:
             while stack and stack[-1] != json.loads(detail)["to"]:
                 stack.pop()
-    return stack
+    return stacks
+
+
+def _earlier(stack: Sequence[int], usable: set[int]) -> int | None:
+    """The newest of the earlier promotions that can be promoted again."""
+    return next((id for id in reversed(stack[:-1]) if id in usable and id != stack[-1]), None)
 
 
 def _where(entry: Entry) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...training.interfaces import TrainingError
 from ...training.run_state import StateFolder, unpack_history
+from ..version import pack_version as pack_version
 from .live import rows_of
 
 log = logging.getLogger("attune")
@@ -96,16 +97,6 @@ def check_writable(folder: Path) -> None:
             f"The LoRA could not be saved in {folder}: {error}. Make the folder writable or free some space, then "
             f"press Run again."
         ) from error
-
-
-def pack_version() -> str:
-    """This pack's version, from its pyproject.toml; empty if that file is not there."""
-    try:
-        text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    match = re.search(r'^version = "([^"]+)"', text, re.MULTILINE)
-    return match[1] if match else ""
 
 
 def duration_text(seconds: float) -> str:

@@ -213,7 +213,7 @@ def test_a_touched_or_copied_file_changes_nothing_of_the_original(catalogue, fol
 
 def test_a_missing_folder_is_an_empty_catalogue(catalogue):
     assert scanned(catalogue) == {}
-    assert catalogue.choices() == [] and catalogue.revision() == 0
+    assert catalogue.choices() == ["the newest LoRA"] and catalogue.revision() == 0
 
 
 def test_scans_of_many_threads_make_one_entry_per_file(catalogue, folder):
@@ -295,6 +295,7 @@ def test_one_version_of_a_run_counts_and_can_be_taken_back(catalogue, folder):
         catalogue.promote(id)
     assert [catalogue.entry(id).status for id in (first, second, third)] == ["retired", "retired", "promoted"]
     assert catalogue.find("warm (promoted)").id == third
+    assert catalogue.roll_back_targets() == {"warm": second}
     assert catalogue.roll_back("warm").id == second
     assert catalogue.find("warm (promoted)").id == second
     assert catalogue.roll_back("warm").id == first
@@ -339,9 +340,13 @@ def test_names_stand_for_versions(catalogue, folder):
     assert catalogue.find("attune\\warm_002.safetensors").version == 2
     assert catalogue.find("warm_002.safetensors").version == 2
     catalogue.promote(catalogue.find("warm_001.safetensors").id)
+    assert catalogue.find("the newest LoRA").version == 3
+    assert catalogue.roll_back_targets() == {}
+    write(folder, "fresh_001", 8)
     assert catalogue.choices() == [
-        "warm (promoted)", "warm (newest)", "attune/warm_stopped_001.safetensors", "attune/warm_003.safetensors",
-        "attune/warm_002.safetensors", "attune/warm_001.safetensors",
+        "the newest LoRA", "warm (promoted)", "warm (newest)", "attune/warm_stopped_001.safetensors",
+        "attune/warm_003.safetensors", "attune/warm_002.safetensors", "attune/warm_001.safetensors",
+        "attune/fresh_001.safetensors",
     ]  # fmt: skip
     for wrong in ("cold (newest)", "cold_001.safetensors", "../warm_001.safetensors"):
         with pytest.raises(CatalogueError, match=r"There is: warm\."):
@@ -358,7 +363,7 @@ def test_trash_and_back(catalogue, folder):
     assert catalogue.trash([entry.id, entry.id]) == [entry.id]
     assert content(folder) == before
     assert not list(folder.rglob("*.safetensors")), "no ending that a loader knows"
-    assert catalogue.entry(entry.id).status == "trashed" and catalogue.choices() == []
+    assert catalogue.entry(entry.id).status == "trashed" and len(catalogue.choices()) == 1
     catalogue.scan()
     assert catalogue.restore([entry.id, entry.id]) == [entry.id]
     assert (folder / "warm_001.safetensors").is_file() and content(folder) == before
