@@ -47,6 +47,10 @@ class DiffusersDenoiser:
     def unconditional(self) -> torch.Tensor:
         return self._unconditional
 
+    def text_features(self, cond: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Tokens [L, D] of every conditioning, for networks beside this one."""
+        return list(cond)
+
     def __call__(
         self, x: torch.Tensor, sigma: torch.Tensor, cond: Sequence[torch.Tensor], *, guidance: float = 1.0
     ) -> torch.Tensor:

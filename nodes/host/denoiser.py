@@ -164,6 +164,19 @@ class HostDenoiser:
         with torch.inference_mode(False):
             return HostConditioning(comfy.sampler_helpers.convert_cond(thaw_tree(list(conditioning))))
 
+    def text_features(self, cond: Sequence[HostConditioning]) -> list[torch.Tensor] | None:
+        """What the text encoder says of every conditioning, for networks beside this one: float32 [L, D] each.
+
+        The tokens of combined prompts follow each other. None where a conditioning has no tokens.
+        """
+        found = []
+        for item in cond:
+            tokens = [entry.get("cross_attn") for entry in item.entries]
+            if any(part is None or part.ndim != 3 for part in tokens):
+                return None
+            found.append(torch.cat([part[0] for part in tokens]).to(self.device, torch.float32))
+        return found
+
     # ---- predictions ----
 
     def __call__(

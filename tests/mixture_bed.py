@@ -1,0 +1,136 @@
+"""A bed in two dimensions where everything is computable: eight modes on a ring, and a target that weighs them anew.
+
+The base model is the exact denoiser of the ring with equal weights, plus a multi-layer perceptron whose last layer is
+zero and whose linear layers a LoRA adapts. The reward is the log-density of the same modes with uneven weights, so that
+exp(r)/Z is known: with β = 1 and the "sum" convention it is that mixture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from attune.training.denoisers import MixtureDenoiser
+from attune.training.diffusion import DiffusionProcess
+from attune.training.interfaces import Prompt
+from attune.training.rollout import play
+
+MODES, RADIUS, DEVIATION = 8, 1.4, 0.3
+# From the heaviest mode to the lightest, and where on the ring they lie: neighbours differ.
+WEIGHTS = torch.softmax(-0.4 * torch.arange(MODES).float(), 0)[torch.tensor([0, 5, 2, 7, 1, 4, 3, 6])]
+ANGLES = torch.arange(MODES) * (2 * math.pi / MODES)
+MEANS = RADIUS * torch.stack([ANGLES.cos(), ANGLES.sin()], 1)
+PROMPTS = [Prompt("a point", None)]
+LATENT_SHAPE = (2, 1, 1)
+CELL, EDGE = 0.15, 3.0
+
+
+def ring_process() -> DiffusionProcess:
+    """Noise levels from 0.05 to 10, evenly spaced in their logarithm, as a sampler of few steps likes them."""
+    return DiffusionProcess("eps", torch.logspace(math.log10(0.05), 1, 1000))
+
+
+class RingDenoiser(nn.Module):
+    """The exact denoiser of the ring with equal weights, plus a perceptron that starts at zero. Prompts are ignored."""
+
+    unconditional = None
+
+    def __init__(self, width: int = 128, seed: int = 0) -> None:
+        super().__init__()
+        self.process = ring_process()
+        self.exact = MixtureDenoiser(self.process, MEANS, DEVIATION, torch.full((MODES,), 1 / MODES))
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(
+                nn.Linear(13, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2)
+            )
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+        self.requires_grad_(False)
+
+    @property
+    def module(self) -> nn.Module:
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.exact.device
+
+    def forward(
+        self, x: torch.Tensor, sigma: torch.Tensor, cond: Sequence[Any] = (), *, guidance: float = 1.0
+    ) -> torch.Tensor:
+        base = self.exact(x, sigma)
+        scale = (1 + sigma.square()).sqrt()[:, None]
+        level = sigma.log()[:, None]
+        waves = level * torch.tensor([1.0, 2.0, 4.0])
+        point = x.flatten(1)
+        features = [
+            point / scale,
+            base.flatten(1),
+            point / (scale * sigma[:, None].clamp_min(0.3)),
+            level,
+            waves.sin(),
+            waves.cos(),
+        ]
+        moved = self.layers(torch.cat(features, 1)) * (sigma[:, None] / scale)
+        return base + moved.reshape(x.shape)
+
+
+class PointDecoder:
+    """Shows a point as the first two channels of a one-pixel picture."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.cat([latents, torch.zeros_like(latents[:, :1])], 1).permute(0, 2, 3, 1)
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return images.permute(0, 3, 1, 2)[:, :2]
+
+
+def log_target(points: torch.Tensor) -> torch.Tensor:
+    """log of the target's density at points [B, 2]."""
+    squares = torch.cdist(points, MEANS).square()
+    heights = WEIGHTS.log() - math.log(2 * math.pi * DEVIATION**2)
+    return (heights - squares / (2 * DEVIATION**2)).logsumexp(1)
+
+
+class TargetReward:
+    """Black-box: the log-density of the target."""
+
+    name, reward_id, differentiable, higher_is_better = "Target", "target", False, True
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, images: torch.Tensor, prompts: Sequence[str], context: object = None) -> torch.Tensor:
+        self.calls += len(images)
+        return log_target(images[:, 0, 0, :2].detach())
+
+
+@torch.no_grad()
+def sample(policy: Any, count: int, *, steps: int, seed: int = 0) -> torch.Tensor:
+    """Points [count, 2] of the stochastic sampler."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, *LATENT_SHAPE, generator=generator)
+    paths = play(policy, policy.process, noise, [None] * count, steps=steps, guidance=1.0, generator=generator)
+    return paths.pictures.flatten(1)
+
+
+def divergence(points: torch.Tensor) -> float:
+    """KL(points ‖ target) in nats, of the shares of a grid's cells, corrected for their number (Miller 1955)."""
+    side = round(2 * EDGE / CELL)
+    fine = (torch.arange(4 * side) + 0.5) * (CELL / 4) - EDGE
+    density = log_target(torch.cartesian_prod(fine, fine)).exp().reshape(side, 4, side, 4).mean((1, 3)) * CELL**2
+    cells = ((points + EDGE) / CELL).long().clamp(0, side - 1)
+    share = torch.bincount(cells[:, 0] * side + cells[:, 1], minlength=side**2).double() / len(points)
+    used = share > 0
+    found = (share[used] * (share[used] / density.flatten()[used].double().clamp_min(1e-12)).log()).sum()
+    return float(found) - (int(used.sum()) - 1) / (2 * len(points))
+
+
+def mode_shares(points: torch.Tensor) -> torch.Tensor:
+    """Shares [8] of the points by the nearest mode."""
+    return torch.bincount(torch.cdist(points, MEANS).argmin(1), minlength=MODES) / len(points)
