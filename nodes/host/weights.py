@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...training.four_bit import states
+
 
 def thaw(tensor: torch.Tensor) -> torch.Tensor:
     """The same values as an ordinary tensor; the same memory where the tensor's kind allows it.
@@ -22,9 +24,25 @@ def thaw(tensor: torch.Tensor) -> torch.Tensor:
     if not tensor.is_inference():
         return tensor
     if type(tensor) in (torch.Tensor, nn.Parameter) and tensor.layout is torch.strided and not tensor.is_meta:
-        alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        return alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+        return _over_the_same_storage(tensor)
     return tensor.detach().clone()  # quantised tensors are subclasses that carry more than a storage
+
+
+def _over_the_same_storage(tensor: torch.Tensor) -> torch.Tensor:
+    alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+
+
+def _thaw_parameter(parameter: nn.Parameter) -> nn.Parameter:
+    """The same parameter as an ordinary one; of its own kind, and with what it carries, where it has a storage."""
+    kind = type(parameter)
+    own_kind = kind is not nn.Parameter and issubclass(kind, nn.Parameter)
+    # A kind that computes by itself may have no storage at all.
+    if not own_kind or kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__ or parameter.is_meta:
+        return nn.Parameter(thaw(parameter), requires_grad=parameter.requires_grad)
+    made = torch.Tensor._make_subclass(kind, _over_the_same_storage(parameter), parameter.requires_grad)
+    vars(made).update(vars(parameter))
+    return made
 
 
 def thaw_tree(value: Any) -> Any:
@@ -46,11 +64,16 @@ def thaw_attributes(owner: Any) -> None:
 
 
 def thaw_module(module: nn.Module) -> None:
-    """Thaw every parameter, buffer and plain tensor attribute of a module tree, in place. Keeps `requires_grad`."""
+    """Thaw every parameter, buffer and plain tensor attribute of a module tree, in place. Keeps `requires_grad`.
+
+    Of 4-bit weights the scales and code books are thawed too.
+    """
     for part in module.modules():
         for name, parameter in list(part._parameters.items()):
             if parameter is not None and parameter.is_inference():
-                part._parameters[name] = nn.Parameter(thaw(parameter), requires_grad=parameter.requires_grad)
+                part._parameters[name] = _thaw_parameter(parameter)
+            for state in states(parameter):
+                thaw_attributes(state)
         for name, buffer in list(part._buffers.items()):
             if buffer is not None and buffer.is_inference():
                 part._buffers[name] = thaw(buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,6 +27,8 @@ from .nodes_common import CATEGORY, Reward, manage
 from .pictures import split_prompts, unbatch
 from .vlm import VlmReward, load_vlm_reward
 from .vlm_training import RewardTraining, check_training, run_reward_training, training_chart
+
+log = logging.getLogger("attune")
 
 UNTRAINED = "none (train one first)"
 RUN_EXISTS = ("resume", "start fresh")
@@ -113,11 +116,24 @@ def make_room(device: torch.device) -> None:
         comfy.model_management.soft_empty_cache()
 
 
-def give_to_host(reward: VlmReward, *, on_cpu: bool) -> None:
-    """Put the network under the host's memory management, as far as it can be moved."""
+def give_to_host(reward: VlmReward, *, on_cpu: bool) -> str:
+    """Put the network under the host's memory management.
+
+    Returns:
+        why it could not be, for people; "" if it is.
+    """
     if reward.movable:
         reward.network.to("cpu")
         manage(reward, on_cpu=on_cpu)
+        return ""
+    network = reward.network
+    note = (
+        f"The 4-bit weights of {network.base.name} stay on {network.device} while the workflow is loaded, since the "
+        "installed version of bitsandbytes cannot move them. Update it with the host's Python, and they make room for "
+        "others like any model."
+    )
+    log.warning("Attune: %s", note)
+    return note
 
 
 # ---- what both nodes ask ---------------------------------------------------------------------------------------------
@@ -208,7 +224,7 @@ class LoadVLMReward(AttuneNode):
     ) -> io.NodeOutput:
         target = compute_device(device)
         kept = chosen_precision(precision, target)
-        # 4-bit weights cannot be moved by the host: they go where they will stay.
+        # Weights are made 4-bit where they will be used, as training did: other devices may round otherwise.
         place = target if kept == "nf4" else torch.device("cpu")
         make_room(place)
         reward = load_vlm_reward(find_model(model_folder), trained_path(trained_reward), precision=kept, device=place)
@@ -323,10 +339,11 @@ class TrainRewardModel(AttuneNode):
         check_training(request)
         make_room(request.device)
         outcome = run_reward_training(request, TrainingProgress(request.config.steps, request.run_name))
-        give_to_host(outcome.reward, on_cpu=widget["device"] == "cpu")
+        stays = give_to_host(outcome.reward, on_cpu=widget["device"] == "cpu")
+        report = f"{outcome.report}\n\n{stays}" if stays else outcome.report
         name = listed_name(outcome.file, trained_reward_folder().parent)
         return io.NodeOutput(
-            CachedReward(outcome.reward), outcome.report, to_tensor(outcome.chart), name, ui={"text": [outcome.report]}
+            CachedReward(outcome.reward), report, to_tensor(outcome.chart), name, ui={"text": [report]}
         )
 
 

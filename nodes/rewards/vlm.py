@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ...training.four_bit import can_be_moved
 from ...training.interfaces import RewardContext, RewardError
 from ...training.vlm_base import Precision, load_base
 from ...training.vlm_reward import TrainedReward, VlmScorer, apply_trained, load_trained
@@ -29,8 +30,8 @@ class VlmReward:
     Attributes:
         network: the scorer, for the host's memory management.
         place: called before every forward pass, returns the device that the network is on.
-        patchers: what the host manages this network by; empty outside the host and for 4-bit weights, which stay where
-            they were loaded.
+        patchers: what the host manages this network by; empty outside the host, and for 4-bit weights that cannot be
+            moved, which stay where they were loaded.
     """
 
     differentiable = False
@@ -48,8 +49,8 @@ class VlmReward:
 
     @property
     def movable(self) -> bool:
-        """Whether the weights may be moved between devices: 4-bit ones carry more than a tensor, and may not."""
-        return self.network.base.precision != "nf4"
+        """Whether the weights may be moved between devices; for 4-bit ones that depends on bitsandbytes' version."""
+        return can_be_moved(self.network)
 
     def __call__(
         self, images: torch.Tensor, prompts: Sequence[str], context: RewardContext | None = None
