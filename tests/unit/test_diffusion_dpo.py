@@ -275,6 +275,17 @@ def test_buckets_hold_one_size_and_no_more_than_asked():
     assert list(parts_of_one_size(looks, 2)) == [[0, 1], [2, 5], [3, 4]]
 
 
+def test_accumulated_small_batches_draw_and_learn_what_a_large_one_does():
+    policy = Shifted(shift=(0.2, 0.0))
+    _, whole = gradient(policy, dpo(policy, pairs(5), batch=4), seed=6)
+    policy.shift.grad = None
+    small, generator = dpo(policy, pairs(5), batch=1), torch.Generator().manual_seed(6)
+    for _ in range(4):
+        for loss in small.losses(generator):
+            (loss / 4).backward()
+    torch.testing.assert_close(policy.shift.grad, whole)
+
+
 def test_two_processes_of_half_the_batch_learn_what_one_does():
     class Part(Share):
         def __init__(self, index):

@@ -191,7 +191,7 @@ class DiffusionDPOObjective:
         TrainingError: no pair is left when ties and skipped ones are taken out.
     """
 
-    name = "diffusion_dpo"
+    name = "diffusion-dpo"
 
     def __init__(
         self,

@@ -90,8 +90,8 @@ class ReFLConfig:
                 raise TrainingError(f"ReFL: {field} must be at least 1, not {getattr(self, field)}.")
         if self.mode == "refl" and not 0 <= self.stop_from <= self.stop_to < self.steps:
             raise TrainingError(
-                f"ReFL: the window {self.stop_from} … {self.stop_to} must lie within 0 … {self.steps - 1}, the sampler "
-                f"steps counted from 0, and not end before it begins."
+                f"ReFL: stop_from {self.stop_from} and stop_to {self.stop_to} must lie within 0 … {self.steps - 1} (the "
+                f"{self.steps} steps, counted from 0), and stop_from must not be the later one."
             )
         if self.mode == "draft" and not 1 <= self.last_steps <= self.steps:
             raise TrainingError(f"DRaFT: last_steps must be 1 … {self.steps} (steps), not {self.last_steps}.")
@@ -213,8 +213,6 @@ class ReFLObjective:
         TrainingError: the reward has no gradient, or as `Practice`.
     """
 
-    name = "refl"
-
     def __init__(
         self,
         prompts: Sequence[Prompt],
@@ -230,7 +228,7 @@ class ReFLObjective:
         self.practice = Practice(
             prompts, reward, decoder, latent_shape=latent_shape, held_out=held_out, on_phase=on_phase
         )
-        self.config = config
+        self.config, self.name = config, config.mode
         self.best_metric, self.best_is_high = self.practice.best_metric, self.practice.best_is_high
         self._policy: Any = None
         self._share: Share = ALONE
