@@ -39,7 +39,7 @@ _CALIBRATIONS: Step = (
     """,
 )
 
-# `file`: below the pack's LoRA folder, with forward slashes; that of one in the trash is below the trash folder.
+# `file`: below the pack's LoRA folder, with forward slashes; of one in the trash, where it was before.
 # `content`: SHA-256 of the file. `weights_id`: of the tensors alone. `modified`: nanoseconds, as the file system says.
 # `metrics`, `settings`: JSON. `status`: erased = its trash was emptied; what is known of it stays, for its descendants.
 # `lora_events`: what was done, never changed; `detail`: JSON. `created`, `at`: seconds since 1970.
@@ -112,4 +112,16 @@ _CATALOGUE: Step = (
     """,
 )
 
-MIGRATIONS: tuple[Step, ...] = ((*_SCORES, *_CALIBRATIONS), _CATALOGUE)
+# `pair`: digest of a blind pair, see nodes/training/ab_book.py. `winner`: digest of the preferred picture's pixels, ""
+# for a tie. `made`: nanoseconds since 1970.
+_BLIND_VOTES: Step = (
+    """
+    CREATE TABLE ab_votes (
+        pair BLOB NOT NULL PRIMARY KEY,
+        winner TEXT NOT NULL,
+        made INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: tuple[Step, ...] = ((*_SCORES, *_CALIBRATIONS), _CATALOGUE, _BLIND_VOTES)

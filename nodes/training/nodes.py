@@ -19,7 +19,7 @@ from ..host.folders import run_folder
 from ..host.progress import EVENT, workflow_id
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
-from . import run_schemas, schemas
+from . import nodes_ab, run_schemas, schemas
 from .compare import SamplingSettings, compare
 from .live import LIVE
 from .plan_rewards import DDPOPlan, reward_plan
@@ -284,4 +284,5 @@ NODES: list[type[io.ComfyNode]] = [
     AttuneDDPOObjective,
     AttuneTrainLora,
     AttuneCompareAB,
+    *nodes_ab.NODES,
 ]
