@@ -5,7 +5,7 @@
     python run.py test                    every test: style, unit, real host, real browser
     python run.py serve                   ComfyUI with the pack, in your browser
     python run.py evidence NAME           measure one claim (--quick: smaller; --table: the README's table)
-    python run.py train JOB               training without a graph: demo-model, reward-model, …
+    python run.py train JOB               training without a page: a job file of Train LoRA, or reward-model, …
 
 Each sets up what is missing (see scripts/environment.py) and says so. `--comfyui PATH` uses the ComfyUI you have.
 Standard library only; Python 3.10 or newer, which some systems call `python3`. One check of `test` needs Node.js.
@@ -31,7 +31,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 — older ones must be told so, no
 
 from scripts import browser, environment
 from scripts.environment import HOST, ROOT, Environment
-from scripts.server import Server, WorkflowError, WorkflowResult
+from scripts.server import Server, WorkflowError, WorkflowResult, free_port, has_gpu
 from scripts.terminal import STARTED, SetupError, clear, interactive, say, status, table
 
 MAIN_JOB = ROOT / "workflows" / "align_with_reward.json"
@@ -102,7 +102,12 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         epilog="`run.py train JOB --help` shows the options of a job.",
     )
     jobs = "; ".join(f"{name}: {what}" for name, what in JOBS.items())
+    jobs += ". A file NAME.json: a job file that Train LoRA wrote, played by ComfyUI without its page"
     train.add_argument("job", metavar="JOB", help=jobs)
+    train.add_argument(
+        "--processes", type=int, default=1, metavar="N",
+        help="of a job file: share every batch by N processes, one per graphics card (accelerate launch)",
+    )  # fmt: skip
     if words and words[0] == "train" and all(word in {"-h", "--help"} for word in words[1:]):
         train.print_help()
         sys.exit(0 if words[1:] else 2)
@@ -275,11 +280,44 @@ def claims() -> list[str]:
 
 
 def train(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """A training job without a graph."""
+    """A training job without a graph, or a job file."""
+    if arguments.job.endswith(".json"):
+        return train_job_file(arguments, rest)
+    if arguments.processes != 1:
+        raise SetupError("--processes is for job files (NAME.json); this job runs in one process.")
     # The demo's jobs draw its data: one to learn from it, the other to compare with it.
     draws = arguments.job.startswith("demo-")
     here = environment.prepare(arguments.comfyui, extras=environment.DATA_PACKAGES if draws else ())
     return run_module(here, "attune.training", [arguments.job, *rest])
+
+
+def train_job_file(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """The graph of a job file, played by the host without its page, in as many processes as asked for."""
+    if arguments.processes < 1:
+        raise SetupError(f"--processes must be at least 1, not {arguments.processes}.")
+    job = Path(arguments.job).resolve()
+    here = environment.prepare(arguments.comfyui)
+    base = OWN_BASE if here.own else None
+    environment.link_pack((base or here.comfyui) / "custom_nodes")
+    cpu = "--cpu" in rest or not has_gpu(here)
+    words = [str(job), "--comfyui", str(here.comfyui), *(["--base", str(base)] if base else []), *rest]
+    words += ["--cpu"] if cpu and "--cpu" not in rest else []
+    launcher = []
+    if arguments.processes > 1:
+        launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(arguments.processes)]
+        # Its option --cpu would start a single process; what the processes compute on, they are told themselves.
+        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--multi_gpu"]
+        launcher += ["--main_process_port", str(free_port())]  # two jobs on one machine must not meet
+    command = [here.python, *launcher, MAPPED, "attune.nodes.training.headless", *words]
+    return wait_for(subprocess.Popen([str(word) for word in command], env=here.variables()))
+
+
+def wait_for(process: subprocess.Popen) -> int:
+    """Its exit code. Ctrl-C reaches it by itself, and saving takes it a while; a second one ends the waiting."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return process.wait()
 
 
 def run_module(here: Environment, module: str, words: Sequence[str]) -> int:

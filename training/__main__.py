@@ -6,7 +6,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from .interfaces import AttuneError
 
@@ -35,11 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("job", help="the name of a job")
     arguments = parser.parse_args(words[:1])
     if arguments.job not in JOBS:
-        if Path(arguments.job).suffix == ".json":
-            parser.error(
-                f"training from a job file ({arguments.job}) is not part of this version: there are the jobs "
-                f"{', '.join(JOBS)}, and the node Train LoRA in ComfyUI for your own model."
-            )
         parser.error(f"there is no job {arguments.job!r}; there are: {', '.join(JOBS)}")
     module, _ = JOBS[arguments.job]
     try:

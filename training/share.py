@@ -119,6 +119,8 @@ class LaunchedShare(Share):
 def launched_share(*, cpu: bool = False) -> Share:
     """The share that the launcher gave to this process; `ALONE` without a launcher.
 
+    `accelerate launch --multi_gpu --num_processes N` starts N processes on CPUs too; its option --cpu starts one.
+
     Args:
         cpu: compute on the CPU, also where there are GPUs.
     """

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...training.run_log import RunLog
 from ..host.progress import PREVIEW_SIZE, HostCallbacks, contact_sheet, data_url
 from .live import LIVE
 
@@ -26,6 +27,7 @@ class LiveCallbacks(HostCallbacks):
     Attributes:
         updates: how many updates this call has done.
         at_first_update: called when the first of them is done; a fresh run has taken the place of an earlier one then.
+        log: where reports are written down; None = nowhere.
         ended_by_button: whether "Stop and save" ended the run: its result goes on to the nodes behind, unlike Cancel's.
     """
 
@@ -34,6 +36,7 @@ class LiveCallbacks(HostCallbacks):
         self.identity = {"workflow": workflow, "run": run}
         self.updates = 0
         self.at_first_update: Callable[[], None] = lambda: None
+        self.log: RunLog | None = None
         self.ended_by_button = False
         self._last_phase = 0.0
         self._in_update = False
@@ -48,6 +51,8 @@ class LiveCallbacks(HostCallbacks):
 
     def end(self, status: str, *, file: str, message: str) -> None:
         """The run is over: "finished", "stopped", "failed", or "budget" if it ended by going too far."""
+        if self.log is not None:
+            self.log.close()
         self._send({"kind": "end", "status": status, "file": file, "message": message})
 
     def on_report(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -55,6 +60,8 @@ class LiveCallbacks(HostCallbacks):
         self._in_update = False
         if self.updates == 1:
             self.at_first_update()
+        if self.log is not None:
+            self.log.add(step, metrics)
         super().on_report(step, metrics)
 
     def on_samples(self, step: int, images: torch.Tensor) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...training.adapters import LoraConfig
 from ...training.interfaces import AttuneError
@@ -26,7 +27,7 @@ from .plan_rewards import DDPOPlan, reward_plan
 from .plans import PreviewSettings, prompt_lines
 from .records import pause_of
 from .run import run_training
-from .run_records import TrainingRequest
+from .run_records import TrainingRequest, export_job
 from .widgets import RUN_EXISTS, lora_config, single, supervised_plan
 
 CATEGORY = "Attune/training"
@@ -155,7 +156,7 @@ class AttuneTrainLora(AttuneNode):
             "models/loras/attune. Cancel keeps the work; the same run name goes on from there.",
             search_aliases=["finetune", "lora training", "alignment", "trainer"],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
             inputs=inputs(cls, run_schemas.TRAIN_LORA),
             outputs=[
                 cls.output(io.Model, id="model_out", display_name="model", tooltip="The model with the LoRA applied."),
@@ -179,8 +180,13 @@ class AttuneTrainLora(AttuneNode):
 
     @classmethod
     def execute(
-        cls, model: Any, objective: Any, run_name: str, if_run_exists: str, lora_settings: Any = None, **knobs: Any
-    ) -> io.NodeOutput:
+        cls, model: Any, objective: Any, run_name: str, if_run_exists: str, lora_settings: Any = None,
+        job_file_only: bool = False, **knobs: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        if job_file_only:
+            told = export_job(cls.hidden.prompt, cls.hidden.unique_id, run_name.strip())
+            blocked = ExecutionBlocker("Train LoRA wrote a job file and trained nothing (job_file_only).")
+            return io.NodeOutput(*[blocked] * 5, told, ui={"text": [told]})
         trainer = TrainerConfig(
             seed=knobs.pop("training_seed"),
             sample_every=knobs.pop("preview_every"),
@@ -190,7 +196,7 @@ class AttuneTrainLora(AttuneNode):
         request = TrainingRequest(
             model, objective, lora_settings or LoraConfig(), trainer, run_name.strip(),
             resume=if_run_exists == RUN_EXISTS[0], node_id=cls.hidden.unique_id,
-            workflow_id=workflow_id(cls.hidden.extra_pnginfo),
+            workflow_id=workflow_id(cls.hidden.extra_pnginfo), graph=cls.hidden.prompt,
         )  # fmt: skip
         outcome = run_training(request)
         chart, text = to_tensor(outcome.chart), json.dumps(outcome.report)

@@ -14,10 +14,11 @@ from ...training.interfaces import LatentDecoder, Prompt, TrainingError
 from ...training.memory import MemoryEstimate, advice, estimate, module_bytes
 from ...training.presentable import presentable
 from ...training.rollout import play
+from ...training.share import launched_share
 from ...training.trainer import half_type, train
 from .plans import ObjectivePlan
 from .records import reward_record, saved_step
-from .run_records import RunRecords, TrainingOutcome, TrainingRequest, words_of
+from .run_records import FollowerRecords, RunRecords, TrainingOutcome, TrainingRequest, words_of
 
 
 def run_training(request: TrainingRequest) -> TrainingOutcome:
@@ -46,7 +47,8 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
         "data": identity["data_hash"],
     }
     lora = replace(request.lora, seed=request.trainer.seed)
-    run = RunRecords(request, folder, identity)
+    share = launched_share(cpu=model.load_device.type == "cpu")
+    run = (RunRecords if share.main else FollowerRecords)(request, folder, identity)
     loaded = plan.load(decoder, run.callbacks.on_phase)
     shape = plan.latent_shape(model, loaded)
     with training_session(model, companions=_companions(plan), shape=(plan.batch, *shape)) as denoiser:
@@ -68,7 +70,8 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
                     callbacks=run.callbacks,
                     run_folder=folder,
                     resume=request.resume,
-                    sampler=sampler,
+                    sampler=sampler if share.main else None,
+                    share=share,
                     identity=fixed,
                     knob=memory_knob(plan),
                 )

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from PIL import Image
 from ...training.adapters import LoraConfig, LoraMetadata, Policy, load_lora, lora_file_tensors, save_lora
 from ...training.interfaces import AttuneError
 from ...training.memory import MemoryEstimate
+from ...training.run_log import RunLog
 from ...training.run_state import StateFolder
 from ...training.trainer import TrainerConfig, TrainResult
 from ..charts import curve_chart
 from .figures import curves_of, first_curves
+from .job_file import FILE_NAME as JOB_NAME
+from .job_file import job_of, write_job
 from .live import rows_of
 from .plans import ObjectivePlan
 from .records import (
@@ -38,7 +41,7 @@ log = logging.getLogger("attune")
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What the Train LoRA node asks for. `model` is the host's MODEL."""
+    """What the Train LoRA node asks for. `model` is the host's MODEL, `graph` the prompt in API format, if known."""
 
     model: Any
     plan: ObjectivePlan
@@ -48,6 +51,7 @@ class TrainingRequest:
     resume: bool
     node_id: str | None = None
     workflow_id: str = ""
+    graph: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,21 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, AttuneError):
         return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def export_job(graph: Mapping[str, Any] | None, node: str | None, run_name: str) -> str:
+    """Write the job file of a training node into its run's folder; says where it is and how to carry it out.
+
+    Raises:
+        AttuneError: there is no graph, or the folder cannot be written.
+    """
+    from ..host.folders import run_folder
+
+    if graph is None or node is None:
+        raise AttuneError("A job file is made of a workflow in the graph, and there is none here.")
+    path = run_folder(run_name) / JOB_NAME
+    write_job(path, job_of(graph, node, run=run_name, version=pack_version()))
+    return f'Job file: {path}\nTo train without a page, in the pack\'s folder:  python run.py train "{path}"'
 
 
 class RunRecords:
@@ -117,12 +136,26 @@ class RunRecords:
             # Anew: of what another run put down here, only its file still counts, which may turn out to be the same.
             # But that run is given up, and its record with it, only when an update has taken its place.
             self.earlier = self._kept()
-            self.callbacks.at_first_update = lambda: write_record(self.folder, self.earlier)
+        self.callbacks.at_first_update = lambda: self._take_over(anew=state is None)
+        self.callbacks.log = RunLog(self.folder)
         step, history = state or (0, [])
         self.began = time.monotonic()
         plan = self.request.plan
         first = first_curves(plan.method)
         self.callbacks.start(method=plan.title, first_curves=first, step=step, history=history, note=self.note)
+
+    def _take_over(self, *, anew: bool) -> None:
+        """The folder is this run's from now on: its record, and its job file for running it without a page."""
+        request = self.request
+        if anew and self.earlier:
+            write_record(self.folder, self.earlier)
+        if request.graph is None or request.node_id not in request.graph:
+            return
+        try:
+            job = job_of(request.graph, request.node_id, run=request.run_name, version=pack_version())
+            write_job(self.folder / JOB_NAME, job)
+        except AttuneError as error:  # a convenience: the run goes on without
+            log.warning("Attune: %s", error)
 
     def _kept(self) -> dict[str, Any]:
         """What every later call has to know, also one that starts anew."""
@@ -341,3 +374,32 @@ class RunRecords:
             return ""
         same = saved.keys() == tensors.keys() and all(torch.equal(saved[key], tensors[key]) for key in saved)
         return name if same else ""
+
+
+class FollowerRecords(RunRecords):
+    """Of a process beside the first one of a distributed run: it trains along, and writes and shows nothing."""
+
+    def __init__(self, request: TrainingRequest, folder: Path, identity: Mapping[str, str]) -> None:
+        super().__init__(replace(request, node_id=None), folder, identity)
+
+    def begin(self, memory: MemoryEstimate | None) -> None:
+        self.memory = memory
+
+    def keep_record(self, status: str) -> None:
+        pass
+
+    def broke_off(self, policy: Policy, error: BaseException) -> None:
+        pass
+
+    def save_stopped(
+        self, tensors: Mapping[str, torch.Tensor], step: int, history: Sequence[Mapping[str, float]]
+    ) -> str:
+        return ""
+
+    def finish(self, result: TrainResult) -> TrainingOutcome:
+        from ..host.sampling import apply_lora
+
+        tensors = lora_file_tensors(result.tensors, rename=self.rename)
+        losses = [row["loss"] for row in result.history]
+        blank = Image.new("RGB", (8, 8))
+        return TrainingOutcome(apply_lora(self.request.model, tensors), tensors, losses, blank, "", {}, {})

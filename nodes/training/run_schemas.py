@@ -191,7 +191,16 @@ TRAIN_LORA = [
         optional=True,
         advanced=True,
         tooltip="Ends the run when its pictures have drifted this far from the model it began with (the curve "
-        "'Divergence from the start', in nats per picture). Raising it lets the model move further. 0 = no limit.",
+        "'Distance from the base model', in nats per picture). Raising it lets the model move further. 0 = no limit.",
+    ),
+    slot(
+        "Boolean",
+        "job_file_only",
+        default=False,
+        optional=True,
+        advanced=True,
+        tooltip="On: write the job file of this run and train nothing; `run.py train job.json` then trains without a "
+        "page, also on several graphics cards. Off: train here; the job file is written as well.",
     ),
 ]
 

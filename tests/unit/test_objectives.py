@@ -326,7 +326,7 @@ def test_later_passes_compare_with_the_first():
     assert first.shape == (16 * 3,)
     with torch.no_grad():
         policy.shift += 0.05
-        now, _ = objective._log_probabilities(objective._played, visits)
+        now = objective._log_probabilities(objective._played, visits)
     list(objective.losses(generator))
     figures = objective.metrics()
     assert figures["ratio"] == pytest.approx((now - first).exp().mean().item(), rel=1e-5)

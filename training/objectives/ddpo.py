@@ -231,15 +231,14 @@ class DDPOObjective:
             drawn = draw_visits(batch, steps, generator, count=config.transitions, share=self._share)
             played.visits = drawn.to(self._policy.device)
         visits = played.visits
+        self._figures["kl_to_reference"] = self.practice.kl_to_reference(
+            played.trajectories, visits, guidance=config.guidance, chunk=config.chunk
+        )
         weights = step_weights(self._policy.process, played.trajectories.sigmas, config.step_weights)
         logs, ratios, clipped, drift = [], [], [], []
         for start in range(0, len(visits), config.chunk):
             part = visits[start : start + config.chunk]
-            log_new, x0 = self._log_probabilities(played, part)
-            if start == 0:
-                self._figures["kl_to_reference"] = self.practice.divergence(
-                    played.trajectories, part, x0, guidance=config.guidance
-                )
+            log_new = self._log_probabilities(played, part)
             advantage = played.advantages[part[:, 0]]
             logs.append(log_new.detach())
             log_old = logs[-1] if played.log_old is None else played.log_old[start : start + config.chunk]
@@ -263,17 +262,16 @@ class DDPOObjective:
             "log_probability_change": torch.cat(drift).mean().sqrt().item(),
         }
 
-    def _log_probabilities(self, played: _Played, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """log p_new [n] and x0 [n, C, H, W], with gradients, of some visits [n, 2]."""
+    def _log_probabilities(self, played: _Played, part: torch.Tensor) -> torch.Tensor:
+        """log p_new [n], with gradients, of some visits [n, 2]."""
         paths, (rows, steps) = played.trajectories, part.unbind(1)
         x, x_next = paths.states[rows, steps], paths.states[rows, steps + 1]
         sigma, sigma_next = paths.sigmas[steps], paths.sigmas[steps + 1]
         cond = [paths.cond[row] for row in rows.tolist()]
         x0 = self._policy(x, sigma, cond, guidance=self.config.guidance)
-        log_new = step_log_probability(
+        return step_log_probability(
             self._policy.process, x, x0, x_next, sigma, sigma_next, convention=self.config.convention
         )
-        return log_new, x0
 
     # ---- rollouts ----
 

@@ -23,6 +23,8 @@ from ..share import ALONE, Share
 OnPhase = Callable[[str, int, int], None]
 # Transitions per update on which the divergence from the reference is measured: each costs one call of the network.
 DIVERGENCE_VISITS = 8
+# Most sampler steps at which it is measured; each costs two predictions without gradients.
+DIVERGENCE_STEPS = 16
 # Pictures that are measured by `Practice.evaluate`.
 EVALUATION_PICTURES = 16
 EVALUATION_SEED = 1_000_003
@@ -216,6 +218,34 @@ class Practice:
             reference = self.policy(x, sigma, cond, guidance=guidance)
         divergence = step_divergence(self.policy.process, x, x0, reference, sigma, sigma_next)
         return divergence.mean().item() * paths.steps
+
+    @torch.no_grad()
+    def kl_to_reference(self, paths: Trajectories, visits: torch.Tensor, *, guidance: float, chunk: int) -> float:
+        """KL of the policy's trajectories from the reference's, in nats per picture, estimated.
+
+        Steps differ in it by orders of magnitude, so that it is measured at all of them, or at `DIVERGENCE_STEPS`
+        evenly spaced ones, each on one trajectory.
+
+        Args:
+            visits: (row, step) [N, 2], drawn evenly: a step is measured on the first trajectory that visits it.
+            chunk: predictions per call of the network.
+        """
+        row_at = {step: row for row, step in reversed(visits.tolist())}
+        wanted = sorted(row_at)
+        if len(wanted) > DIVERGENCE_STEPS:
+            places = torch.linspace(0, len(wanted) - 1, DIVERGENCE_STEPS).round().long().tolist()
+            wanted = [wanted[place] for place in places]
+        found = []
+        for start in range(0, len(wanted), chunk):
+            steps = wanted[start : start + chunk]
+            rows = [row_at[step] for step in steps]
+            x, cond = paths.states[rows, steps], [paths.cond[row] for row in rows]
+            sigma, sigma_next = paths.sigmas[steps], paths.sigmas[[step + 1 for step in steps]]
+            x0 = self.policy(x, sigma, cond, guidance=guidance)
+            with self.policy.role(None):
+                reference = self.policy(x, sigma, cond, guidance=guidance)
+            found.append(step_divergence(self.policy.process, x, x0, reference, sigma, sigma_next))
+        return torch.cat(found).mean().item() * paths.steps
 
     # ---- evaluation ----
 
