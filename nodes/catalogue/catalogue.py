@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..store import Store
+from .lora_files import identify
 from .records import CatalogueError, Entry, change, note_event, read_entries
 from .scanning import TRASH, Refusal, back_from_trash, is_settled, live_files, look, settle, trash_name
 
@@ -139,18 +140,19 @@ class Catalogue:
     def choices(self) -> list[str]:
         """What `find` takes: the newest of all, the promoted and the newest version of every run, every file.
 
-        Newest first. Reads no file: what was not scanned yet is listed by its name alone.
+        Newest first. Reads no file: of what was not scanned yet the name alone is known.
         """
         entries = [entry for entry in reversed(self.entries()) if entry.usable] if self.store.path.is_file() else []
         promoted = {entry.run: None for entry in entries if entry.status == "promoted"}
-        runs = {entry.run: None for entry in entries}
         files = live_files(self.folder)
+        fresh = sorted(files.keys() - {entry.file for entry in entries})
+        runs = dict.fromkeys([*(entry.run for entry in entries), *(identify(file, {})[0] for file in fresh)])
         return [
             NEWEST_OF_ALL,
             *(f"{run}{PROMOTED}" for run in promoted),
             *(f"{run}{NEWEST}" for run in runs),
             *(f"{self.folder.name}/{entry.file}" for entry in entries if entry.file in files),
-            *(f"{self.folder.name}/{file}" for file in sorted(files.keys() - {entry.file for entry in entries})),
+            *(f"{self.folder.name}/{file}" for file in fresh),
         ]
 
     def path(self, entry: Entry) -> Path:

@@ -344,7 +344,7 @@ def test_names_stand_for_versions(catalogue, folder):
     assert catalogue.roll_back_targets() == {}
     write(folder, "fresh_001", 8)
     assert catalogue.choices() == [
-        "the newest LoRA", "warm (promoted)", "warm (newest)", "attune/warm_stopped_001.safetensors",
+        "the newest LoRA", "warm (promoted)", "warm (newest)", "fresh (newest)", "attune/warm_stopped_001.safetensors",
         "attune/warm_003.safetensors", "attune/warm_002.safetensors", "attune/warm_001.safetensors",
         "attune/fresh_001.safetensors",
     ]  # fmt: skip
