@@ -1,0 +1,290 @@
+"""What a run may do besides stepping: evaluate, keep the best, end early, train for itself, log; and a job's file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from attune.nodes.training.job_file import job_of, read_job, write_job
+from attune.training.adapters import LoraConfig, Policy
+from attune.training.denoisers import DiffusersDenoiser, process_of
+from attune.training.evaluation import over_budget
+from attune.training.interfaces import AttuneError, Auxiliary, RunCallbacks, TrainingError
+from attune.training.run_log import RunLog
+from attune.training.share import ALONE, Share
+from attune.training.trainer import TrainerConfig, TrainResult, train
+from attune.training.trainer_config import KL_WINDOW
+
+LORA = LoraConfig(rank=1)
+
+
+class Parabola:
+    """(offset − 3)²·10 in a number of its own, beside a LoRA that follows a picture; figures are told in advance."""
+
+    name = "parabola"
+
+    def __init__(self, values: list[float] | None = None, *, high: bool = True, kl: float = 0.0) -> None:
+        self.values, self.kl = values, kl
+        self.best_metric, self.best_is_high = "quality", high
+        self.offset = nn.Parameter(torch.zeros(1))
+        self.evaluated = 0
+
+    def prepare(self, policy: Any, share: Share) -> None:
+        self.policy = policy
+        self.share = share
+
+    def auxiliary(self) -> Auxiliary:
+        return Auxiliary({"offset": self.offset}, 0.1)
+
+    def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        x = torch.randn(1, 4, 4, 4, generator=generator)
+        predicted = self.policy(x, torch.ones(1), [torch.zeros(3, 8)])
+        yield (predicted - 1).square().mean() + 10 * (self.offset - 3).square().sum()
+
+    def evaluate(self) -> dict[str, float]:
+        self.evaluated += 1
+        return {} if self.values is None else {"quality": self.values[self.evaluated - 1]}
+
+    def metrics(self) -> dict[str, float]:
+        return {"kl_to_reference": self.kl}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"evaluated": self.evaluated}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.evaluated = state["evaluated"]
+
+    def sample_requests(self) -> list:
+        return []
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> DiffusersDenoiser:
+    from diffusers import UNet2DConditionModel
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=4, block_out_channels=(8,), layers_per_block=1, cross_attention_dim=8, attention_head_dim=8,
+            norm_num_groups=4, down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+        ).eval()  # fmt: skip
+    return DiffusersDenoiser(unet, process_of("v"), torch.zeros(3, 8))
+
+
+def run(denoiser: DiffusersDenoiser, objective: Any, keeping: dict | None = None, **knobs: Any) -> TrainResult:
+    config = TrainerConfig(**({"steps": 6, "warmup_steps": 0, "learning_rate": 1e-2, "sample_every": 0} | knobs))
+    with Policy(denoiser, LORA) as policy:
+        return train(policy, objective, config, **(keeping or {}))
+
+
+# ---- evaluations ----
+
+
+@pytest.mark.parametrize("high", [True, False])
+def test_the_best_weights_are_kept(denoiser, high):
+    values = [1.0, 5.0, 2.0] if high else [1.0, -5.0, 2.0]
+    seen = []
+
+    class Watch(RunCallbacks):
+        def on_report(self, step, metrics):
+            seen.append(metrics)
+
+    best = run(denoiser, Parabola(values, high=high), {"callbacks": Watch()}, evaluate_every=2, keep="best")
+    assert best.kept_step == 4 and best.steps_done == 6
+    assert [m.get("quality") for m in seen] == [None, values[0], None, values[1], None, values[2]]
+    assert [m.get("best_step") for m in seen] == [None, 2, None, 4, None, 4]
+    at_four = run(denoiser, Parabola(), steps=4)
+    assert all(torch.equal(value, at_four.tensors[name]) for name, value in best.tensors.items())
+    last = run(denoiser, Parabola(values, high=high), evaluate_every=2)
+    assert last.kept_step == 6
+    assert any(not torch.equal(value, last.tensors[name]) for name, value in best.tensors.items())
+
+
+def test_the_best_survive_a_stop(denoiser, tmp_path):
+    values = [1.0, 5.0, 2.0]
+    folder = {"run_folder": tmp_path}
+    run(denoiser, Parabola(values), folder, evaluate_every=2, keep="best", steps=4)
+    resumed = run(denoiser, Parabola(values), folder, evaluate_every=2, keep="best")
+    straight = run(denoiser, Parabola(values), evaluate_every=2, keep="best")
+    assert resumed.kept_step == straight.kept_step == 4
+    assert all(torch.equal(value, straight.tensors[name]) for name, value in resumed.tensors.items())
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up_for(denoiser, tmp_path):
+    class Torn(Parabola):
+        def evaluate(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(denoiser, Torn([9.0]), {"run_folder": tmp_path}, evaluate_every=2, keep="best")
+    resumed = run(denoiser, Parabola([9.0, 1.0, 1.0]), {"run_folder": tmp_path}, evaluate_every=2, keep="best")
+    assert resumed.kept_step == 2, "the interrupted one had the best weights"
+
+
+def test_patience_ends_a_run_that_no_longer_improves(denoiser):
+    result = run(denoiser, Parabola([3.0, 2.0, 1.0, 9.0]), evaluate_every=1, patience=2, keep="best")
+    assert (result.status, result.steps_done, result.kept_step) == ("ended", 3, 1)
+    assert "2 evaluations since update 1" in result.reason
+
+
+def test_an_exhausted_patience_on_the_last_update_is_a_finished_run(denoiser):
+    result = run(denoiser, Parabola([3.0, 2.0, 1.0]), evaluate_every=1, patience=2, steps=3)
+    assert result.status == "finished"
+
+
+def test_a_drift_beyond_its_budget_ends_the_run(denoiser):
+    result = run(denoiser, Parabola(kl=2.0), kl_budget=1.5)
+    assert (result.status, result.steps_done) == ("ended", KL_WINDOW)
+    assert "2 nats" in result.reason and "budget of 1.5" in result.reason
+    assert run(denoiser, Parabola(kl=2.0), kl_budget=2.5).status == "finished"
+
+
+def test_the_budget_is_compared_with_a_mean_of_several_updates():
+    config = TrainerConfig(kl_budget=1.0)
+    assert not over_budget([{"kl_to_reference": 9.0}] * (KL_WINDOW - 1), config), "too few to judge by"
+    calm = [{"kl_to_reference": 0.1}] * KL_WINDOW
+    assert not over_budget([*calm, {"kl_to_reference": 3.0}], config), "one outlier"
+    assert over_budget([*calm, *[{"kl_to_reference": 1.1}] * KL_WINDOW], config)
+
+
+def test_what_cannot_be_kept_is_refused(denoiser):
+    class Blind(Parabola):
+        evaluate = None
+
+    with pytest.raises(TrainingError, match="nothing to tell better weights"):
+        run(denoiser, Blind(), evaluate_every=1, keep="best")
+    with pytest.raises(TrainingError, match="set evaluate_every"):
+        TrainerConfig(keep="best")
+    with pytest.raises(TrainingError, match="keep must be one of"):
+        TrainerConfig(keep="first")
+
+
+def test_rules_are_no_part_of_a_runs_identity(denoiser, tmp_path):
+    folder = {"run_folder": tmp_path}
+    run(denoiser, Parabola(), folder, steps=2)
+    result = run(denoiser, Parabola([1.0, 2.0]), folder, steps=4, evaluate_every=2, keep="best", kl_budget=5.0)
+    assert result.steps_done == 4
+
+
+# ---- what an objective trains for itself ----
+
+
+def test_auxiliary_tensors_are_trained_at_their_own_rate_and_are_no_part_of_the_lora(denoiser):
+    """AdamW's first step moves a number by its learning rate: 0.1, where the run's own is 0.01."""
+    objective = Parabola()
+    result = run(denoiser, objective, steps=1, weight_decay=0.0)
+    assert objective.offset.item() == pytest.approx(0.1, rel=1e-4)
+    assert not any("offset" in name for name in result.tensors)
+
+
+def test_auxiliary_tensors_are_resumed(denoiser, tmp_path):
+    straight, first, second = Parabola(), Parabola(), Parabola()
+    expected = run(denoiser, straight)
+    run(denoiser, first, {"run_folder": tmp_path}, steps=3)
+    resumed = run(denoiser, second, {"run_folder": tmp_path})
+    assert second.offset.item() == straight.offset.item()
+    assert resumed.history == expected.history
+
+
+def test_the_gradient_of_the_auxiliary_does_not_eat_the_clip_of_the_lora(denoiser):
+    """Its gradient is −60 at first, a thousand times the LoRA's: clipped together, the LoRA would hardly be heard."""
+    history = run(denoiser, Parabola(), steps=1, clip_norm=1.0).history
+    assert history[0]["gradient_norm"] < 5
+
+
+# ---- shares ----
+
+
+class Second(Share):
+    index, count = 1, 2
+
+
+def test_a_share_is_its_contiguous_part():
+    assert Second().take([1, 2, 3, 4]) == [3, 4]
+    assert Second().take(torch.arange(6)).tolist() == [3, 4, 5]
+    assert ALONE.take([1, 2, 3]) == [1, 2, 3]
+    with pytest.raises(TrainingError, match="5 samples cannot be shared evenly by 2"):
+        Second().rows(5)
+
+
+# ---- the log ----
+
+
+def lines(folder) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_log_holds_a_line_per_update_and_rewrites_what_is_done_again(tmp_path):
+    first = RunLog(tmp_path)
+    for step in (1, 2, 3):
+        first.add(step, {"step": step, "loss": float(step), "reward": math.nan})
+    assert lines(tmp_path) == [{"loss": 1.0, "step": 1}, {"loss": 2.0, "step": 2}, {"loss": 3.0, "step": 3}]
+    again = RunLog(tmp_path)
+    again.add(3, {"loss": 30.0})
+    again.add(4, {"loss": 40.0})
+    assert [row["loss"] for row in lines(tmp_path)] == [1.0, 2.0, 30.0, 40.0]
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"loss": 1.0, "step": 1}\n{"loss": 2.0, "st')
+    RunLog(tmp_path).add(2, {"loss": 5.0})
+    assert [row["loss"] for row in lines(tmp_path)] == [1.0, 5.0]
+
+
+def test_a_log_that_cannot_be_written_costs_no_run(tmp_path, caplog):
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    RunLog(tmp_path / "taken").add(1, {"loss": 1.0})
+    assert "could not be written" in caplog.text
+
+
+# ---- job files ----
+
+GRAPH = {
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}, "_meta": {"title": "x"}},
+    "2": {"class_type": "AttuneTrainLora", "inputs": {"model": ["1", 0], "steps": 3, "if_run_exists": "start fresh"}},
+    "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 3]}},
+}
+
+
+def test_a_job_holds_what_the_training_depends_on_and_resumes():
+    job = job_of(GRAPH, "2", run="mine", version="1")
+    assert list(job["graph"]) == ["1", "2"] and "_meta" not in job["graph"]["1"]
+    assert job["graph"]["2"]["inputs"]["if_run_exists"] == "resume"
+    assert GRAPH["2"]["inputs"]["if_run_exists"] == "start fresh", "the prompt itself is left as it is"
+    with pytest.raises(AttuneError, match="no node '9'"):
+        job_of(GRAPH, "9", run="mine", version="1")
+
+
+def test_settings_reach_the_node_by_class_or_id(tmp_path):
+    write_job(tmp_path / "job.json", job_of(GRAPH, "2", run="mine", version="1"))
+    settings = {"AttuneTrainLora.steps": "7", "1.ckpt_name": "b.safetensors"}
+    graph = read_job(tmp_path / "job.json", settings)["graph"]
+    assert graph["2"]["inputs"]["steps"] == 7 and graph["1"]["inputs"]["ckpt_name"] == "b.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("9.steps", "no node of this job is called '9'"), ("steps", "no node of this job is called ''"),
+     ("2.model", "connected to another node"), ("2.stepz", "has no widget 'stepz'")],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_made_is_refused(tmp_path, setting, words):
+    write_job(tmp_path / "job.json", job_of(GRAPH, "2", run="mine", version="1"))
+    with pytest.raises(AttuneError, match=words):
+        read_job(tmp_path / "job.json", {setting: "1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "no JSON"), ('{"nodes": []}', "A workflow is not a job file"), ("[1]", "format is 'list'"),
+     ('{"format": "attune-job-1", "graph": {}, "node": "1"}', "no training node '1'")],
+)  # fmt: skip
+def test_what_is_no_job_file_is_refused(tmp_path, text, words):
+    (tmp_path / "job.json").write_text(text)
+    with pytest.raises(AttuneError, match=words):
+        read_job(tmp_path / "job.json")
