@@ -30,8 +30,8 @@ CELL, EDGE = 0.15, 3.0
 
 
 def ring_process() -> DiffusionProcess:
-    """Noise levels from 0.05 to 10, evenly spaced in their logarithm, as a sampler of few steps likes them."""
-    return DiffusionProcess("eps", torch.logspace(math.log10(0.05), 1, 1000))
+    """Noise levels from 0.1 to 5, evenly spaced in their logarithm: every step adds noise in the same proportion."""
+    return DiffusionProcess("eps", torch.logspace(-1, math.log10(5), 1000))
 
 
 class RingDenoiser(nn.Module):

@@ -74,7 +74,7 @@ from .dag_losses import (
 )
 from .dag_tally import Tally
 from .flow_network import FlowNetwork, FlowNetworkConfig
-from .practice import DIVERGENCE_VISITS, OnPhase, Practice
+from .practice import OnPhase, Practice
 from .transitions import step_weights
 from .windows import draw_windows, window_states
 
@@ -161,13 +161,16 @@ class DAGObjective:
         self._policy.training_mode(False)
         if self._played is None:
             self._played = self._play(generator)
-        self._policy.training_mode(config.updates_per_rollout == 1)
         played, beta = self._played, annealed(config.beta, self._passes, config.anneal_updates)
+        self._figures["kl_to_reference"] = self.practice.kl_to_reference(
+            played.trajectories, played.visits, guidance=config.guidance, chunk=config.chunk
+        )
+        self._policy.training_mode(config.updates_per_rollout == 1)
         advantages = self._advantages(played, beta) if config.variant == "KL" else None
         weights = step_weights(self._policy.process, played.trajectories.sigmas, config.step_weights)
         total = len(played.visits)
         again = played.log_old is None and played.updates_left > 1
-        tally = Tally(total, DIVERGENCE_VISITS, every_x0=again and config.anchor > 0)
+        tally = Tally(keep_x0=again and config.anchor > 0)
         counted = self._share.mean({"kept": float(played.kept.sum())})["kept"] or 1.0
         for start in range(0, total, config.chunk):
             part = slice(start, start + config.chunk)
@@ -192,11 +195,7 @@ class DAGObjective:
 
     def _finish(self, played: _Played, tally: Tally, beta: float) -> None:
         """Remember what a pass over the rollouts found."""
-        config, probes = self.config, tally.probes
-        divergence = self.practice.divergence(
-            played.trajectories, played.visits[probes], tally.probed(), guidance=config.guidance
-        )
-        self._figures |= tally.figures() | {"kl_to_reference": divergence, "beta": beta}
+        self._figures |= tally.figures() | {"beta": beta}
         played.updates_left -= 1
         self._passes += 1
         if played.updates_left == 0:

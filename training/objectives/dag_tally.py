@@ -11,17 +11,12 @@ class Tally:
     """Detached results of the chunks of a pass, in order.
 
     Args:
-        total: transitions of the pass.
-        probes: how many of them, evenly spread, have their x0 kept.
-        every_x0: keep all of them.
+        keep_x0: keep what the policy predicted.
     """
 
-    def __init__(self, total: int, probes: int, *, every_x0: bool) -> None:
-        self.probes = torch.linspace(0, total - 1, min(total, probes)).round().long()
-        self._probed: list[torch.Tensor] = []
-        self._every_x0: list[torch.Tensor] | None = [] if every_x0 else None
+    def __init__(self, *, keep_x0: bool) -> None:
+        self._x0: list[torch.Tensor] | None = [] if keep_x0 else None
         self._parts: dict[str, list[torch.Tensor]] = {}
-        self._seen = 0
 
     def add(
         self,
@@ -37,23 +32,16 @@ class Tally:
             values |= {"policy_loss": found.policy_loss, "clipped": found.clipped}
         for name, value in values.items():
             self._parts.setdefault(name, []).append(value.detach())
-        own = self.probes - self._seen
-        self._probed.append(x0.detach()[own[(own >= 0) & (own < len(x0))]])
-        if self._every_x0 is not None:
-            self._every_x0.append(x0.detach())
-        self._seen += len(x0)
+        if self._x0 is not None:
+            self._x0.append(x0.detach())
 
     def log_new(self) -> torch.Tensor:
         """log P_F of every transition, [N]."""
         return torch.cat(self._parts["log_new"])
 
-    def probed(self) -> torch.Tensor:
-        """x0 of the probes, [probes, C, H, W]."""
-        return torch.cat(self._probed)
-
     def x0(self) -> torch.Tensor | None:
         """x0 of every transition, [N, C, H, W], if they were kept."""
-        return None if self._every_x0 is None else torch.cat(self._every_x0)
+        return None if self._x0 is None else torch.cat(self._x0)
 
     def figures(self) -> dict[str, float]:
         """The pass in numbers, over the transitions that count.
