@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .adapters.lora import Policy
+from .adapters.quantised import PRECISIONS
 from .checkpointing import outer_hooks, watched_blocks
 from .interfaces import TrainingError
 
@@ -18,6 +19,52 @@ _PER_PARAMETER = 3  # gradient and AdamW's two moments
 ANY_KNOB = "the number of pictures at a time (batch_size or chunk)"
 _SMALLER_NETWORK = "a smaller or quantised checkpoint, or a lower LoRA rank"
 _HEADROOM = 1.15  # temporary results of single layers and the allocator's rounding
+
+
+CHOICES = ("as loaded", "auto", *PRECISIONS)
+CHECKPOINTING = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """What may be done to make a step fit.
+
+    Attributes:
+        base_precision: of the base weights while training: "as loaded", "nf4", "int8", or "auto": NF4 where nothing
+            else makes a step fit. Another precision is another run: it cannot be resumed.
+        gradient_checkpointing: "on", "off", or "auto": where a step does not fit without. Exact, slower by about a
+            third.
+
+    Raises:
+        TrainingError: a word that is not one of these.
+    """
+
+    base_precision: str = "as loaded"
+    gradient_checkpointing: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("base_precision", CHOICES), ("gradient_checkpointing", CHECKPOINTING)):
+            if getattr(self, name) not in allowed:
+                raise TrainingError(f"{name} must be one of {', '.join(allowed)}; not {getattr(self, name)!r}.")
+
+    def precisions(self, *, saves: bool, begun: str | None = None) -> tuple[str, ...]:
+        """What to try for the base weights, in this order; "" = as loaded.
+
+        Args:
+            saves: whether a smaller precision saves memory, which it does where the originals can wait elsewhere.
+            begun: precision of the run that is resumed, which must stay; None if there is none.
+        """
+        if self.base_precision != "auto":
+            return ("" if self.base_precision == CHOICES[0] else self.base_precision,)
+        if begun is not None:
+            return (begun,)
+        return ("", "nf4") if saves else ("",)
+
+    def checkpoints(self, *, possible: bool) -> tuple[bool, ...]:
+        """Whether to checkpoint gradients, to be tried in this order; `possible`: the network has blocks for it."""
+        if self.gradient_checkpointing != "auto":
+            return (self.gradient_checkpointing == "on",)
+        return (False, True) if possible else (False,)
 
 
 @dataclass(frozen=True)
@@ -160,6 +207,11 @@ def estimate(
     )
 
 
+def shortfall(needed: MemoryEstimate, free: int, *, resident: int = 0) -> int:
+    """Bytes that are missing for a step, as in `advice`; 0 or less when it will fit."""
+    return needed.total - resident - free
+
+
 def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = "") -> str | None:
     """What to change when a step will not fit; None when it will.
 
@@ -169,7 +221,7 @@ def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = 
         resident: bytes of `needed.parameters` that are there already.
         knob: as in `ways_out`.
     """
-    missing = needed.total - resident - free
+    missing = shortfall(needed, free, resident=resident)
     if missing <= 0:
         return None
     parts = f"weights {_size(needed.parameters)}, optimizer {_size(needed.optimizer)}, step {_size(needed.activations)}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -283,8 +284,12 @@ class HostDenoiser:
                 conds["negative"] = [self._encode(negative, x, "negative")]
         self._guider.conds = conds
         self._guider.set_cfg(guidance)
-        with in_place_allowed(self.module):
+        with self.overwriting():
             return from_host(self._guider(x, sigma, model_options=self._options, seed=0).float(), self._frames)
+
+    def overwriting(self) -> AbstractContextManager[None]:
+        """What the network, or parts of it that compute again, must run in where gradients are wanted."""
+        return in_place_allowed(self.module)
 
     def close(self) -> None:
         """End the denoiser's use, and undo what the host had to be told."""

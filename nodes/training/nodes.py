@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...training.adapters import LoraConfig
 from ...training.interfaces import AttuneError
+from ...training.memory import MemorySettings
 from ...training.objectives.ddpo import DDPOConfig
 from ...training.objectives.supervised import SupervisedConfig
 from ...training.trainer import TrainerConfig
@@ -187,6 +189,7 @@ class AttuneTrainLora(AttuneNode):
             told = export_job(cls.hidden.prompt, cls.hidden.unique_id, run_name.strip())
             blocked = ExecutionBlocker("Train LoRA wrote a job file and trained nothing (job_file_only).")
             return io.NodeOutput(*[blocked] * 5, told, ui={"text": [told]})
+        words = {field.name: knobs.pop(field.name) for field in fields(MemorySettings) if field.name in knobs}
         trainer = TrainerConfig(
             seed=knobs.pop("training_seed"),
             sample_every=knobs.pop("preview_every"),
@@ -196,7 +199,7 @@ class AttuneTrainLora(AttuneNode):
         request = TrainingRequest(
             model, objective, lora_settings or LoraConfig(), trainer, run_name.strip(),
             resume=if_run_exists == RUN_EXISTS[0], node_id=cls.hidden.unique_id,
-            workflow_id=workflow_id(cls.hidden.extra_pnginfo), graph=cls.hidden.prompt,
+            workflow_id=workflow_id(cls.hidden.extra_pnginfo), graph=cls.hidden.prompt, memory=MemorySettings(**words),
         )  # fmt: skip
         outcome = run_training(request)
         chart, text = to_tensor(outcome.chart), json.dumps(outcome.report)

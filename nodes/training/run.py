@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...training.adapters import Policy
+from ...training.adapters import Policy, precision_of
 from ...training.interfaces import LatentDecoder, Prompt, TrainingError
-from ...training.memory import MemoryEstimate, advice, estimate, module_bytes
 from ...training.presentable import presentable
 from ...training.rollout import play
-from ...training.share import launched_share
+from ...training.share import Share, launched_share
 from ...training.trainer import half_type, train
+from .fitting import Fit, begun_precision, blocks_of, fitting
 from .plans import ObjectivePlan
 from .records import reward_record, saved_step
 from .run_records import FollowerRecords, RunRecords, TrainingOutcome, TrainingRequest, words_of
@@ -51,33 +52,45 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     run = (RunRecords if share.main else FollowerRecords)(request, folder, identity)
     loaded = plan.load(decoder, run.callbacks.on_phase)
     shape = plan.latent_shape(model, loaded)
-    with training_session(model, companions=_companions(plan), shape=(plan.batch, *shape)) as denoiser:
-        denoiser.set_unconditional(plan.negative.conditioning)
-        objective = plan.build(denoiser, decoder, loaded, shape, run.callbacks.on_phase)
-        with Policy(denoiser, lora) as policy:
-            run.rename = denoiser.lora_keys()
-            run.prediction = denoiser.process.prediction
-            factor = int(plan.vae.spacial_compression_decode())
-            run.resolution = (factor * shape[-1], factor * shape[-2])
-            requests = objective.sample_requests()
-            run.begin(_checked_memory(policy, request, shape, requests[0], denoiser.free_memory(), folder))
-            sampler = preview_sampler(decoder, requests, shape, plan, request.trainer.seed)
-            try:
-                result = train(
-                    policy,
-                    objective,
-                    request.trainer,
-                    callbacks=run.callbacks,
-                    run_folder=folder,
-                    resume=request.resume,
-                    sampler=sampler if share.main else None,
-                    share=share,
-                    identity=fixed,
-                    knob=memory_knob(plan),
-                )
-            except BaseException as error:
-                run.broke_off(policy, error)
-                raise
+    fit: Fit | None = None
+    for precision in _precisions(request, folder):
+        with training_session(
+            model, companions=_companions(plan), shape=(plan.batch, *shape), precision=precision
+        ) as denoiser:
+            denoiser.set_unconditional(plan.negative.conditioning)
+            objective = plan.build(denoiser, decoder, loaded, shape, run.callbacks.on_phase)
+            with Policy(denoiser, lora) as policy:
+                run.rename = denoiser.lora_keys()
+                run.prediction = denoiser.process.prediction
+                factor = int(plan.vae.spacial_compression_decode())
+                run.resolution = (factor * shape[-1], factor * shape[-2])
+                requests = objective.sample_requests()
+                fit = _fit(request, policy, shape, requests[0], folder, share, earlier=fit)
+                if fit.problem:
+                    continue
+                run.fit = fit
+                run.begin(fit.needed)
+                sampler = preview_sampler(decoder, requests, shape, plan, request.trainer.seed)
+                try:
+                    with blocks_of(policy) if fit.checkpointing else nullcontext():
+                        result = train(
+                            policy,
+                            objective,
+                            request.trainer,
+                            callbacks=run.callbacks,
+                            run_folder=folder,
+                            resume=request.resume,
+                            sampler=sampler if share.main else None,
+                            share=share,
+                            identity=fixed,
+                            knob=memory_knob(plan),
+                        )
+                except BaseException as error:
+                    run.broke_off(policy, error)
+                    raise
+                break
+    else:
+        raise TrainingError(fit.problem)
     if result.status == "stopped" and not run.callbacks.ended_by_button:
         problem = run.save_stopped(result.tensors, result.steps_done, result.history)
         run.callbacks.raise_if_cancelled()
@@ -119,31 +132,41 @@ def _companions(plan: ObjectivePlan) -> list[Any]:
     return [plan.vae.patcher, *patchers]
 
 
-def _checked_memory(
-    policy: Policy, request: TrainingRequest, shape: Sequence[int], prompt: Prompt, free: int, folder: Path
-) -> MemoryEstimate | None:
-    """What a step will need; None if no step is left to do.
+def _precisions(request: TrainingRequest, folder: Path) -> tuple[str, ...]:
+    """What to try for the base weights, one after the other."""
+    from ..host.session import saves_memory
 
-    Raises:
-        TrainingError: it will not fit; says what to change.
-    """
+    begun = begun_precision(folder) if request.resume else None
+    return request.memory.precisions(saves=saves_memory(request.model), begun=begun)
+
+
+def _fit(
+    request: TrainingRequest,
+    policy: Policy,
+    shape: Sequence[int],
+    prompt: Prompt,
+    folder: Path,
+    share: Share,
+    *,
+    earlier: Fit | None,
+) -> Fit:
+    """How a step fits into memory, if one is left to do."""
     if request.resume and saved_step(folder) >= request.trainer.steps:
-        return None
-    knob = memory_knob(request.plan)
-    needed = estimate(
+        return Fit(precision_of(policy.module))
+    return fitting(
         policy,
+        request.memory,
         shape,
         prompt.positive,
+        policy.denoiser.free_memory,
         batch=request.plan.batch,
         guidance=request.plan.training_guidance,
         autocast=half_type(request.trainer.precision, policy.device),
         average=request.trainer.ema > 0,
-        knob=knob,
+        knob=memory_knob(request.plan),
+        earlier=earlier,
+        agree=share.any,
     )
-    problem = advice(needed, free, resident=module_bytes(policy.module, policy.device), knob=knob)
-    if problem:
-        raise TrainingError(problem)
-    return needed
 
 
 def preview_sampler(

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from PIL import Image
 
 from ...training.adapters import LoraConfig, LoraMetadata, Policy, load_lora, lora_file_tensors, save_lora
 from ...training.interfaces import AttuneError
-from ...training.memory import MemoryEstimate
+from ...training.memory import MemoryEstimate, MemorySettings
 from ...training.run_log import RunLog
 from ...training.run_state import StateFolder
 from ...training.trainer import TrainerConfig, TrainResult
 from ..charts import curve_chart
 from .figures import curves_of, first_curves
+from .fitting import Fit
 from .job_file import FILE_NAME as JOB_NAME
 from .job_file import job_of, write_job
 from .live import rows_of
@@ -52,6 +53,7 @@ class TrainingRequest:
     node_id: str | None = None
     workflow_id: str = ""
     graph: Mapping[str, Any] | None = None
+    memory: MemorySettings = field(default_factory=MemorySettings)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class RunRecords:
         self.prediction = ""
         self.resolution: tuple[int, int] | None = None
         self.memory: MemoryEstimate | None = None
+        self.fit = Fit()
         # What earlier calls of this run put down; see `keep_record`.
         self.earlier: dict[str, Any] = {}
         self.began = time.monotonic()
@@ -179,13 +182,14 @@ class RunRecords:
     def _memory_figures(self) -> dict[str, Any] | None:
         if self.memory is None:
             return self.earlier.get("memory")
-        return asdict(self.memory) | {"total": self.memory.total}
+        return asdict(self.memory) | {"total": self.memory.total} | self.fit.figures()
 
     @property
     def note(self) -> str:
         if self.memory is None:
             return ""
-        return f"Memory: about {size_text(self.memory.total)} (step {size_text(self.memory.activations)})"
+        total = f"Memory: about {size_text(self.memory.total)} (step {size_text(self.memory.activations)})"
+        return f"{total}. {self.fit.note}" if self.fit.note else total
 
     def broke_off(self, policy: Policy, error: BaseException) -> None:
         """Keep what an interrupt or an error leaves: the newest state as a LoRA file. Never hides the error."""
@@ -346,6 +350,7 @@ class RunRecords:
             run=self.request.run_name,
             parents=parents_of(self.request.model, lora_folder()),
             settings=self._settings(),
+            base_precision=self.fit.precision,
             **self.identity,
         )
         save_lora(path, tensors, metadata=metadata, rename=self.rename)
@@ -358,6 +363,7 @@ class RunRecords:
             "objective": request.plan.settings(),
             "lora": asdict(request.lora),
             "training": asdict(request.trainer),
+            "saving_memory": asdict(request.memory),
         }
 
     def _known_file(self, tensors: Mapping[str, torch.Tensor]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+from ...training.memory import CHECKPOINTING, CHOICES, MemorySettings
 from ...training.trainer_config import Keep, Precision, Schedule
 from .schemas import SEED_LIMIT, TRAINER, Slot, slot
 from .widgets import RUN_EXISTS
@@ -201,6 +202,27 @@ TRAIN_LORA = [
         advanced=True,
         tooltip="On: write the job file of this run and train nothing; `run.py train job.json` then trains without a "
         "page, also on several graphics cards. Off: train here; the job file is written as well.",
+    ),
+    slot(
+        "Combo",
+        "base_precision",
+        options=list(CHOICES),
+        default=MemorySettings.base_precision,
+        optional=True,
+        advanced=True,
+        tooltip="How the model's own weights are kept while the LoRA trains. as loaded: exact. nf4 takes about a "
+        "quarter of 16 bit's memory and needs the Python package bitsandbytes, int8 half; both cost a little quality "
+        "and time. auto: nf4 only if nothing else fits. A run keeps what it was begun with.",
+    ),
+    slot(
+        "Combo",
+        "gradient_checkpointing",
+        options=list(CHECKPOINTING),
+        default=MemorySettings.gradient_checkpointing,
+        optional=True,
+        advanced=True,
+        tooltip="on: much less memory per step, about a third slower, the very same result. auto: only if a step does "
+        "not fit without. off: never.",
     ),
 ]
 

@@ -98,6 +98,18 @@ def test_a_layer_computes_with_its_rounded_weight_forward_and_backward(name: str
     assert 0 < error.max() < largest * {"nf4": 0.16, "int8": 0.005}[precision]
 
 
+def test_a_network_may_add_to_what_a_layer_gives_in_place() -> None:
+    network = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32, bias=False), nn.Conv2d(32, 32, 1))
+    with quantised(network, "nf4"):
+        for layer, shape in zip(network, ((2, 3, 32), (2, 3, 32), (2, 32, 3, 3)), strict=True):
+            x, scale = drawn(*shape).requires_grad_(True), torch.ones(shape).requires_grad_(True)
+            y = layer(x)
+            y += scale
+            (y * y).sum().backward()
+            assert torch.allclose(scale.grad, 2 * (layer(x) + 1))
+            assert x.grad.abs().max() > 0
+
+
 def test_nf4_is_the_libraries_own() -> None:
     import bitsandbytes
 

@@ -208,6 +208,10 @@ class QuantisedLinear(QuantisedLayer, nn.Linear):
 
     names = ("in_features", "out_features")
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # As rows: what a function of ours gives must not be a view, or networks could not add to it in place.
+        return super().forward(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
+
     def product(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return functional.linear(x, weight, bias)
 

@@ -16,18 +16,18 @@ from attune.nodes.host.decoder import HostDecoder
 from attune.training.interfaces import AttuneError
 
 
-def small_kl_vae() -> Any:
-    """A VAE of the Stable Diffusion kind (with attention), 16 latent channels, random weights."""
-    shape = {"double_z": True, "z_channels": 16, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32}
+def small_kl_vae(channels: int = 16) -> Any:
+    """A VAE of the Stable Diffusion kind (with attention), random weights."""
+    shape = {"double_z": True, "z_channels": channels, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32}
     shape |= {"ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
     with torch.inference_mode():
-        weights = AutoencoderKL(ddconfig=shape, embed_dim=16).state_dict()
+        weights = AutoencoderKL(ddconfig=shape, embed_dim=channels).state_dict()
         generator = torch.Generator().manual_seed(1)
         for key, value in weights.items():
             scale = 1 / max(1, value[0].numel()) ** 0.5 if value.ndim > 1 else 0.1
             weights[key] = torch.randn(value.shape, generator=generator) * scale
-        vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": shape, "embed_dim": 16}})
-        vae.latent_channels = 16
+        vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": shape, "embed_dim": channels}})
+        vae.latent_channels = channels
         return vae
 
 
