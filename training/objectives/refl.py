@@ -90,8 +90,8 @@ class ReFLConfig:
                 raise TrainingError(f"ReFL: {field} must be at least 1, not {getattr(self, field)}.")
         if self.mode == "refl" and not 0 <= self.stop_from <= self.stop_to < self.steps:
             raise TrainingError(
-                f"ReFL: stop_from {self.stop_from} and stop_to {self.stop_to} must lie within 0 … {self.steps - 1} (the "
-                f"{self.steps} steps, counted from 0), and stop_from must not be the later one."
+                f"ReFL: stop_from {self.stop_from} and stop_to {self.stop_to} must lie in 0 … {self.steps - 1}, the "
+                f"sampler steps counted from 0, and stop_from must not be the later one."
             )
         if self.mode == "draft" and not 1 <= self.last_steps <= self.steps:
             raise TrainingError(f"DRaFT: last_steps must be 1 … {self.steps} (steps), not {self.last_steps}.")
