@@ -37,6 +37,8 @@ LONGEST_SIDE = 2000
 LARGEST_RATIO = 4
 # What the reader itself is less sure of is dropped.
 LEAST_CONFIDENCE = 0.5
+# Stands in the id, by which scores are kept on the disk. Raise it whenever a change here or in `quotes` gives others.
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ class TextInImageReward:
     @property
     def reward_id(self) -> str:
         return (
-            f"ocr:{self.reader.identity}:{ENLARGE_TO}:{MARGIN}:{LONGEST_SIDE}:{LEAST_CONFIDENCE}:"
+            f"ocr:v{VERSION}:{self.reader.identity}:{ENLARGE_TO}:{MARGIN}:{LONGEST_SIDE}:{LEAST_CONFIDENCE}:"
             f"{self.case_sensitive}:{self.penalty_for_other_text!r}:{self.without_quotes}"
         )
 
@@ -251,15 +253,20 @@ class TextInImageReward:
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
 
     def _asked(self, prompt: str) -> list[str]:
-        texts = quoted_texts(prompt)
-        if not texts and self.without_quotes == "stop with an error":
-            # By its prompt, not by a number: a cache in front of this asks only for some of a batch.
-            raise RewardError(
-                f"{self.name} reads the words that a prompt puts in quotation marks, and the image with the prompt "
-                f'{prompt[:200]!r} has none to look for. Write for example  a sign that says "OPEN"  or set '
-                "without_quotes of the reward to a score for such prompts."
-            )
-        return texts
+        # By its prompt, not by a number: a cache in front of this asks only for some of a batch.
+        if problem := self.refusal(prompt, "the image"):
+            raise RewardError(problem)
+        return quoted_texts(prompt)
+
+    def refusal(self, prompt: str, image: str) -> str:
+        """Why a picture with this prompt cannot be scored, naming the picture as `image`; "" if it can."""
+        if self.without_quotes != "stop with an error" or quoted_texts(prompt):
+            return ""
+        return (
+            f"{self.name} reads the words that a prompt puts in quotation marks, and {image} with the prompt "
+            f'{prompt[:200]!r} has none to look for. Write for example  a sign that says "OPEN"  or set '
+            "without_quotes of the reward to a score for such prompts."
+        )
 
     def _score(self, picture: np.ndarray, texts: list[str]) -> float:
         if not texts and (self.without_quotes == "score 0" or not self.penalty_for_other_text):

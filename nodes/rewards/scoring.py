@@ -82,8 +82,8 @@ def score_table(
         progress: called with (pictures done, N) before the first and after every few; what it raises ends the scoring.
 
     Raises:
-        RewardError: nothing to score, counts differ, a prompt is empty though the reward needs words, sizes differ
-            though the reward compares pictures, or the reward returned something unusable.
+        RewardError: nothing to score, counts differ, a prompt is empty though the reward needs words or is one that it
+            refuses, sizes differ though the reward compares pictures, or the reward returned something unusable.
     """
     if not pictures:
         raise RewardError("There are no images to score: the batch is empty. Connect at least one image.")
@@ -95,6 +95,11 @@ def score_table(
             f"{reward.name} compares each image with its prompt, but the prompt of image {wordless[0]} is empty. "
             "Write into the prompt field what the images should show."
         )
+    refusal = getattr(reward, "refusal", None)
+    if callable(refusal):
+        for index, prompt in enumerate(prompts):
+            if problem := refusal(prompt, f"image {index}"):
+                raise RewardError(problem)
     if compares_batch(reward) and len({picture.shape[:2] for picture in pictures}) == 1:
         # With and without transparency, but of one size.
         pictures = [to_rgb(picture[None])[0] for picture in pictures]

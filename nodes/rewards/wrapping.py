@@ -11,6 +11,7 @@ Besides the protocol `Reward`, a reward may carry these attributes; every wrappe
 | `gated`          | unsafe pictures are kept from it; whatever compares pictures belongs inside      | False        |
 | `unsafe`         | images [B, h, w, c] → bool [B]: what the gate holds back; see `presentable`      | no gate      |
 | `presentable`    | images → the same, unsafe ones blurred, to be shown (`training/presentable.py`)  | no gate      |
+| `refusal`        | prompt, picture's name → why it cannot score such a prompt, "" if it can         | scores any   |
 | `formula`        | how the score is made, for people and for metadata                               | the name     |
 | `calibration`    | where scores of a reference set lie (`calibration.Calibration`)                  | none         |
 | `patchers`       | the host's model patchers of all networks inside, for its memory management      | none         |

@@ -107,7 +107,7 @@ def test_a_prompt_without_quotes_is_a_clear_error_and_a_mixed_batch_is_not(host)
     prompts = 'a sign that says "open"\na sign without words\n"open"'
     where, message = shown_error(host, signs() | reader() | scored("reader", 0, prompts))
     assert where == "score"
-    assert "'a sign without words' has none" in message and "without_quotes" in message
+    assert "image 1 with the prompt 'a sign without words' has none" in message and "without_quotes" in message
     mixed = reader(without_quotes="score 1")
     assert scores(host, signs() | mixed | scored("reader", 0, prompts)) == pytest.approx([1, 1, 0])
 

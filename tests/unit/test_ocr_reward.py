@@ -13,6 +13,7 @@ from attune.nodes.rewards import ocr
 from attune.nodes.rewards.cache import CachedReward, ScoreStore
 from attune.nodes.rewards.ocr import READER, Line, TextInImageReward, TextReader, reading_order
 from attune.nodes.rewards.quotes import compact, find_texts, quoted_texts
+from attune.nodes.rewards.scoring import score_table
 from attune.training.interfaces import Reward, RewardError
 
 
@@ -191,6 +192,16 @@ def test_a_prompt_without_quotes_is_an_error_before_anything_is_read():
     with pytest.raises(RewardError, match=r"(?s)'a red cat' has none.*without_quotes"):
         reward(torch.zeros(2, 8, 8, 3), ['a "sign"', "a red cat"])
     assert read == []
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_table_names_the_picture_whose_prompt_has_no_quotes(wrapped):
+    """Counted from 0 among all pictures, not among those of one size, or those that a cache does not know."""
+    reward = TextInImageReward(reader=None)
+    pictures = [torch.ones(8, 8 + index % 2, 3) for index in range(4)]
+    prompts = ['"one"', '"two"', "a red cat", '"four"']
+    with pytest.raises(RewardError, match="image 2 with the prompt 'a red cat' has none"):
+        score_table(pictures, prompts, CachedReward(reward, ScoreStore()) if wrapped else reward)
 
 
 def test_prompts_without_quotes_in_a_mixed_batch(pictures):
