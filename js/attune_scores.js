@@ -4,7 +4,8 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
-import { isForNode } from "./live_state.js";
+import { shareWithCanvas } from "./canvas_events.js";
+import { isFor, recordOfRun } from "./run_results.js";
 import { choiceText, galleryOf, initialState, originOf, reduce, remembered, resultsIn, viewPath } from "./score_gallery_state.js";
 import { createGallery } from "./score_gallery_view.js";
 import { separateCopy, workflowId } from "./workflow_tabs.js";
@@ -25,22 +26,16 @@ let results = [];
 /** Workflows whose runs before the reload were asked for. */
 const asked = new Set();
 
-function isFor(result, own) {
-    return isForNode(result.node, own.node) && (!result.workflow || !own.workflow || result.workflow === own.workflow);
-}
-
 async function read(path) {
     const response = await api.fetchApi(path);
     if (!response.ok) throw new Error(`${path}: ${response.status}`);
     return response.json();
 }
 
-/** Whose a run is. It is running when its first result comes, and in the history once it has left the queue. */
+/** Whose a run is. */
 async function originOfRun(id, node) {
     try {
-        const { queue_running: running = [] } = await read("/queue");
-        const record = running.find((entry) => entry[1] === id) ?? (await read(`/history/${id}`))[id]?.prompt;
-        return originOf(record, node);
+        return originOf(await recordOfRun(read, id), node);
     } catch (error) {
         console.warn("Attune: the host did not say whose run this is.", error);
         return originOf(undefined, node);
@@ -103,32 +98,6 @@ function removeSlot(node) {
     if (slot >= 0) node.removeInput(slot);
 }
 
-/** Turning the wheel scrolls the images where they can be scrolled, and else moves the canvas as everywhere. */
-function turnWheel(event, root) {
-    const grid = event.target.closest("[data-capture-wheel]");
-    const scrolls = grid && root.contains(grid) && grid.scrollHeight > grid.clientHeight;
-    event.stopPropagation();
-    if (scrolls && !event.ctrlKey && !event.metaKey) return;
-    event.preventDefault();
-    app.canvas.processMouseWheel?.(event);
-}
-
-/** Whether the element stands in a node of Nodes 2.0, which hands on to the canvas what is meant for it. */
-const inNewNode = (root) => Boolean(root.closest(".lg-node"));
-
-function listen(root, signal) {
-    root.addEventListener("wheel", (event) => turnWheel(event, root), { signal, passive: false });
-    const forward = { pointerdown: "processMouseDown", pointermove: "processMouseMove", pointerup: "processMouseUp" };
-    for (const [kind, method] of Object.entries(forward)) {
-        root.addEventListener(kind, (event) => {
-            const middle = event.button === 1 || (event.buttons & 4) === 4;
-            if (middle && !inNewNode(root)) app.canvas[method]?.(event);
-            // Nodes 2.0 would drag the node along with the scroll bar, or a shaky click.
-            if (kind === "pointermove" && (event.buttons & 1) === 1) event.stopPropagation();
-        }, { signal });
-    }
-}
-
 function attach(node) {
     let state = initialState();
     const listening = new AbortController();
@@ -165,7 +134,7 @@ function attach(node) {
             apply({ ...result, kind: "result" });
         },
     };
-    listen(page.root, listening.signal);
+    shareWithCanvas(app, page.root, listening.signal);
     const widget = node.addDOMWidget("attune_gallery", "ATTUNE_GALLERY", page.root, {
         serialize: false,
         hideOnZoom: false,
