@@ -6,7 +6,11 @@ tensors by the names they have in the file.
 
 from __future__ import annotations
 
+import gzip
+import json
+import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,17 +130,43 @@ def pad(picture: np.ndarray, edge: int) -> torch.Tensor:
     return TF.normalize(pixels, MEAN, STD)[None]
 
 
-def cosine(network: nn.Module, pixels: torch.Tensor, prompt: str) -> float:
-    """By the network's own forward pass."""
+@lru_cache(maxsize=1)
+def transformers_tokenizer() -> Any:
+    """PickScore's: transformers' own class, from files of the vocabulary as its project has them."""
+    import open_clip.tokenizer as table
+    from transformers import CLIPTokenizerFast
+
+    with gzip.open(table.default_bpe(), "rt", encoding="utf-8") as file:
+        merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
+    letters = list(table.bytes_to_unicode().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *(merge.replace(" ", "") for merge in merges)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    with tempfile.TemporaryDirectory() as folder:
+        content = json.dumps({word: index for index, word in enumerate(words)})
+        Path(folder, "vocab.json").write_text(content, encoding="utf-8")
+        Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+        return CLIPTokenizerFast.from_pretrained(folder)
+
+
+def clip_tokens(prompt: str, *, by: str = "open_clip", padding: int = 0) -> torch.Tensor:
+    """int64 [1, 77], by open_clip's or by transformers' own call."""
     import open_clip
 
-    tokens = open_clip.tokenize([prompt])
+    if by == "open_clip":
+        tokens = open_clip.tokenize([prompt])
+    else:
+        call = transformers_tokenizer()
+        tokens = call([prompt], padding="max_length", max_length=77, truncation=True, return_tensors="pt")["input_ids"]
+    return tokens.masked_fill(torch.arange(77) > int(tokens.argmax()), padding) if by == "open_clip" else tokens
+
+
+def cosine(network: nn.Module, pixels: torch.Tensor, prompt: str, *, by: str = "open_clip") -> float:
+    """By the network's own forward pass, with the tokens of the library `by`."""
     with torch.no_grad():
         if hasattr(network, "encode_image"):
+            tokens = clip_tokens(prompt, by=by)
             return F.cosine_similarity(network.encode_image(pixels), network.encode_text(tokens)).item()
-        length = int(tokens.argmax()) + 1
-        tokens = tokens.masked_fill(torch.arange(77) >= length, END)
-        output = network(input_ids=tokens, pixel_values=pixels)
+        output = network(input_ids=clip_tokens(prompt, by=by, padding=END), pixel_values=pixels)
         return (output.logits_per_image.flatten() / network.logit_scale.exp()).item()
 
 

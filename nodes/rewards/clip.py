@@ -6,7 +6,7 @@ exp(logit_scale), which the network has learned.
 | step        | clip-hf                                         | clip-open_clip                     |
 | ----------- | ----------------------------------------------- | ---------------------------------- |
 | network     | transformers.CLIPModel(CLIPConfig)               | open_clip.CLIP(**config)           |
-| text tokens | CLIP BPE, 77, padded with the end token 49407    | CLIP BPE, 77, padded with 0        |
+| text tokens | `clip_tokens`, padded with the end token 49407   | `clip_tokens`, padded with 0       |
 | picture     | `preprocessing.Preprocessing`; files that describe themselves: `pictures.fit_square`  | the same |
 
 References:
@@ -15,12 +15,10 @@ References:
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -29,20 +27,17 @@ from torch import nn
 
 from ...training.interfaces import RewardContext, RewardError
 from ...training.vlm_reward import KIND as VLM
-from .networks import NetworkReward, assemble, tensor_of
+from .clip_tokens import END_TOKEN, Tokens, tokenize
+from .networks import NetworkReward, assemble, in_arithmetic, tensor_of
 from .pictures import to_rgb
 from .preprocessing import Preprocessing
 
 Kind = Literal["clip-hf", "clip-open_clip"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-CONTEXT = 77
-START_TOKEN, END_TOKEN = 49406, 49407
 IMAGES_AT_ONCE = 32
 TEXTS_KEPT = 1024
 TOKEN_TABLE, TOKEN_ROWS = "token_embedding.weight", "token_rows"
-
-log = logging.getLogger("attune")
 
 
 @dataclass(frozen=True)
@@ -146,12 +141,12 @@ def whole_token_table(tensors: Mapping[str, torch.Tensor], header: ClipHeader, s
         size = int(header.config["text_cfg"]["vocab_size"])
         if part.ndim != 2 or rows.shape != part.shape[:1] or not 0 <= int(rows.min()) <= int(rows.max()) < size:
             raise ValueError(f"rows {tuple(rows.shape)}, table {tuple(part.shape)}, vocabulary {size}")
+        table = part.new_zeros(size, part.shape[1])
+        table[rows] = part
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise RewardError(
             f"{source}: its '{TOKEN_ROWS}' do not fit its token table ({error}). Get the file again."
         ) from error
-    table = part.new_zeros(size, part.shape[1])
-    table[rows] = part
     return tensors | {TOKEN_TABLE: table}
 
 
@@ -165,26 +160,6 @@ def _open_clip_network(config: Mapping[str, Any]) -> nn.Module:
     import open_clip
 
     return open_clip.CLIP(**config)
-
-
-@lru_cache(maxsize=1)
-def _tokenizer() -> Any:
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer(context_length=CONTEXT)
-
-
-def tokenize(texts: Sequence[str], kind: Kind) -> torch.Tensor:
-    """CLIP tokens, int64 [B, 77]. Longer texts are cut; the end token stays."""
-    padding = END_TOKEN if kind == "clip-hf" else 0
-    rows = []
-    for text in texts:
-        tokens = _tokenizer().encode(text)
-        if len(tokens) > CONTEXT - 2:
-            log.info("Attune: a prompt of %d tokens is scored by its first %d.", len(tokens), CONTEXT - 2)
-        row = [START_TOKEN, *tokens[: CONTEXT - 2], END_TOKEN]
-        rows.append(row + [padding] * (CONTEXT - len(row)))
-    return torch.tensor(rows)
 
 
 @contextmanager
@@ -215,6 +190,7 @@ class ClipReward(NetworkReward):
         dtype: the network's arithmetic; scores are always float32.
         prepare: how pictures are brought to the network; by default as the header says.
         with_logit_scale: multiply the cosine by the network's exp(logit_scale).
+        tokens: whose way of reading prompts.
 
     Attributes:
         uses_prompt: True, so an empty prompt is a mistake.
@@ -233,14 +209,16 @@ class ClipReward(NetworkReward):
         dtype: torch.dtype = torch.float32,
         prepare: Preprocessing | None = None,
         with_logit_scale: bool = False,
+        tokens: Tokens = "open_clip",
     ) -> None:
         with torch.inference_mode(False):
-            network = network.to(dtype)
+            network = in_arithmetic(network, dtype)
         super().__init__(header.name, network, reward_id=reward_id, device=device)
         self.header = header
         self.dtype = dtype
         self.prepare = prepare or Preprocessing(header.image_size, "attune", header.mean, header.std)
         self.with_logit_scale = with_logit_scale
+        self.tokens = tokens
         self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def __call__(
@@ -319,7 +297,8 @@ class ClipReward(NetworkReward):
         with torch.inference_mode(False), torch.no_grad(), quick:
             for start in range(0, len(missing), IMAGES_AT_ONCE):
                 part = missing[start : start + IMAGES_AT_ONCE]
-                tokens = tokenize(part, self.header.kind).to(device)
+                padding = END_TOKEN if self.header.kind == "clip-hf" else 0
+                tokens = tokenize(part, tokens=self.tokens, padding=padding).to(device)
                 if self.header.kind == "clip-hf":
                     features = tensor_of(self.network.get_text_features(input_ids=tokens))
                 else:

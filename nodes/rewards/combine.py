@@ -41,6 +41,8 @@ Mode = Literal["weighted sum", "minimum", "product", "constrained"]
 Scale = Literal["z-scores", "raw scores"]
 MODES: tuple[str, ...] = get_args(Mode)
 SCALES: tuple[str, ...] = get_args(Scale)
+# Stands in the id, by which scores and calibrations are kept. Raise it whenever a change here gives other scores.
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class CombinedReward:
         inner = [part.reward for part in self.parts]
         self.name = _name(self.parts, config)
         self.formula = _formula(self.parts, config)
-        self.reward_id = f"combined:{_digest(self.parts, config)}"
+        self.reward_id = f"combined:v{VERSION}:{_digest(self.parts, config)}"
         self.differentiable = all(reward.differentiable for reward in inner)
         self.uses_prompt = any(uses_prompt(reward) for reward in inner)
         self.contextual = any(is_contextual(reward) for reward in inner)

@@ -31,6 +31,8 @@ from .wrapping import WrappedReward, formula_of, refuse_gate, uses_prompt
 Kind = Literal["diversity", "consistency", "relevance"]
 KINDS: tuple[str, ...] = get_args(Kind)
 TEMPERATURE = 0.07
+# Stands in the ids, by which calibrations are kept. Raise it whenever a change here gives other scores.
+VERSION = 1
 
 
 class _FeatureReward(WrappedReward):
@@ -63,7 +65,7 @@ class _FeatureReward(WrappedReward):
 
     @property
     def reward_id(self) -> str:
-        return f"{self.kind}:{self.reward.reward_id}"
+        return f"{self.kind}:v{VERSION}:{self.reward.reward_id}"
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         """Unit vectors float32 [B, D]; with gradients where the pictures ask for them."""
@@ -177,7 +179,7 @@ class RelevanceReward(WrappedReward):
 
     @property
     def reward_id(self) -> str:
-        return f"relevance:{self.temperature!r}:{list(self.contrast)!r}:{self.reward.reward_id}"
+        return f"relevance:v{VERSION}:{self.temperature!r}:{list(self.contrast)!r}:{self.reward.reward_id}"
 
     @property
     def formula(self) -> str:

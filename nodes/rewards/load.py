@@ -136,7 +136,7 @@ def _load_own(file: RewardFile, device: torch.device, dtype: str) -> ClipReward:
     tensors = whole_token_table(file.tensors, header, name)
     file.tensors.clear()
     network = build_network(header, tensors, name, dtype=DTYPES[dtype])
-    reward_id = f"{header.kind}:{file_digest(file.path)[:16]}:{dtype}"
+    reward_id = f"{header.kind}:v{SCORING_VERSION}:{file_digest(file.path)[:16]}:{dtype}"
     return ClipReward(header, network, reward_id=reward_id, device=device, dtype=DTYPES[dtype])
 
 
@@ -169,6 +169,7 @@ def _load_clip(file: RewardFile, decision: Decision, identity: list[str], argume
         reward_id=":".join(identity),
         prepare=Preprocessing(size, model.fit),
         with_logit_scale=model.with_logit_scale,
+        tokens=model.tokens,
         **arguments,
     )
 

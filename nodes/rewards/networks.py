@@ -80,9 +80,9 @@ def assemble(
             for key in [key for key in tensors if key.rpartition(".")[2] in _COMPUTED and key not in own]:
                 del tensors[key]
             check_weights(own, tensors, source, described_by)
-            weights = {key: _copy(tensors.pop(key), own[key], dtype) for key in own}
+            weights = {key: _copy(tensors.pop(key), own[key], dtype, f"{source}: the tensor {key}") for key in own}
             network.load_state_dict(weights, assign=True)
-            return network.to(dtype).eval().requires_grad_(False)
+            return in_arithmetic(network, dtype).eval().requires_grad_(False)
     except ImportError as error:
         raise RewardError(
             f"{source} needs the Python package of {library}, which cannot be imported ({error}). "
@@ -94,9 +94,31 @@ def assemble(
         ) from error
 
 
-def _copy(tensor: torch.Tensor, own: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A copy of its own: the file may change or vanish while the network lives."""
-    return tensor.detach().to(dtype if own.is_floating_point() else own.dtype, copy=True).contiguous()
+def _copy(tensor: torch.Tensor, own: torch.Tensor, dtype: torch.dtype, what: str) -> torch.Tensor:
+    """A copy of its own: the file may change or vanish while the network lives. Single numbers stay in 32 bits.
+
+    Raises:
+        RewardError: the tensor, called `what`, holds no plain numbers of the kind that the network has.
+    """
+    plain = tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex())
+    if not plain or tensor.is_floating_point() != own.is_floating_point():
+        kind = "without values" if tensor.is_meta else "sparse" if tensor.layout is not torch.strided else tensor.dtype
+        raise RewardError(
+            f"{what} is {kind}; plain {'fractions' if own.is_floating_point() else 'whole numbers'} are needed there. "
+            "Choose a file with the weights in 32 or 16 bit floating point."
+        )
+    if own.is_floating_point():
+        return tensor.detach().to(dtype if own.ndim else torch.float32, copy=True).contiguous()
+    return tensor.detach().to(own.dtype, copy=True).contiguous()
+
+
+def in_arithmetic(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network in `dtype`, but for single numbers: CLIP's log of 100 in 16 bits would be that of 98.9."""
+    single = [(parameter, parameter.data) for parameter in network.parameters() if parameter.ndim == 0]
+    network.to(dtype)
+    for parameter, value in single:
+        parameter.data = value
+    return network
 
 
 def check_weights(

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...training.interfaces import RewardError
+from .clip_tokens import Tokens
 from .layouts import (
     TITLES,
     Layout,
@@ -50,9 +51,9 @@ from .preprocessing import Fit
 Form = Literal["clip", "ImageReward", "aesthetic"]
 Activation = Literal["quick_gelu", "gelu"]
 
-# Stands in the id of every public reward, by which scores are kept on the disk. Raise it whenever a change in this
-# program (preprocessing, tokens, formula, arithmetic) gives any of these models another score for the same picture.
-SCORING_VERSION = 1
+# Stands in the id of every reward from a file, by which scores are kept on the disk. Raise it whenever a change in this
+# program (preprocessing, tokens, formula, arithmetic) gives any of them another score for the same picture.
+SCORING_VERSION = 2
 AUTO = "auto"
 CONFIG = "config.json"
 
@@ -73,6 +74,7 @@ class PublicModel:
         sizes: of the picture network, among those that have a name; empty: any.
         activation: of the transformers.
         with_logit_scale: whether the cosine is multiplied by the learned scale.
+        tokens: whose tokenizer the model's own program reads prompts with.
     """
 
     name: str
@@ -84,6 +86,7 @@ class PublicModel:
     sizes: tuple[str, ...] = ()
     activation: Activation = "gelu"
     with_logit_scale: bool = False
+    tokens: Tokens = "open_clip"
 
 
 _HUB = "on the Hugging Face Hub"
@@ -98,7 +101,7 @@ LAION_CLIP = PublicModel(
 )  # fmt: skip
 PICKSCORE = PublicModel(
     "PickScore v1", "pickscore", "clip", f"model.safetensors from yuvalkirstain/PickScore_v1 {_HUB}, 3.9 GB",
-    (19, 22), fit="centre low", sizes=("ViT-H",), with_logit_scale=True,
+    (19, 22), fit="centre low", sizes=("ViT-H",), with_logit_scale=True, tokens="transformers",
 )  # fmt: skip
 HPS_2_0 = PublicModel(
     "HPS v2.0", "hps", "clip", f"HPS_v2_compressed.pt from xswu/HPSv2 {_HUB}, about 2 GB", (0.15, 0.31),

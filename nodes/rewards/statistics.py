@@ -41,6 +41,8 @@ Goal = Literal["as high as possible", "as low as possible", "close to target"]
 # Keeps the slope of a root finite where its argument is 0 (a picture of one colour).
 TINY = 1e-12
 LONGEST_JPEG = 65500
+# Stands in the id, by which scores and calibrations are kept. Raise it whenever a change here gives other scores.
+VERSION = 1
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:
@@ -153,7 +155,7 @@ class StatisticReward:
     @property
     def reward_id(self) -> str:
         target = f":{self.target!r}" if self.goal == "close to target" else ""
-        return f"statistic:{self.statistic}:{self.goal}{target}"
+        return f"statistic:v{VERSION}:{self.statistic}:{self.goal}{target}"
 
     @property
     def differentiable(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from .cache import CachedReward
 from .pictures import to_rgb
 
 IMAGES_AT_ONCE = 4
+# Stands in the id, by which scores are kept on the disk. Raise it whenever a change in this program gives other scores.
+VERSION = 1
 
 
 class VlmReward:
@@ -41,7 +44,18 @@ class VlmReward:
     def __init__(self, scorer: VlmScorer, trained: TrainedReward, *, device: torch.device) -> None:
         base = scorer.base
         self.name = trained.name
-        self.reward_id = f"vlm:{base.digest[:16]}:{trained.digest[:16]}:{base.precision}:{base.dtype}"
+        # The library prepares the pictures, and has changed how before.
+        self.reward_id = ":".join(
+            [
+                "vlm",
+                f"v{VERSION}",
+                f"transformers-{version('transformers')}",
+                base.digest[:16],
+                trained.digest[:16],
+                base.precision,
+                str(base.dtype),
+            ]
+        )
         self.network = scorer
         self.trained = trained
         self.place: Callable[[], torch.device] = lambda: device

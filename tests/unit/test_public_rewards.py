@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from attune.nodes.rewards import load_reward
+from attune.nodes.rewards import StatisticReward, combine, dialogue, load_reward, ocr, statistics
+from attune.nodes.rewards.clip_tokens import tokenize
 from attune.nodes.rewards.layouts import heads_of, open_clip_config, picture_tower, text_tower
 from attune.nodes.rewards.load import Companions, fingerprint
 from attune.nodes.rewards.public import MODEL_TYPES, MODELS, SCORING_VERSION, decide, where_to_get
@@ -21,6 +23,7 @@ from attune.training.interfaces import Reward, RewardError
 OPENAI, LAION, PICKSCORE, HPS_2_0, HPS_2_1, IMAGE_REWARD, AESTHETIC = (model.name for model in MODELS)
 PROMPTS = ["a red owl", "owls on a cafe, !", "red"]
 TAKEN_FOR_PICKSCORE = "ViT-H/14 scored as PickScore (a plain CLIP? Set model_type to CLIPScore (LAION, GELU))"
+DEMO = Path(__file__).parents[2] / "workflows" / "demo" / "attune_demo_judge.safetensors"
 LOGIT_SCALE = float(np.exp(np.float32(4.6)))
 
 
@@ -64,9 +67,9 @@ class Case:
         )
 
 
-def clip_scores(network: torch.nn.Module, prepare, scale: float = 1.0) -> list[float]:
+def clip_scores(network: torch.nn.Module, prepare, scale: float = 1.0, by: str = "open_clip") -> list[float]:
     pairs = zip(PICTURES, PROMPTS, strict=True)
-    return [scale * models.cosine(network, prepare(picture, 32), prompt) for picture, prompt in pairs]
+    return [scale * models.cosine(network, prepare(picture, 32), prompt, by=by) for picture, prompt in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +91,11 @@ def cases(tmp_path_factory) -> dict[str, Case]:
     found["laion"] = Case(path, LAION, clip_scores(models.open_clip_clip(False), models.crop))
     path = models.save(folder / "pick" / "model.safetensors", plain.state_dict())
     low = lambda picture, edge: models.crop(picture, edge, low=True)  # noqa: E731
-    found["pickscore"] = Case(path, PICKSCORE, clip_scores(plain, low, LOGIT_SCALE))
+    found["pickscore"] = Case(path, PICKSCORE, clip_scores(plain, low, LOGIT_SCALE, "transformers"))
     path = models.save(folder / "pick" / "converted.safetensors", models.to_open_clip(plain))
-    found["pickscore in open_clip's layout"] = Case(path, PICKSCORE, clip_scores(plain, low, LOGIT_SCALE))
+    found["pickscore in open_clip's layout"] = Case(
+        path, PICKSCORE, clip_scores(plain, low, LOGIT_SCALE, "transformers")
+    )
     hps = models.open_clip_clip(False, seed=2)
     parallel = {f"module.{key}": value for key, value in hps.state_dict().items()}
     path = models.save(folder / "HPS_v2.1_compressed.pt", parallel, epoch=3, name="hps")
@@ -133,6 +138,37 @@ def test_scores_equal_the_library(cases, name):
     assert reward.uses_prompt == (case.model_type != AESTHETIC)
     assert case.model_type in reward.name
     check(reward, case.expected)
+
+
+# What the tokenizers of the two libraries read differently, and what both must survive.
+ODD_PROMPTS = (
+    "it’s a sign that says “OPEN”", "Tom &amp; Jerry", "ﬁne ﬂowers", "１２３ owls", "an owl<|endoftext|>red",
+    "<|startoftext|>", "X<|ENDOFTEXT|>Y", "schoÌ\x88n", "cafe\u0301  naïve\n", "don't STOP!!!, (art:1.2)",
+    "İ ẞ 猫 🦊", "", "owl " * 90,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", ODD_PROMPTS)
+def test_prompts_are_read_as_the_program_of_each_model_reads_them(cases, prompt):
+    picture = PICTURES[0]
+    plain = models.transformers_clip("gelu", seed=1)
+    for name, network, prepare, by, scale in (
+        ("pickscore", plain, lambda p, edge: models.crop(p, edge, low=True), "transformers", LOGIT_SCALE),
+        ("openai", models.transformers_clip("quick_gelu"), models.crop, "open_clip", 1),
+        ("laion", models.open_clip_clip(False), models.crop, "open_clip", 1),
+        ("hps", models.open_clip_clip(False, seed=2), models.pad, "open_clip", 1),
+    ):
+        reward, padding = cases[name].load().reward, 49407 if network.__class__.__name__ == "CLIPModel" else 0
+        expected = models.clip_tokens(prompt, by=by, padding=padding)
+        assert torch.equal(tokenize([prompt], tokens=reward.tokens, padding=padding), expected)
+        score = scale * models.cosine(network, prepare(picture, 32), prompt, by=by)
+        assert reward(tensor(picture), [prompt]).item() == pytest.approx(score, abs=1e-4)
+
+
+def test_the_libraries_read_the_first_odd_prompts_differently():
+    for prompt in ODD_PROMPTS[:6]:
+        first, second = (models.clip_tokens(prompt, by=by, padding=49407) for by in ("open_clip", "transformers"))
+        assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -197,8 +233,23 @@ def test_half_precision_scores_nearly_the_same(cases, name, dtype):
     scale = LOGIT_SCALE if name == "pickscore" else 1
     assert scores_of(reward) == pytest.approx(case.expected, abs=0.05 * scale)
     assert reward.reward_id != case.load().reward_id
-    halves = [parameter.dtype for parameter in reward.reward.network.parameters()]
+    halves = [parameter.dtype for parameter in reward.reward.network.parameters() if parameter.ndim]
     assert {torch.float16: "fp16", torch.bfloat16: "bf16"}[halves[0]] == dtype
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_precision_leaves_the_logit_scale_as_it_is(cases, tmp_path, dtype):
+    """log 100 in bf16 is that of 98.9."""
+    from safetensors.torch import load_file
+
+    weights = load_file(cases["pickscore"].path) | {"logit_scale": torch.tensor(100.0).log()}
+    for tensors in (
+        weights,
+        models.to_open_clip(models.transformers_clip("gelu")) | {"logit_scale": torch.tensor(100.0).log()},
+    ):
+        file = models.save(tmp_path / "model.safetensors", tensors)
+        network = load_reward(file, "cpu", dtype=dtype, model_type=PICKSCORE).reward.network
+        assert network.logit_scale.double().exp().item() == pytest.approx(100, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["pickscore", "laion", "aesthetic on half", "image reward"])
@@ -228,12 +279,30 @@ def test_identity_covers_how_the_weights_are_used(cases):
     assert cases["aesthetic on whole"].load().reward_id != aesthetic.load().reward_id
 
 
-@pytest.mark.parametrize("name", ["pickscore", "aesthetic on half", "image reward"])
+@pytest.mark.parametrize("name", ["pickscore", "aesthetic on half", "image reward", "demo"])
 def test_identity_covers_the_version_of_the_scoring(cases, name, monkeypatch):
     """Scores are kept on the disk under it; a program that scores otherwise must not find the old ones."""
-    before = cases[name].load().reward_id
+    load = (lambda: load_reward(DEMO, "cpu")) if name == "demo" else cases[name].load
+    before = load().reward_id
     monkeypatch.setattr("attune.nodes.rewards.load.SCORING_VERSION", SCORING_VERSION + 1)
-    assert cases[name].load().reward_id != before
+    assert load().reward_id != before
+
+
+@pytest.mark.parametrize(
+    ("module", "make"),
+    [
+        (statistics, lambda reward: StatisticReward()),
+        (ocr, lambda reward: ocr.TextInImageReward()),
+        (dialogue, lambda reward: dialogue.DiversityReward(reward)),
+        (dialogue, lambda reward: dialogue.RelevanceReward(reward)),
+        (combine, lambda reward: combine.CombinedReward([reward] * 2, combine.CombineConfig(scale="raw scores"))),
+    ],
+)
+def test_every_identity_covers_the_version_of_its_program(module, make, monkeypatch):
+    reward = load_reward(DEMO, "cpu")
+    before = make(reward).reward_id
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert make(reward).reward_id != before
 
 
 def test_fingerprint_follows_the_files_that_belong_to_a_reward(cases, tmp_path):
@@ -409,9 +478,8 @@ def test_types_that_contradict_the_other_forms(cases):
 
 
 def test_files_that_describe_themselves_take_no_type():
-    demo = Path(__file__).parents[2] / "workflows" / "demo" / "attune_demo_judge.safetensors"
     with pytest.raises(RewardError, match=r"describes itself.*'PickScore v1'"):
-        load_reward(demo, "cpu", model_type=PICKSCORE)
+        load_reward(DEMO, "cpu", model_type=PICKSCORE)
 
 
 # ---- files that cannot be loaded ----
@@ -451,6 +519,29 @@ def test_missing_tensors_are_named(cases, tmp_path, name, key, says):
     models.write_vocabulary(tmp_path / "bert-base-uncased")
     with pytest.raises(RewardError, match=f"(?s){case.path.stem.replace('+', '.')}.*{says}"):
         load_reward(without(case, tmp_path, key), "cpu", model_type=case.model_type, companions=case.companions)
+
+
+UNUSABLE = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "without values": lambda tensor: tensor.to("meta"),
+    "qint8": lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+    "complex64": lambda tensor: tensor.to(torch.complex64),
+    "int8": lambda tensor: (100 * tensor).to(torch.int8),
+    "bool": lambda tensor: tensor > 0,
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+@pytest.mark.parametrize("nested", [False, True])
+def test_tensors_that_are_no_plain_numbers_are_named(tmp_path, kind, nested):
+    weights = models.open_clip_clip(False).state_dict()
+    key = "visual.transformer.resblocks.1.mlp.c_fc.weight"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of what it will no longer quantise
+        weights[key] = UNUSABLE[kind](weights[key])
+        torch.save({"state_dict": weights} if nested else weights, tmp_path / "a.pt")
+        with pytest.raises(RewardError, match=rf"a\.pt: the tensor {key} is .*{kind}.*fractions are needed"):
+            load_reward(tmp_path / "a.pt", "cpu", model_type=LAION)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from attune.nodes.fonts import font_name, load_font, shorten
 from attune.nodes.rewards import CachedReward, StatisticReward, bar_chart, load_reward, score_table
 from attune.nodes.rewards import chart as chart_module
 from attune.nodes.rewards.cache import ScoreStore
-from attune.nodes.rewards.clip import tokenize
+from attune.nodes.rewards.clip_tokens import tokenize
 from attune.nodes.rewards.files import is_vision_language, listed_name, offered
 from attune.nodes.rewards.load import describes_reward, file_digest
 from attune.nodes.rewards.pictures import content_hash, fit_square, split_prompts, to_rgb, unbatch
@@ -244,7 +244,7 @@ def test_unknown_layout_lists_what_is_supported(tmp_path, keys, looks):
 
 def test_a_file_may_hold_only_the_used_rows_of_its_token_table(files, images, tmp_path):
     tensors = load_file(files["clip-open_clip"])
-    rows = torch.unique(tokenize(PROMPTS, "clip-open_clip"))
+    rows = torch.unique(tokenize(PROMPTS))
     short = tensors | {"token_rows": rows, "token_embedding.weight": tensors["token_embedding.weight"][rows]}
     save_file(short, tmp_path / "short.safetensors", {"attune.reward": header("clip-open_clip")})
     whole, part = (load_reward(path, "cpu") for path in (files["clip-open_clip"], tmp_path / "short.safetensors"))
