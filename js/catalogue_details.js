@@ -5,7 +5,7 @@
 
 import { badge, button, element, icon } from "./catalogue_parts.js";
 import { facts, figureName, typedTags } from "./catalogue_state.js";
-import { formatNumber } from "./live_state.js";
+import { formatNumber } from "./live_curves.js";
 
 /**
  * @param {Document} document
@@ -73,11 +73,10 @@ export function createDetails(document, id, ask, page) {
     }
 
     function renderFacts(lora, state) {
-        const lines = facts(lora, state.data.folder).map(([label, value]) => [label, value]);
         const figures = Object.entries(lora.metrics).map(([name, value]) => [figureName(name), formatNumber(value)]);
-        if (lora.parents.length) lines.push(["Came from", element(document, "div", "", ...lora.parents.map(parent))]);
+        const from = lora.parents.length ? [["Came from", element(document, "div", "", ...lora.parents.map(parent))]] : [];
         list.replaceChildren(
-            ...[...lines, ...figures].flatMap(([label, value]) => [
+            ...[...figures, ...from, ...facts(lora, state.data.folder)].flatMap(([label, value]) => [
                 element(document, "dt", "", label),
                 element(document, "dd", "", value),
             ]),

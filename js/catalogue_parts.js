@@ -78,11 +78,12 @@ const CSS = `
 .attune-cat-row.promoted .attune-cat-dot { width: 12px; height: 12px; border-color: var(--good); background: var(--good); }
 .attune-cat-row.missing :is(.attune-cat-number, .attune-cat-value) { color: var(--quiet); text-decoration: line-through; }
 .attune-cat-number { font-variant-numeric: tabular-nums; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.attune-cat-badges { display: flex; align-items: center; gap: 5px; min-width: 0; overflow: hidden; }
+.attune-cat-badges { display: flex; flex-wrap: wrap; align-items: center; gap: 5px; min-width: 0; height: 19px;
+  overflow: hidden; }
 .attune-cat-badge { flex: none; padding: 1px 7px; border-radius: 4px; font-size: 11px; line-height: 17px; white-space: nowrap;
   background: color-mix(in srgb, var(--badge) 22%, transparent); box-shadow: inset 2px 0 var(--badge); }
 .attune-cat-badges > .attune-cat-few { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--quiet);
-  font-size: 11px; min-width: 0; }
+  font-size: 11px; line-height: 19px; flex: 1 1 44px; min-width: 44px; }
 .attune-cat-value { display: flex; align-items: center; gap: 6px; font-variant-numeric: tabular-nums; font-size: 12px; }
 .attune-cat-bar { width: 44px; height: 5px; border-radius: 3px; background: var(--soft); overflow: hidden; }
 .attune-cat-bar > div { height: 100%; border-radius: 3px; background: var(--accent); }
@@ -91,6 +92,8 @@ const CSS = `
 .attune-cat .attune-cat-button { display: inline-flex; align-items: center; gap: 6px; height: 28px; padding: 0 10px;
   border-radius: 6px; background: var(--soft); white-space: nowrap; }
 .attune-cat .attune-cat-button:hover { background: color-mix(in srgb, var(--ink) 16%, transparent); }
+.attune-cat-actions > .attune-cat-button { height: 27px; padding: 0 9px; gap: 5px; font-size: 12px; }
+.attune-cat-actions > .attune-cat-button svg { width: 14px; height: 14px; }
 .attune-cat .attune-cat-button.main { background: var(--accent); color: #fff; }
 .attune-cat .attune-cat-button.main:hover { filter: brightness(1.1); }
 .attune-cat .attune-cat-button.danger { background: #b33a3a; color: #fff; }
@@ -103,7 +106,8 @@ const CSS = `
 .attune-cat dd > .attune-cat-link { color: inherit; text-decoration: underline; text-underline-offset: 2px; }
 .attune-cat-label { display: block; margin-bottom: 4px; color: var(--quiet); font-size: 12px; }
 .attune-cat table { width: 100%; border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums; }
-.attune-cat :is(th, td) { padding: 5px 6px; text-align: right; vertical-align: top; font-weight: 400; overflow-wrap: anywhere; }
+.attune-cat :is(th, td) { padding: 5px 6px; text-align: right; vertical-align: top; font-weight: 400; overflow-wrap: break-word; }
+.attune-cat .attune-cat-texts td { overflow-wrap: anywhere; }
 .attune-cat :is(th, td):first-child { text-align: left; color: var(--quiet); padding-left: 0; }
 .attune-cat tr + tr > * { border-top: 1px solid color-mix(in srgb, var(--edge) 45%, transparent); }
 .attune-cat thead th { color: var(--ink); font-weight: 600; }

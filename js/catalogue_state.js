@@ -183,11 +183,11 @@ export function ageText(created, now, locale = undefined) {
 /** What a LoRA is made of, as (label, value) lines for its details; what it does not say is left out. */
 export function facts(lora, folder) {
     const lines = [
-        ["File", `${folder}/${lora.file}`],
-        ["Size", `${sizeText(lora.size)}${lora.rank ? `, rank ${lora.rank}` : ""}`],
         ["Updates", lora.steps ? String(lora.steps) : ""],
-        ["Reward", lora.reward],
+        ["Trained to raise", lora.reward],
         ["Base model", lora.base_model],
+        ["Size", `${sizeText(lora.size)}${lora.rank ? `, rank ${lora.rank}` : ""}`],
+        ["File", `${folder}/${lora.file}`],
         ["Base weights", lora.base_hash],
         ["Data", lora.data_hash],
     ];

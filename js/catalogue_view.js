@@ -5,7 +5,7 @@
 import { createDetails, marks } from "./catalogue_details.js";
 import { button, curve, element, icon, iconButton, injectStyle, methodColour, table } from "./catalogue_parts.js";
 import { ageText, barLength, distanceText, figureName, loraOf, order, shownFamilies, sizeText, sparkline, tagsInUse } from "./catalogue_state.js";
-import { formatNumber } from "./live_state.js";
+import { formatNumber } from "./live_curves.js";
 
 const CURVE = Object.freeze([42, 14]);
 
@@ -179,19 +179,24 @@ export function createCatalogue(document, page) {
         const metrics = found.metrics.map(({ name, a, b, change }) => [figureName(name), number(a), number(b), changed(name, change)]);
         const settings = found.settings.map(({ name, a, b }) => [name, a || "–", b || "–"]);
         const apart = found.distances.map((entry) => [
-            entry.group === "all" ? "all layers" : entry.group, String(entry.layers), distanceText(entry)]);
+            entry.group === "all" ? "all layers" : entry.group, distanceText(entry)]);
         body.replaceChildren(
             backButton(),
             section("Figures", found.metrics.length
                 ? table(document, ["", ...names, "change"], metrics)
                 : element(document, "p", "", "Neither file holds figures.")),
             section("Settings that differ", settings.length
-                ? table(document, ["", ...names], settings)
+                ? texts(table(document, ["", ...names], settings))
                 : element(document, "p", "", "Nothing differs in what the files say.")),
             section("How far the weights lie apart", found.problem
                 ? element(document, "p", "", found.problem)
-                : table(document, ["", "layers", "difference"], apart)),
+                : table(document, ["", "difference"], apart)),
         );
+    }
+
+    function texts(made) {
+        made.classList.add("attune-cat-texts");
+        return made;
     }
 
     /** A change in green or red where it is clear which way is better. */

@@ -54,7 +54,8 @@ def _settings(a: Entry, b: Entry) -> list[dict[str, str]]:
 
 def _flat(entry: Entry) -> dict[str, str]:
     """Facts and settings of a LoRA as lines: name → value."""
-    lines = {label: _text(getattr(entry, name)) for label, name in _FACTS}
+    # Of updates and rank, 0 means that the file does not say.
+    lines = {label: _text(getattr(entry, name) or "") for label, name in _FACTS}
 
     def add(prefix: str, values: Mapping[str, Any]) -> None:
         for name, value in values.items():

@@ -140,7 +140,7 @@ test("sizes and ages as people say them", () => {
 
 test("facts leave out what is not known", () => {
     assert.deepEqual(facts(lora(1, "warm", 1, { rank: 4, steps: 12 }), "attune"), [
-        ["File", "attune/warm_001.safetensors"], ["Size", "1 kB, rank 4"], ["Updates", "12"],
+        ["Updates", "12"], ["Size", "1 kB, rank 4"], ["File", "attune/warm_001.safetensors"],
     ]);
 });
 
