@@ -79,10 +79,9 @@ def test_a_job_file_without_a_page_gives_the_very_same_lora(host, trained):
     assert [row["step"] for row in log] == [1, 2] and {"loss", "reward", "learning_rate"} <= log[0].keys()
 
 
-def test_it_goes_on_where_it_was(host, trained):
-    job = job_file(host, "from the graph")
-    without_page(host, job, "AttuneTrainLora.run_name=in two parts", "AttuneTrainLora.steps=1")
-    said = without_page(host, job, "AttuneTrainLora.run_name=in two parts")
+def test_it_goes_on_where_the_page_was_left(host, trained):
+    host.run(ddpo_graph("in two parts", steps=1))
+    said = without_page(host, job_file(host, "in two parts"), "AttuneTrainLora.steps=2")
     assert "update 1 of 2" in said
     once = load_file(lora_file(host, trained["lora_name"]))
     for name, value in newest(host, "in two parts").items():
