@@ -16,10 +16,11 @@ from ...training.interfaces import RewardError
 from . import aesthetic, image_reward
 from .cache import CachedReward
 from .clip import ClipHeader, ClipReward, build_network, whole_token_table
+from .config_beside import config_path
 from .files import HEADER, SUFFIXES, RewardFile, describes_reward, file_digest, read_file
 from .networks import NetworkReward, linear_head
 from .preprocessing import OPENAI_MEAN, OPENAI_STD, Preprocessing
-from .public import AUTO, SCORING_VERSION, Decision, config_path, decide, where_to_get
+from .public import AUTO, SCORING_VERSION, Decision, decide, where_to_get
 
 __all__ = ["DTYPES", "Companions", "describes_reward", "file_digest", "fingerprint", "load_reward", "missing_file"]
 
@@ -94,7 +95,10 @@ def load_reward(
 
 def missing_file(name: str, folders: Sequence[Path | str]) -> RewardError:
     """The error for a file that is in none of the folders."""
-    advice = where_to_get(Path(folders[0], name))
+    advice = where_to_get(Path(folders[0], name)) or (
+        " The help page of Load Reward Model has a table of the public models: what their files are called, and who "
+        "has them."
+    )
     return RewardError(
         f"The reward model '{name}' is not in {' or '.join(map(str, folders))}.{advice} Put the file there and refresh "
         "the node definitions (press R), or choose another file."
@@ -159,9 +163,9 @@ def _load_clip(file: RewardFile, decision: Decision, identity: list[str], argume
     size, model = decision.picture.image_size, decision.model
     header = ClipHeader(decision.kind, decision.name, size, OPENAI_MEAN, OPENAI_STD, decision.config)
     network = build_network(
-        header, file.tensors, file.path.name, dtype=arguments["dtype"], described_by=decision.described_by
+        header, file.tensors, file.path.name, dtype=arguments["dtype"], described_by="tensor shapes"
     )
-    if decision.described_by != "tensor shapes":
+    if decision.reads_config:
         identity.append(file_digest(config_path(file.path))[:16])
     return ClipReward(
         header,

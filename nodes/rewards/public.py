@@ -16,7 +16,8 @@ this table, first match first; `model_type` decides otherwise.
 | either       | other |                                    | refused: choose    |                                |
 
 A name never claims more than is known: the model's own name is shown if it was chosen, or if the file still has the
-name it was published under. Names of files decide nothing else. (A file called `HPS_v2_1.pt` is a v2.0 model.)
+name it was published under; where that is another model's name, the name shown asks. Names of files decide
+nothing else. (A file called `HPS_v2_1.pt` is a v2.0 model.)
 
 Sources:
     CLIPScore: Hessel et al. 2021 (without its factor 2.5); CLIP: Radford et al. 2021.
@@ -26,7 +27,6 @@ Sources:
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -36,6 +36,7 @@ from typing import Any, Literal
 
 from ...training.interfaces import RewardError
 from .clip_tokens import Tokens
+from .config_beside import CONFIG, Activation, stated_beside
 from .layouts import (
     TITLES,
     Layout,
@@ -49,13 +50,11 @@ from .layouts import (
 from .preprocessing import Fit
 
 Form = Literal["clip", "ImageReward", "aesthetic"]
-Activation = Literal["quick_gelu", "gelu"]
 
 # Stands in the id of every reward from a file, by which scores are kept on the disk. Raise it whenever a change in this
 # program (preprocessing, tokens, formula, arithmetic) gives any of them another score for the same picture.
 SCORING_VERSION = 2
 AUTO = "auto"
-CONFIG = "config.json"
 
 log = logging.getLogger("attune")
 
@@ -143,7 +142,7 @@ class Decision:
         picture: the picture network of a CLIP; None for the other forms.
         kind: "clip-hf" or "clip-open_clip" for a CLIP, else the form.
         config: the library's configuration of a CLIP.
-        described_by: what that configuration was read from.
+        reads_config: whether the config.json beside the file had a part in it.
     """
 
     model: PublicModel
@@ -151,7 +150,7 @@ class Decision:
     picture: PictureTower | None
     kind: str
     config: Mapping[str, Any]
-    described_by: str
+    reads_config: bool = False
 
 
 def published_as(path: Path | str) -> PublicModel | None:
@@ -197,18 +196,18 @@ def decide(
         )
     if layout in ("ImageReward", "aesthetic"):
         model = IMAGE_REWARD if layout == "ImageReward" else AESTHETIC
-        return Decision(model, _label(model, chosen, path), None, layout, {}, "tensors")
+        return Decision(model, _label(model, chosen, path), None, layout, {})
     return _decide_clip(shapes, path, layout, chosen, nested)
 
 
 def _decide_clip(
     shapes: Mapping[str, tuple[int, ...]], path: Path, layout: Layout, chosen: PublicModel | None, nested: bool
 ) -> Decision:
-    config = _config_beside(path) if layout == "transformers" else None
-    stated = _stated_activation(config, path)
-    picture = picture_tower(shapes, layout, path.name, _stated_heads(config, "vision_config"))
-    text = text_tower(shapes, layout, path.name, _stated_heads(config, "text_config"))
-    model = chosen or _auto(picture, layout, nested, stated)
+    stated = stated_beside(path, shapes) if layout == "transformers" else None
+    heads = stated.heads if stated else {}
+    picture = picture_tower(shapes, layout, path.name, heads.get("vision_config"))
+    text = text_tower(shapes, layout, path.name, heads.get("text_config"))
+    model = chosen or _auto(picture, layout, nested, stated.activation if stated else None)
     if model is None:
         raise RewardError(
             f"{path.name} is {TITLES[layout]}, {picture.title} with {picture.projection} image features. Its tensors "
@@ -219,19 +218,20 @@ def _decide_clip(
             f"{path.name} holds a {picture.title}, by the shapes of its tensors, but {model.name} is a "
             f"{' or '.join(model.sizes)}. Set model_type to auto, or choose another file."
         )
-    if stated and stated != model.activation:
+    if stated and stated.activation != model.activation:
         raise RewardError(
-            f"{path.name}: the {CONFIG} beside it says hidden_act '{stated}', but {model.name} is computed with "
-            f"'{model.activation}'. Set model_type to auto, or remove that {CONFIG} if it belongs to another model."
+            f"{path.name}: the {CONFIG} beside it says hidden_act '{stated.activation}', but {model.name} is computed "
+            f"with '{model.activation}'. Set model_type to auto, or remove that {CONFIG} if it belongs to another "
+            "model."
         )
     name = _label(model, chosen, path, picture)
     if layout == "open_clip":
         own = open_clip_config(picture, text, model.activation)
-        return Decision(model, name, picture, "clip-open_clip", own, "tensor shapes")
-    if config:
-        return Decision(model, name, picture, "clip-hf", config, f"{CONFIG} beside it")
+        return Decision(model, name, picture, "clip-open_clip", own)
     own = transformers_config(picture, text, model.activation)
-    return Decision(model, name, picture, "clip-hf", own, "tensor shapes")
+    for part, epsilon in (stated.epsilon if stated else {}).items():
+        own[part]["layer_norm_eps"] = epsilon
+    return Decision(model, name, picture, "clip-hf", own, stated is not None)
 
 
 def _auto(picture: PictureTower, layout: Layout, nested: bool, stated: Activation | None) -> PublicModel | None:
@@ -249,18 +249,34 @@ def _auto(picture: PictureTower, layout: Layout, nested: bool, stated: Activatio
 
 
 def _label(model: PublicModel, chosen: PublicModel | None, path: Path, picture: PictureTower | None = None) -> str:
+    published = published_as(path)
     if chosen:
         return chosen.name
-    published = published_as(path)
-    if model.key == "hps":
-        return published.name if published and published.key == "hps" else "HPS v2 (version not known)"
-    if published is model or model is IMAGE_REWARD:
-        return model.name
-    if model is AESTHETIC:
-        return "aesthetic predictor"
+    if published and published.key == model.key:
+        return published.name
+    rival = published if published and _may_be(published, picture) else None
+    if published:
+        advice = f"; if it is one, set model_type to {published.name}" if rival else ""
+        log.warning(
+            "Attune: %s has the name of %s, but its content is taken for %s%s.", path.name, published.name, model.name,
+            advice,
+        )  # fmt: skip
+    if picture is None:
+        return "aesthetic predictor" if model is AESTHETIC else model.name
     if model is PICKSCORE:
-        return f"{picture.title} scored as PickScore (a plain CLIP? Set model_type to {LAION_CLIP.name})"
-    return f"CLIPScore {picture.title} ({'QuickGELU' if model.activation == 'quick_gelu' else 'GELU'})"
+        rival = rival or LAION_CLIP
+        name = f"{picture.title} scored as PickScore"
+    elif model.key == "hps":
+        name = "HPS v2 (version not known)"
+    else:
+        name = f"CLIPScore {picture.title} ({'QuickGELU' if model.activation == 'quick_gelu' else 'GELU'})"
+    asked = "a plain CLIP" if rival is LAION_CLIP else rival.name if rival else ""
+    return f"{name} ({asked}? Set model_type to {rival.name})" if rival else name
+
+
+def _may_be(model: PublicModel, picture: PictureTower | None) -> bool:
+    """Whether a CLIP of this size may be that model, so that choosing it would be no contradiction."""
+    return picture is not None and model.form == "clip" and (not model.sizes or picture.size in model.sizes)
 
 
 def _model_of(model_type: str) -> PublicModel | None:
@@ -274,46 +290,6 @@ def _model_of(model_type: str) -> PublicModel | None:
 
 def _form(layout: Layout) -> Form:
     return "clip" if layout in ("transformers", "open_clip") else layout
-
-
-def config_path(path: Path) -> Path:
-    """Where a transformers configuration of this file would lie."""
-    return path.parent / CONFIG
-
-
-def _config_beside(path: Path) -> dict[str, Any] | None:
-    """The configuration of a whole CLIP that lies beside the file; that of any other model is left alone."""
-    file = config_path(path)
-    if not file.is_file():
-        return None
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        log.warning("Attune: %s cannot be read (%s); %s is read without it.", file, error, path.name)
-        return None
-    if not isinstance(config, dict) or not {"text_config", "vision_config"} <= config.keys():
-        return None
-    return config if config.get("model_type", "clip") == "clip" else None
-
-
-def _stated_activation(config: Mapping[str, Any] | None, path: Path) -> Activation | None:
-    """transformers takes quick_gelu where a configuration says nothing."""
-    if config is None:
-        return None
-    stated = {str((config[part] or {}).get("hidden_act", "quick_gelu")) for part in ("text_config", "vision_config")}
-    if stated == {"quick_gelu"}:
-        return "quick_gelu"
-    if stated == {"gelu"}:
-        return "gelu"
-    raise RewardError(
-        f"{path.name}: the {CONFIG} beside it says hidden_act {' and '.join(sorted(stated))}; public rewards have gelu "
-        f"or quick_gelu in both halves. Choose another file, or remove that {CONFIG} if it belongs to another model."
-    )
-
-
-def _stated_heads(config: Mapping[str, Any] | None, part: str) -> int | None:
-    heads = (config[part] or {}).get("num_attention_heads") if config else None
-    return heads if isinstance(heads, int) and heads > 0 else None
 
 
 def _unknown(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:

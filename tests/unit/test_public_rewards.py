@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import warnings
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from attune.nodes.rewards import StatisticReward, combine, dialogue, load_reward
 from attune.nodes.rewards.clip_tokens import tokenize
 from attune.nodes.rewards.layouts import heads_of, open_clip_config, picture_tower, text_tower
 from attune.nodes.rewards.load import Companions, fingerprint
-from attune.nodes.rewards.public import MODEL_TYPES, MODELS, SCORING_VERSION, decide, where_to_get
+from attune.nodes.rewards.public import MODEL_TYPES, MODELS, SCORING_VERSION, decide, published_as, where_to_get
 from attune.tests import public_models as models
 from attune.training.interfaces import Reward, RewardError
 
@@ -344,7 +345,7 @@ def shapes_of(library: str, name: str) -> dict[str, tuple[int, ...]]:
 
 def beside(folder: Path, activation: str, **vision: object) -> None:
     """A config.json in the form that transformers writes."""
-    content = {"model_type": "clip", "projection_dim": 32, "text_config": {"hidden_act": activation}}
+    content = {"model_type": "clip", "text_config": {"hidden_act": activation}}
     content["vision_config"] = {"hidden_act": activation} | vision
     (folder / "config.json").write_text(json.dumps(content))
 
@@ -360,17 +361,32 @@ def beside(folder: Path, activation: str, **vision: object) -> None:
         ("transformers", "ViT-H-14", "PickScore_v1/model.safetensors", False, PICKSCORE, PICKSCORE),
         ("transformers", "ViT-H-14", "pickscore_v1.safetensors", False, PICKSCORE, PICKSCORE),
         ("open_clip", "ViT-H-14", "a.bin", False, LAION, "CLIPScore ViT-H/14 (GELU)"),
-        ("open_clip", "ViT-H-14", "HPS_v2.1_compressed.bin", False, LAION, "CLIPScore ViT-H/14 (GELU)"),
+        ("open_clip", "ViT-H-14", "HPS_v2.1_compressed.bin", False, LAION,
+         "CLIPScore ViT-H/14 (GELU) (HPS v2.1? Set model_type to HPS v2.1)"),
+        ("transformers", "ViT-H-14", "HPS_v2.1_compressed.safetensors", False, PICKSCORE,
+         "ViT-H/14 scored as PickScore (HPS v2.1? Set model_type to HPS v2.1)"),
+        ("open_clip", "ViT-H-14", "ImageReward.pt", False, LAION, "CLIPScore ViT-H/14 (GELU)"),
+        ("open_clip", "ViT-H-14", "ViT-L-14.pt", True, HPS_2_1, "HPS v2 (version not known)"),
         ("open_clip", "ViT-H-14", "a.pt", True, HPS_2_1, "HPS v2 (version not known)"),
-        ("open_clip", "ViT-H-14", "PickScore_v1.pt", True, HPS_2_1, "HPS v2 (version not known)"),
+        ("open_clip", "ViT-H-14", "PickScore_v1.pt", True, HPS_2_1,
+         "HPS v2 (version not known) (PickScore v1? Set model_type to PickScore v1)"),
         ("open_clip", "ViT-H-14", "HPS_v2.1_compressed.pt", True, HPS_2_1, HPS_2_1),
         ("open_clip", "ViT-H-14", "HPS_v2_compressed.pt", True, HPS_2_1, HPS_2_0),
         ("open_clip", "ViT-H-14", "HPS_v2_1.pt", True, HPS_2_1, HPS_2_0),
     ],
 )  # fmt: skip
-def test_auto_decides_by_the_content_and_the_name_claims_no_more(tmp_path, library, size, file, nested, model, name):
-    decision = decide(shapes_of(library, size), tmp_path / file, nested=nested)
+def test_auto_decides_by_the_content_and_the_name_claims_no_more(
+    tmp_path, caplog, library, size, file, nested, model, name
+):
+    path = tmp_path / file
+    with caplog.at_level(logging.WARNING, logger="attune"):
+        decision = decide(shapes_of(library, size), path, nested=nested)
     assert (decision.model.name, decision.name) == (model, name)
+    published = published_as(path)
+    disagrees = published is not None and published.key != decision.model.key
+    assert [record.getMessage().startswith(f"Attune: {path.name} has the name of ") for record in caplog.records] == (
+        [True] if disagrees else []
+    )
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-g-14", "ViT-bigG-14"])
@@ -442,9 +458,60 @@ def test_a_configuration_that_contradicts_is_refused(cases, tmp_path):
     beside(tmp_path, "swish")
     with pytest.raises(RewardError, match="hidden_act swish"):
         load_reward(file, "cpu")
-    beside(tmp_path, "quick_gelu", hidden_size=64, num_attention_heads=1)
-    with pytest.raises(RewardError, match=r"config.json beside it describes.*of another shape"):
-        load_reward(file, "cpu")
+
+
+def written(folder: Path, text: dict[str, object], vision: dict[str, object], **top: object) -> None:
+    """A whole config.json of the tiny CLIP of the tests, with changes; null takes a part away."""
+    content = models.transformers_clip("quick_gelu").config.to_dict() | top
+    content["text_config"] = text if text is None or isinstance(text, list) else content["text_config"] | text
+    content["vision_config"] = content["vision_config"] | vision
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("text", "vision", "top", "says"),
+    [
+        ({}, {"hidden_size": 64}, {}, "vision_config.hidden_size 64, and the tensors have 128"),
+        ({}, {"hidden_size": "big"}, {}, "vision_config.hidden_size 'big', and the tensors have 128"),
+        ({}, {"num_attention_heads": 3}, {}, "vision_config.num_attention_heads 3, which does not divide the width"),
+        ({}, {"num_attention_heads": [2]}, {}, r"num_attention_heads \[2\]"),
+        ({}, {"num_attention_heads": True}, {}, "num_attention_heads True"),
+        ({}, {"patch_size": 16}, {}, "vision_config.patch_size 16, and the tensors have 8"),
+        ({}, {"image_size": 224}, {}, "vision_config.image_size 224, and the tensors have 32"),
+        ({"num_hidden_layers": 12}, {}, {}, "text_config.num_hidden_layers 12, and the tensors have 2"),
+        ({"vocab_size": 30522}, {}, {}, "text_config.vocab_size 30522"),
+        ({"layer_norm_eps": -1}, {}, {}, "text_config.layer_norm_eps -1"),
+        ({}, {}, {"projection_dim": 768}, "projection_dim 768, and the tensors have 32"),
+        ([1], {}, {}, ""),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_the_tensors_contradict_is_not_used(cases, tmp_path, caplog, text, vision, top, says):
+    """Not even its activation: the scores and the identity are those of the file alone."""
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(cases["openai"].path.read_bytes())
+    written(tmp_path, text, vision | {"hidden_act": "gelu"}, **top)
+    with caplog.at_level(logging.WARNING, logger="attune"):
+        reward = load_reward(file, "cpu", model_type=OPENAI)
+    check(reward, cases["openai"].expected)
+    assert reward.reward_id == cases["openai"].load().reward_id
+    logged = " ".join(record.getMessage() for record in caplog.records)
+    assert re.search(rf"config.json beside model.safetensors is not used, since .*{says}" if says else "^$", logged)
+
+
+def test_a_configuration_of_another_size_does_not_decide(tmp_path):
+    """CLIP ViT-L's beside a PickScore."""
+    beside(tmp_path, "quick_gelu", hidden_size=1024, num_attention_heads=16, num_hidden_layers=24)
+    decision = decide(shapes_of("transformers", "ViT-H-14"), tmp_path / "PickScore_v1.safetensors")
+    assert (decision.name, decision.picture.heads) == (PICKSCORE, 16)
+
+
+def test_a_configuration_states_the_smallest_variance(cases, tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(cases["openai"].path.read_bytes())
+    written(tmp_path, {"layer_norm_eps": 0.1}, {"layer_norm_eps": 0.2})
+    network = load_reward(file, "cpu", model_type=OPENAI).reward.network
+    assert {layer.eps for layer in network.text_model.modules() if isinstance(layer, torch.nn.LayerNorm)} == {0.1}
+    assert {layer.eps for layer in network.vision_model.modules() if isinstance(layer, torch.nn.LayerNorm)} == {0.2}
 
 
 def test_a_size_that_tells_nothing_must_be_chosen(cases):
@@ -715,11 +782,11 @@ def test_words_are_cut_and_padded_as_image_rewards_own_program_does(cases):
         ("sac+logos+ava1-l14-linearMSE.pth", "christophschuhmann/improved-aesthetic-predictor"),
         ("clip-vit-large-patch14.safetensors", "openai/clip-vit-large-patch14"),
         ("CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors", "Then set model_type to 'CLIPScore (LAION, GELU)', since auto"),
-        ("mine.pt", ""),
+        ("mine.pt", "The help page of Load Reward Model has a table"),
     ],
 )
 def test_a_missing_file_of_a_known_name_says_where_to_get_it(tmp_path, name, source):
-    assert source in where_to_get(name)
+    assert where_to_get(name) == "" if name == "mine.pt" else source in where_to_get(name)
     with pytest.raises(RewardError) as caught:
         load_reward(tmp_path / name)
     assert source in str(caught.value) and "Put the file there" in str(caught.value)
