@@ -22,7 +22,7 @@ from ..host.folders import run_folder
 from ..host.progress import EVENT, workflow_id
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
-from . import nodes_ab, nodes_dag, run_schemas, schemas
+from . import nodes_ab, nodes_dag, nodes_dpo, nodes_refl, run_schemas, schemas
 from .compare import SamplingSettings, compare
 from .live import LIVE
 from .plan_rewards import DDPOPlan, reward_plan
@@ -295,4 +295,6 @@ NODES: list[type[io.ComfyNode]] = [
     AttuneCompareAB,
     *nodes_ab.NODES,
     *nodes_dag.NODES,
+    *nodes_dpo.NODES,
+    *nodes_refl.NODES,
 ]
