@@ -118,12 +118,13 @@ export const FIGURES = {
     },
     "effective_sample_size": {
         "title": "Effective sample size",
-        "meaning": "How many of the pictures really count in one update. Close to 1, a single one decides: lower the reward's strength.",
+        "meaning": "How much of the latest pictures DAG can use: 100 % when every step was drawn as often as its reward asks for; near 0 a few outweigh all others. If it stays low, lower the reward's strength or let it rise more slowly.",
         "better": "up",
-        "format": "number",
+        "format": "percent",
         "smooth": true,
         "includes": [
-            0.0
+            0.0,
+            1.0
         ],
         "line": null,
         "minor": false,
@@ -217,6 +218,19 @@ export const FIGURES = {
         "line": 0.0,
         "minor": true,
         "colour": "#ef8fa6"
+    },
+    "policy_loss": {
+        "title": "Policy loss",
+        "meaning": "DAG-KL's loss for the LoRA alone, without that of its small network. It compares pictures of one update with each other, so it stays about 0 and need not fall.",
+        "better": "",
+        "format": "number",
+        "smooth": true,
+        "includes": [
+            0.0
+        ],
+        "line": 0.0,
+        "minor": true,
+        "colour": "#aab3c0"
     },
     "ratio": {
         "title": "Probability ratio",

@@ -121,10 +121,11 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "effective_sample_size": Figure(
         "Effective sample size",
-        "How many of the pictures really count in one update. Close to 1, a single one decides: lower the reward's "
-        "strength.",
+        "How much of the latest pictures DAG can use: 100 % when every step was drawn as often as its reward asks for; "
+        "near 0 a few outweigh all others. If it stays low, lower the reward's strength or let it rise more slowly.",
         "up",
-        includes=(0.0,),
+        "percent",
+        includes=(0.0, 1.0),
         colour="#56c5c6",
     ),
     "loss": Figure(
@@ -180,6 +181,14 @@ FIGURES: Mapping[str, Figure] = {
         includes=(0.0,),
         line=0.0,
         colour="#ef8fa6",
+        minor=True,
+    ),
+    "policy_loss": Figure(
+        "Policy loss",
+        "DAG-KL's loss for the LoRA alone, without that of its small network. It compares pictures of one update with "
+        "each other, so it stays about 0 and need not fall.",
+        includes=(0.0,),
+        line=0.0,
         minor=True,
     ),
     "ratio": Figure(

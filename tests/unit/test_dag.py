@@ -266,6 +266,7 @@ def test_figures():
         figures = objective.metrics()
     assert {"residual", "flow_loss", "policy_loss", "beta", "effective_sample_size", "reward", "held_out_reward",
             "diversity", "kl_to_reference", "reward_calls", "rollouts", "ratio", "clipped"} <= set(figures)  # fmt: skip
+    assert objective.name == "dag-kl"
     assert figures["ratio"] == 1.0 and figures["clipped"] == 0.0 and figures["log_probability_change"] == 0.0
     assert 0 < figures["effective_sample_size"] <= 1 and figures["kl_to_reference"] > 0
 

@@ -15,6 +15,8 @@ from attune.nodes.training.figures import FIGURES
 from attune.training.adapters import LoraConfig, Policy
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import Prompt, RunCallbacks
+from attune.training.objectives.dag import DAGObjective
+from attune.training.objectives.dag_config import DAGConfig
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
 from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
 from attune.training.objectives.refl import ReFLConfig, ReFLObjective
@@ -63,10 +65,15 @@ def practising(kind: Callable[..., Any], config: Any) -> Any:
 
 
 PRACTICE = {"prompts_per_update": 2, "images_per_prompt": 2, "steps": 4, "guidance": 2.0}
+DAG = PRACTICE | {"transitions": 3, "updates_per_rollout": 2, "anneal_updates": 0, "flow_channels": (16, 16)}
 # Name → makes the objective, given how much it looks at in one call.
 OBJECTIVES: dict[str, Callable[[int], Any]] = {
     "supervised": lambda chunk: SupervisedObjective(list(latents(5, 0)), prompts(5), SupervisedConfig(batch=4)),
     "ddpo": lambda chunk: practising(DDPOObjective, DDPOConfig(**PRACTICE, updates_per_rollout=2, chunk=chunk)),
+    "dag-db": lambda chunk: practising(DAGObjective, DAGConfig(**DAG, variant="DB", beta=3.0, chunk=chunk)),
+    "dag-kl": lambda chunk: practising(
+        DAGObjective, DAGConfig(**DAG, variant="KL", reference_prior=True, chunk=chunk)
+    ),
     "diffusion-dpo": lambda chunk: DiffusionDPOObjective(
         pairs(5, 0), DiffusionDPOConfig(batch=4, beta=50.0, chunk=chunk), held_out=pairs(3, 1)
     ),

@@ -112,8 +112,6 @@ class DAGObjective:
     the flow network attends to. Without it the network learns a token for each prompt.
     """
 
-    name = "dag"
-
     def __init__(
         self,
         prompts: Sequence[Prompt],
@@ -128,7 +126,7 @@ class DAGObjective:
         self.practice = Practice(
             prompts, reward, decoder, latent_shape=latent_shape, held_out=held_out, on_phase=on_phase
         )
-        self.config = config
+        self.config, self.name = config, f"dag-{config.variant.lower()}"
         self.best_metric, self.best_is_high = self.practice.best_metric, self.practice.best_is_high
         self._policy: Any = None
         self._share: Share = ALONE
