@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,44 +20,69 @@ def main() -> None:
 
     import torch
 
-    from attune.nodes.rewards.statistics import StatisticReward
     from attune.training.adapters import LoraConfig, Policy
     from attune.training.checkpoint import write_atomically
     from attune.training.demo.pipeline import DemoPipeline
-    from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
-    from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
     from attune.training.share import launched_share
     from attune.training.trainer import TrainerConfig, train
 
     torch.set_num_threads(1)
     share = launched_share(cpu=True)
-    folder, batch = Path(settings["folder"]), settings["batch"]
+    folder = Path(settings["folder"])
     pipeline = DemoPipeline.load(ROOT / "workflows" / "demo" / "attune_demo.safetensors")
-    prompts = pipeline.prompts(["a cat", "a red apple, flat style", "a car on a green background", "a tree", "a fish"])
-    if settings["method"] == "ddpo":
-        objective = DDPOObjective(
-            prompts,
-            StatisticReward("JPEG size", "as low as possible"),
-            pipeline.decoder,
-            DDPOConfig(prompts_per_update=batch, images_per_prompt=2, steps=4, guidance=2.0, updates_per_rollout=2,
-                       transitions=3, chunk=4, buffer=4, minimum=2),
-            latent_shape=pipeline.latent_shape,
-        )  # fmt: skip
-    else:
-        generator = torch.Generator().manual_seed(1)
-        # Two sizes, so that batches have buckets which the processes share unevenly.
-        sizes = [pipeline.latent_shape, (*pipeline.latent_shape[:2], pipeline.latent_shape[2] // 2)]
-        latents = [torch.randn(sizes[index % 2], generator=generator) for index in range(10)]
-        objective = SupervisedObjective(latents, [*prompts, *prompts], SupervisedConfig(batch=batch))
+    objective = objective_of(settings["method"], settings["batch"], pipeline)
     trainer = TrainerConfig(
-        steps=settings["updates"], learning_rate=1e-3, warmup_steps=2, checkpoint_seconds=0, sample_every=0, seed=5
-    )
-    with Policy(pipeline.denoiser, LoraConfig(rank=4)) as policy:
+        steps=settings["updates"], learning_rate=1e-3, warmup_steps=2, checkpoint_seconds=0, sample_every=0,
+        seed=settings["seed"],
+    )  # fmt: skip
+    with Policy(pipeline.denoiser, LoraConfig(rank=4, seed=settings["seed"])) as policy:
         result = train(policy, objective, trainer, run_folder=folder / "run", share=share)
     if share.main:
         write_atomically(folder / "final.safetensors", dict(sorted(result.tensors.items())), {})
         (folder / "history.json").write_text(json.dumps(result.history), encoding="utf-8")
     share.wait()
+
+
+def objective_of(method: str, batch: int, pipeline: Any) -> Any:
+    """A small objective of every method; `batch` counts prompts, pairs or pictures."""
+    import torch
+
+    from attune.nodes.rewards.statistics import StatisticReward
+    from attune.training.objectives.dag import DAGObjective
+    from attune.training.objectives.dag_config import DAGConfig
+    from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
+    from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
+    from attune.training.objectives.refl import ReFLConfig, ReFLObjective
+    from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
+
+    prompts = pipeline.prompts(["a cat", "a red apple, flat style", "a car on a green background", "a tree", "a fish"])
+    # Two sizes, so that batches have buckets which the processes share unevenly.
+    shape = pipeline.latent_shape
+    sizes = [shape, (*shape[:2], shape[2] // 2)]
+    generator = torch.Generator().manual_seed(1)
+    latents = [torch.randn(sizes[index % 2], generator=generator) for index in range(10)]
+    practice = {"prompts_per_update": batch, "images_per_prompt": 2, "steps": 4, "guidance": 2.0, "chunk": 4}
+    world = (pipeline.decoder,)
+    if method == "supervised":
+        return SupervisedObjective(latents, [*prompts, *prompts], SupervisedConfig(batch=batch))
+    if method == "diffusion-dpo":
+        others = [latent + 0.3 * torch.randn(latent.shape, generator=generator) for latent in latents]
+        pairs = [Pair(*pair) for pair in zip(latents, others, [*prompts, *prompts], strict=True)]
+        return DiffusionDPOObjective(pairs, DiffusionDPOConfig(batch=batch, chunk=2))
+    if method == "refl":
+        reward = StatisticReward("warmth", "as high as possible")
+        return ReFLObjective(
+            prompts, reward, *world, ReFLConfig(**practice, stop_from=2, stop_to=3), latent_shape=shape
+        )
+    reward = StatisticReward("JPEG size", "as low as possible")
+    if method == "ddpo":
+        config = DDPOConfig(**practice, updates_per_rollout=2, transitions=3, buffer=4, minimum=2)
+        return DDPOObjective(prompts, reward, *world, config, latent_shape=shape)
+    config = DAGConfig(
+        **practice, variant=method[-2:].upper(), updates_per_rollout=2, transitions=3, beta=1.0, anneal_updates=2,
+        flow_channels=(16, 32),
+    )  # fmt: skip
+    return DAGObjective(prompts, reward, *world, config, latent_shape=shape)
 
 
 if __name__ == "__main__":
