@@ -81,7 +81,8 @@ def read_pairs(file: Path) -> list[Pair]:
     """
     file = Path(file)
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        # Not every character that ends a line for Python does so in JSON Lines.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(
             f"The pairs {file} cannot be read ({error}). Check the path and that it is UTF-8."
@@ -95,31 +96,40 @@ def read_pairs(file: Path) -> list[Pair]:
         try:
             entry = json.loads(line)
             prompt, chosen, rejected = (entry[key] for key in ("prompt", "chosen", "rejected"))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TrainingError(
                 f'{where} is not {{"prompt": …, "chosen": …, "rejected": …}} ({type(error).__name__}: {error}). '
                 "Write one such object per line."
             ) from error
         if not all(isinstance(value, str) for value in (prompt, chosen, rejected)):
             raise TrainingError(f"{where}: prompt, chosen and rejected must be texts.")
+        if not all(map(_is_text, (prompt, chosen, rejected))):
+            raise TrainingError(f"{where} holds half of a character (a lone surrogate, \\ud800 or so). Write it anew.")
         pairs.append(Pair(prompt, *(_inside(folder, name, where) for name in (chosen, rejected))))
     check_pairs(pairs)
     return pairs
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:
-    path = (folder / name).resolve()
+    told = repr(name if len(name) <= 100 else f"{name[:100]}…")
+    try:
+        path = (folder / name).resolve()
+        found = path.is_file()
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{where}: {told} cannot be the name of a picture ({type(error).__name__}). Correct it, or remove the line."
+        ) from error
     if not path.is_relative_to(folder):
-        raise TrainingError(f"{where}: {name!r} leads out of {folder}. Put the pictures into that folder.")
-    if not path.is_file():
-        raise TrainingError(f"{where}: there is no picture {name!r} in {folder}. Put it there, or remove the line.")
+        raise TrainingError(f"{where}: {told} leads out of {folder}. Put the pictures into that folder.")
+    if not found:
+        raise TrainingError(f"{where}: there is no picture {told} in {folder}. Put it there, or remove the line.")
     return path
 
 
 def check_pairs(pairs: Sequence[Pair]) -> None:
     """
     Raises:
-        TrainingError: too few pairs, an empty prompt, or two identical pictures.
+        TrainingError: too few pairs, a prompt that is empty or no text, or two identical pictures.
     """
     if len(pairs) < MINIMUM_PAIRS:
         raise TrainingError(
@@ -129,8 +139,19 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
     for number, pair in enumerate(pairs, 1):
         if not pair.prompt.strip():
             raise TrainingError(f"The prompt of pair {number} is empty. Write what its pictures were to show.")
+        if not _is_text(pair.prompt):
+            raise TrainingError(f"The prompt of pair {number} holds half of a character. Write it anew.")
         if _same(pair.chosen, pair.rejected):
             raise TrainingError(f"Pair {number} has the same picture as chosen and as rejected. Leave it out.")
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written down: JSON allows one half of a character that takes two."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _same(first: torch.Tensor | Path, second: torch.Tensor | Path) -> bool:

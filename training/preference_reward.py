@@ -16,7 +16,8 @@ Differences from Christiano et al. 2017 and Ouyang et al. 2022:
 - the head's bias is not trained, since the difference cancels it; it is set so that the held-out pictures score 0 on
   average, and without a held-out part it stays 0 (ours);
 - the best weights by held-out pair accuracy are kept, ties by held-out loss, and training stops when it no longer rises
-  (ours, usual practice). Accuracy is measured before the update it is reported with, so of the weights after one fewer.
+  (ours, usual practice); the untrained ones never are, since their head is random. Accuracy is measured before the
+  update it is reported with, so of the weights after one fewer.
 
 References:
     Christiano et al. 2017, "Deep reinforcement learning from human preferences", section 2.2.3. Ouyang et al. 2022,
@@ -182,7 +183,7 @@ class PreferenceObjective:
 
     Attributes:
         measured: every measurement so far.
-        best: the best of them; `best_tensors`: the weights it was made with.
+        best: the best of them after an update; `best_tensors`: the weights it was made with.
     """
 
     name = "preference-reward"
@@ -246,7 +247,7 @@ class PreferenceObjective:
         self.policy.training_mode(True)
         self.measured.append(found)
         self._fresh = found
-        if found.beats(self.best):
+        if step > 0 and found.beats(self.best):
             self.best, self.best_tensors = found, self.policy.tensors()
         return found
 
@@ -271,7 +272,7 @@ class PreferenceObjective:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.order, self.position, self.runs = state["order"], state["position"], state["runs"]
         self.measured = [HeldOut(**found) for found in state["measured"]]
-        self.best = next((found for found in self.measured if found.step == state["best"]), None)
+        self.best = next((found for found in self.measured if 0 < found.step == state["best"]), None)
         self.best_tensors = dict(state["best_tensors"])
 
 
@@ -297,7 +298,9 @@ class PreferenceResult:
     Attributes:
         status: "finished"; "stopped early" when nothing better came; "stopped" when the callbacks said so.
         history: one report per update.
-        measured: every measurement, the last one of the final weights; best: the one whose weights are kept.
+        measured: every measurement, the first one of the untrained weights, the last one of the final ones.
+        best: the one whose weights are kept; None without a held-out part, and for a run that ended before it was
+            measured again.
         steps_done: updates since the run began.
         pairs, held_out_pairs: how many.
         seconds: of this call.
@@ -314,6 +317,16 @@ class PreferenceResult:
     seconds: float
     peak_memory: int
 
+    @property
+    def before(self) -> HeldOut | None:
+        """The measurement of the untrained weights."""
+        return next((found for found in self.measured if found.step == 0), None)
+
+    @property
+    def candidates(self) -> int:
+        """How many measurements the kept one is the best of, which flatters it."""
+        return sum(found.step > 0 for found in self.measured)
+
     def metrics(self) -> dict[str, Any]:
         """The figures that a file and a report hold."""
         best = self.best
@@ -322,6 +335,8 @@ class PreferenceResult:
             "loss": self.history[-1]["loss"] if self.history else None,
             "held_out_accuracy": best.accuracy if best else None, "held_out_loss": best.loss if best else None,
             "held_out_margin": best.margin if best else None, "best_step": best.step if best else self.steps_done,
+            "held_out_accuracy_untrained": self.before.accuracy if self.before else None,
+            "best_of_measurements": self.candidates,
         }  # fmt: skip
 
 

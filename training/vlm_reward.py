@@ -364,8 +364,15 @@ def load_trained(path: Path) -> TrainedReward:
             str(header["name"]), str(header["base"]), str(header["base_digest"]), int(header["rank"]),
             float(header["alpha"]), header["layers"], tensors, int(header["wording"]), dict(header["metrics"]),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise RewardError(f"{path.name}: its header is damaged ({error}). Train or get the file again.") from error
+    ranks = {value.shape[0] for name, value in tensors.items() if name.endswith(".lora_down.weight") and value.ndim}
+    if ranks != {found.rank}:
+        # Before adapters of that rank are made: a header may ask for any amount of memory.
+        raise RewardError(
+            f"{path.name}: its header is damaged (it says rank {found.rank}, its tensors have "
+            f"{', '.join(map(str, sorted(ranks))) or 'none'}). Train or get the file again."
+        )
     if found.wording != WORDING_VERSION:
         raise RewardError(
             f"{path.name} was trained with wording {found.wording}; this version asks with wording {WORDING_VERSION}. "

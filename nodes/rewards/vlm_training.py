@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import torch
 from PIL import Image
@@ -20,6 +21,8 @@ from ..charts import Curve, curve_chart
 from .vlm import VlmReward
 
 log = logging.getLogger("attune")
+# Below this, an accuracy is uncertain by more than a fifth either way.
+FEW_PAIRS = 20
 TITLES = {"held_out_accuracy": "Held-out pair accuracy (prompts never trained on)", "loss": "Loss"}
 
 
@@ -146,6 +149,41 @@ def training_chart(history: Sequence[Mapping[str, float]], measured: Sequence[He
     return curve_chart(curves, title=title, details=last)
 
 
+def held_out_lines(result: PreferenceResult, best: HeldOut) -> list[str]:
+    """How good the kept weights are, and how sure that is."""
+    count = result.held_out_pairs
+    low, high = accuracy_interval(best.accuracy, count)
+    lines = [
+        f"- Held-out pairs that it orders rightly: **{best.accuracy:.1%}** of {count} (chance: 50 %), measured on "
+        f"prompts it never trained on; with 95 % confidence between {low:.0%} and {high:.0%} on other pairs like these",
+    ]
+    if result.before:
+        lines.append(f"- Before training: {result.before.accuracy:.1%}, by a head of random numbers")
+    if result.candidates > 1:
+        lines.append(
+            f"- Kept are the best of {result.candidates} measurements on the same pairs, which flatters the figure a "
+            "little: judge it on pairs of its own"
+        )
+    if count < FEW_PAIRS:
+        lines.append(
+            f"- **Only {count} held-out pairs**: the figure says little. Collect more pairs, or raise held_out"
+        )
+    if low <= 0.5:
+        lines.append("- **It may be guessing**: 50 % lies within that interval")
+    lines.append(
+        f"- Held-out margin {best.margin:.3g}, loss {best.loss:.3g}; kept: the weights after {best.step} updates"
+    )
+    return lines
+
+
+def accuracy_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `count` independent pairs: Wilson 1927, "Probable inference", p. 209."""
+    z = NormalDist().inv_cdf(0.975)
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def report_text(request: RewardTraining, result: PreferenceResult, file: Path) -> str:
     """What was done and how good it is, in Markdown."""
     best = result.best
@@ -156,11 +194,7 @@ def report_text(request: RewardTraining, result: PreferenceResult, file: Path) -
         f"- File: {file.parent.name}/{file.name}",
     ]
     if best:
-        lines += [
-            f"- Held-out pairs that it orders rightly: **{best.accuracy:.1%}** of {result.held_out_pairs} (chance: 50 "
-            "%), measured on prompts it never trained on",
-            f"- Held-out margin {best.margin:.3g}, loss {best.loss:.3g}; kept: the weights after {best.step} updates",
-        ]
+        lines += held_out_lines(result, best)
     else:
         lines.append("- Nothing was held out, so nobody knows how good it is on other prompts")
     if result.peak_memory:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from attune.nodes.rewards.vlm_training import accuracy_interval, held_out_lines
 from attune.tests.tiny_vlm import write_tiny_vlm
 from attune.training import preference_job
 from attune.training.__main__ import main as training_job
@@ -20,6 +21,7 @@ from attune.training.interfaces import RewardError, RunCallbacks, TrainingError
 from attune.training.preference_pairs import (
     MINIMUM_PAIRS,
     Pair,
+    check_pairs,
     data_digest,
     make_pairs,
     opened,
@@ -28,6 +30,7 @@ from attune.training.preference_pairs import (
     split_by_prompt,
 )
 from attune.training.preference_reward import (
+    HeldOut,
     PreferenceConfig,
     PreferenceObjective,
     PreferenceResult,
@@ -150,16 +153,53 @@ def turned(pairs: Sequence[Pair], config: PreferenceConfig) -> list[Pair]:
 
 
 def test_the_best_weights_are_kept_and_training_stops_when_nothing_better_comes(folder, pairs):
+    """The untrained weights are better than all that follow, but random: they are measured, and never kept."""
     config = changed(CONFIG, steps=40, patience=2)
     scorer, adapters = fresh(folder, config)
-    start = adapters.tensors()
-    result = train_reward(scorer, adapters, turned(pairs, config), config)
+    after: dict[int, dict[str, torch.Tensor]] = {}
+
+    class Callbacks(RunCallbacks):
+        def on_report(self, step: int, metrics: dict) -> None:
+            after[step] = adapters.tensors()
+
+    result = train_reward(scorer, adapters, turned(pairs, config), config, callbacks=Callbacks())
     assert result.status == "stopped early"
-    assert [found.step for found in result.measured] == [0, 2, 4]
-    assert (result.best.step, result.steps_done) == (0, 4)
-    assert [row["step"] for row in result.history] == [1, 2, 3, 4]
-    expected = start | {"head.bias": start["head.bias"] - result.best.centre}
+    assert [found.step for found in result.measured] == [0, 2, 4, 6]
+    assert result.before.accuracy > result.best.accuracy or result.before.loss < result.best.loss
+    assert (result.best.step, result.steps_done, result.candidates) == (2, 6, 3)
+    assert [row["step"] for row in result.history] == [1, 2, 3, 4, 5, 6]
+    expected = after[2] | {"head.bias": after[2]["head.bias"] - result.best.centre}
     assert all(torch.equal(value, expected[name]) for name, value in adapters.tensors().items())
+    figures = result.metrics()
+    assert (figures["held_out_accuracy_untrained"], figures["best_of_measurements"]) == (result.before.accuracy, 3)
+
+
+def test_a_run_that_ends_before_it_is_measured_again_keeps_its_last_weights(folder, pairs):
+    scorer, adapters = fresh(folder, CONFIG)
+    start = adapters.tensors()
+    result = train_reward(scorer, adapters, pairs, CONFIG, callbacks=Stopping(1))
+    assert (result.status, result.best, result.candidates) == ("stopped", None, 0)
+    assert not torch.equal(adapters.tensors()["head.weight"], start["head.weight"])
+
+
+def test_the_report_says_how_sure_the_accuracy_is():
+    def measured(*figures: tuple[int, float]) -> list[HeldOut]:
+        return [HeldOut(step, accuracy, 0.5, 1.0, 0.0) for step, accuracy in figures]
+
+    def lines(count: int, found: list[HeldOut]) -> str:
+        result = PreferenceResult("finished", [], found, found[-1], 40, 100, count, 1.0, 0)
+        return "\n".join(held_out_lines(result, found[-1]))
+
+    # Wilson's interval of 8 of 10: 49.0 … 94.3 %; of 80 of 100: 71.1 … 86.7 %.
+    assert accuracy_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert accuracy_interval(0.8, 100) == pytest.approx((0.7112, 0.8666), abs=1e-4)
+    assert accuracy_interval(1.0, 4)[1] == 1 and accuracy_interval(0.0, 4)[0] == 0
+    few = lines(10, measured((0, 0.55), (20, 0.7), (40, 0.8)))
+    assert "**80.0%** of 10 (chance: 50 %)" in few and "between 49% and 94%" in few
+    assert "Before training: 55.0%" in few and "best of 2 measurements" in few
+    assert "Only 10 held-out pairs" in few and "may be guessing" in few
+    many = lines(100, measured((0, 0.5), (40, 0.8)))
+    assert not any(words in many for words in ("Only", "guessing", "best of"))
 
 
 def test_accumulation_equals_a_larger_batch(folder, pairs):
@@ -231,14 +271,14 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(folder, pairs, tmp_path,
 def test_the_best_weights_so_far_survive_a_stop(folder, pairs, tmp_path):
     data = turned(pairs, CONFIG)
     scorer, adapters = fresh(folder, CONFIG)
-    start = adapters.tensors()
     stopped = train_reward(scorer, adapters, data, CONFIG, callbacks=Stopping(3), run_folder=tmp_path)
-    assert (stopped.status, stopped.best.step) == ("stopped", 0)
+    assert (stopped.status, stopped.best.step) == ("stopped", 2)
+    kept = adapters.tensors()
     scorer, adapters = fresh(folder, CONFIG)
     resumed = train_reward(scorer, adapters, data, CONFIG, run_folder=tmp_path)
-    assert (resumed.status, resumed.best.step) == ("finished", 0)
+    assert (resumed.status, resumed.best.step, resumed.candidates) == ("finished", 2, 3)
     found = adapters.tensors()
-    assert all(torch.equal(found[name], value) for name, value in start.items() if name != "head.bias")
+    assert all(torch.equal(found[name], value) for name, value in kept.items())
 
 
 def test_a_finished_run_is_only_loaded(folder, pairs, tmp_path):
@@ -357,12 +397,28 @@ def test_pairs_from_a_file_train_as_those_in_memory(folder, pairs, tmp_path):
     assert losses[0] == losses[1]
 
 
+def test_only_line_ends_end_a_line(pairs, tmp_path):
+    file = write_pairs(tmp_path, pairs)
+    content = file.read_text(encoding="utf-8").replace("a cat", "a\u2028cat\x85").replace("\n", "\r\n")
+    file.write_text(content, encoding="utf-8", newline="")
+    assert read_pairs(file)[0].prompt == "a\u2028cat\x85"
+
+
+def test_half_a_character_in_a_prompt_is_refused(pairs):
+    with pytest.raises(TrainingError, match="prompt of pair 9 holds half of a character"):
+        check_pairs([*pairs[:8], Pair("a \ud800", pairs[0].chosen, pairs[0].rejected)])
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"chosen": "../outside.png"}, r"line 3: '\.\./outside\.png' leads out of"),
         ({"chosen": "gone.png"}, r"line 3: there is no picture 'gone\.png'"),
         ({"rejected": 5}, "line 3: prompt, chosen and rejected must be texts"),
+        ({"chosen": "a\0b.png"}, "line 3: .*cannot be the name of a picture"),
+        ({"chosen": "a" * 5000}, "line 3: 'a{100}…' (cannot be the name of|in)|line 3: there is no picture 'a{100}…'"),
+        ({"chosen": "\ud800.png"}, r"line 3 holds half of a character"),
+        ({"prompt": "a \udc00"}, r"line 3 holds half of a character"),
     ],
 )
 def test_a_bad_line_is_named(pairs, tmp_path, changes, says):
@@ -376,9 +432,10 @@ def test_lines_that_are_no_pairs(pairs, tmp_path):
     file.write_text('{"prompt": "x"}\n', encoding="utf-8")
     with pytest.raises(TrainingError, match="line 1 is not"):
         read_pairs(file)
-    file.write_text("not json\n", encoding="utf-8")
-    with pytest.raises(TrainingError, match="line 1 is not"):
-        read_pairs(file)
+    for nothing in ("not json\n", "[" * 200_000):
+        file.write_text(nothing, encoding="utf-8")
+        with pytest.raises(TrainingError, match="line 1 is not"):
+            read_pairs(file)
     with pytest.raises(TrainingError, match="cannot be read"):
         read_pairs(tmp_path / "gone.jsonl")
 

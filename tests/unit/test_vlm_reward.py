@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from attune.tests.tiny_vlm import CHAT_TEMPLATE, write_tiny_vlm
 from attune.training.adapters.lora import LoraConfig
@@ -215,8 +216,6 @@ def test_files_that_are_no_trained_reward(folder, tmp_path):
         load_trained(folder / "model.safetensors")
     with pytest.raises(RewardError, match="does not exist"):
         load_trained(tmp_path / "gone.safetensors")
-    from safetensors.torch import save_file
-
     header = {"attune.reward": json.dumps({"kind": "clip-hf"})}
     save_file({"a": torch.zeros(1)}, tmp_path / "clip.safetensors", metadata=header)
     with pytest.raises(RewardError, match="of the kind 'clip-hf': use Load Reward Model"):
@@ -225,6 +224,17 @@ def test_files_that_are_no_trained_reward(folder, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "damaged.safetensors", metadata=header)
     with pytest.raises(RewardError, match="header is damaged"):
         load_trained(tmp_path / "damaged.safetensors")
+
+
+@pytest.mark.parametrize("rank", [10**9, 3, 0, 1e400])
+def test_a_header_with_another_rank_than_the_tensors_costs_no_memory(folder, tmp_path, rank):
+    good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    save_trained(good, TrainedReward.of(trained_on(folder)[1], "A"))
+    with safe_open(good, "pt") as opened:
+        header = json.loads(opened.metadata()["attune.reward"])
+    save_file(load_file(good), bad, metadata={"attune.reward": json.dumps(header | {"rank": rank})})
+    with pytest.raises(RewardError, match=r"bad.safetensors: its header is damaged"):
+        load_trained(bad)
 
 
 def test_the_digest_is_of_the_content(folder, tmp_path):
@@ -333,7 +343,8 @@ def test_the_reward_is_cached_and_names_what_it_is(folder, pictures, tmp_path):
         loaded.reward(images, ["a cat"])
 
 
-def test_the_identity_changes_with_what_changes_scores(folder, tmp_path):
+def test_the_identity_changes_with_what_changes_scores(folder, tmp_path, monkeypatch):
+    from attune.nodes.rewards import vlm
     from attune.nodes.rewards.vlm import load_vlm_reward
 
     files = []
@@ -344,3 +355,9 @@ def test_the_identity_changes_with_what_changes_scores(folder, tmp_path):
     ids += [load_vlm_reward(folder, files[0], precision="nf4").reward_id]
     assert len(set(ids)) == 3
     assert load_vlm_reward(folder, files[0]).reward_id == ids[0]
+    monkeypatch.setattr(vlm, "VERSION", vlm.VERSION + 1)
+    assert load_vlm_reward(folder, files[0]).reward_id not in ids
+    monkeypatch.undo()
+    # The library prepares the pictures: another version of it may score otherwise.
+    monkeypatch.setattr(vlm, "version", lambda package: f"{package} of tomorrow")
+    assert load_vlm_reward(folder, files[0]).reward_id not in ids
