@@ -58,7 +58,7 @@ def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def run_of(name: str, folder: Path, *, resume: bool = True, steps: int = 4) -> Any:
     """A run that has not begun."""
     plan = SimpleNamespace(title="Supervised", method="supervised", settings=dict, curve_titles={})
-    model = SimpleNamespace(model=SimpleNamespace())
+    model = SimpleNamespace(model=SimpleNamespace(), patches={})
     request = module.TrainingRequest(model, plan, LoraConfig(rank=2), TrainerConfig(steps=steps), name, resume)
     return module.RunRecords(request, folder, {"base_hash": "b", "data_hash": "d"})
 
