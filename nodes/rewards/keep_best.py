@@ -14,7 +14,7 @@ import torch
 
 from ...training.interfaces import Reward, RewardError
 from .calibration import LEVELS, Level, level_as_score
-from .scoring import significant
+from .scoring import as_float32, significant
 from .wrapping import calibration_of
 
 KeepMode = Literal["best k", "threshold", "non-dominated"]
@@ -93,12 +93,14 @@ def choose(scores: Sequence[Sequence[float]], rewards: Sequence[Reward], config:
         kept = set(non_dominated(list(zip(*goodness, strict=True))))
         return [index for index in order if index in kept]
     judge = rewards[0]
-    needed = level_as_score(config.threshold, config.threshold_unit, judge)
-    kept = [index for index in order if goodness[0][index] >= (needed if judge.higher_is_better else -needed)]
+    needed = as_float32(level_as_score(config.threshold, config.threshold_unit, judge))
+    least = needed if judge.higher_is_better else -needed
+    kept = [index for index in order if as_float32(goodness[0][index]) >= least]
     if not kept:
         best = scores[0][order[0]]
+        none = "The image does not reach" if len(order) == 1 else f"None of the {len(order)} images reaches"
         raise RewardError(
-            f"None of the {len(order)} images reaches the threshold by {judge.name}: {threshold_text(config, judge)}. "
+            f"{none} the threshold by {judge.name}: {threshold_text(config, judge)}. "
             f"The best one has {_both(best, judge)}. Lower the threshold, make more images, or set mode to 'best k'."
         )
     return kept

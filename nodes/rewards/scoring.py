@@ -64,6 +64,16 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{float(text):.{max(0, digits - 1 - exponent)}f}"
 
 
+def as_float32(value: float) -> float:
+    """The number that a score has if it is exactly this one: scores are in 32 bits, in which 0.7 is 0.699999988."""
+    return torch.tensor(value, dtype=torch.float32).item()
+
+
+def counted(number: int, word: str) -> str:
+    """1 image, 2 images."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 def score_table(
     pictures: Sequence[torch.Tensor],
     prompts: Sequence[str],

@@ -63,6 +63,14 @@ def test_thresholds_in_every_unit(reward, threshold, unit, kept):
     assert choose(scores, [reward], KeepConfig("threshold", threshold=threshold, threshold_unit=unit)) == kept
 
 
+def test_a_score_at_the_threshold_stays_though_scores_have_32_bits():
+    at = [torch.tensor([0.7, 0.3], dtype=torch.float32).tolist()]
+    assert choose(at, [GOOD], KeepConfig("threshold", threshold=0.7)) == [0]
+    assert choose(at, [COST], KeepConfig("threshold", threshold=0.3)) == [1]
+    with pytest.raises(RewardError, match=r"^The image does not reach the threshold by Good"):
+        choose([at[0][:1]], [GOOD], KeepConfig("threshold", threshold=0.7001))
+
+
 def test_a_threshold_that_nothing_reaches_names_the_best_score():
     config = KeepConfig("threshold", threshold=0.9)
     with pytest.raises(RewardError, match=r"None of the 3 images .* by Good: at least 0\.9\. The best one has 0\.8123"):
