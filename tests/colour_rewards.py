@@ -42,6 +42,20 @@ class Blueness:
         return images[..., 2].flatten(1).mean(1)
 
 
+class NamedColour:
+    """The mean of the channel that the prompt names: a reward that tells prompts apart."""
+
+    name = "Named colour"
+    reward_id = "named-colour"
+    differentiable = True
+    higher_is_better = True
+    uses_prompt = True
+
+    def __call__(self, images, prompts, context=None):
+        means = images.flatten(1, 2).mean(1)
+        return torch.stack([mean[["red", "green", "blue"].index(p)] for mean, p in zip(means, prompts, strict=True)])
+
+
 def pictures(*reds: float, blue: float = 0.25) -> torch.Tensor:
     """One 8×8 picture per red value."""
     return torch.stack([torch.tensor([red, 0.0, blue]).expand(8, 8, 3) for red in reds])

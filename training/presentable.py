@@ -13,10 +13,15 @@ also what other rewards look at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+
+from .interfaces import RewardContext
+
+# In `RewardContext.extra`: the prompts of a whole batch, for a reward that is shown a part of it.
+BATCH_PROMPTS = "prompts"
 
 
 def is_guarded(rewards: Iterable[Any]) -> bool:
@@ -51,3 +56,13 @@ def presentable(images: torch.Tensor, rewards: Iterable[Any]) -> torch.Tensor:
     for guard in guards:
         shown = torch.where(guard.unsafe(images)[:, None, None, None], guard.presentable(images), shown)
     return shown
+
+
+def rest_of_batch(reward: Any, prompts: Sequence[str]) -> RewardContext | None:
+    """What a reward is told when it is shown only the safe pictures of a batch with these prompts.
+
+    A reward that compares pictures may tell their prompts apart, which needs those of the others too; for any other
+    there is nothing to tell, and its scores can be remembered.
+    """
+    compares = getattr(reward, "compares_batch", getattr(reward, "contextual", False))
+    return RewardContext(extra={BATCH_PROMPTS: tuple(prompts)}) if compares else None

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 import torch
 
 from ...training.interfaces import Reward, RewardContext, checked_scores
+from ...training.presentable import BATCH_PROMPTS
 from .kept_scores import KeptScores, Key
 from .pictures import content_hashes
 from .wrapping import WrappedReward, is_contextual
@@ -134,7 +135,8 @@ class CachedReward(WrappedReward):
             RewardError: as `checked_scores`; a bad score is never stored.
         """
         if context is not None and not is_contextual(self.reward):
-            context = RewardContext(extra=context.extra) if context.extra else None
+            extra = {name: value for name, value in context.extra.items() if name != BATCH_PROMPTS}
+            context = RewardContext(extra=extra) if extra else None
         storable = context is None and not is_contextual(self.reward)
         needs_graph = torch.is_grad_enabled() and images.requires_grad
         if not storable or needs_graph or len(images) != len(prompts):

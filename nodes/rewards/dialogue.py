@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
+from ...training.presentable import BATCH_PROMPTS
 from .wrapping import WrappedReward, formula_of, refuse_gate, uses_prompt
 
 Kind = Literal["diversity", "consistency", "relevance"]
@@ -190,12 +191,17 @@ class RelevanceReward(WrappedReward):
     ) -> torch.Tensor:
         """Images [B, h, w, c] in [0, 1] and B prompts → scores float32 [B].
 
+        Where pictures were left out of the batch, `context.extra["prompts"]` holds the prompts of all of it, so that a
+        picture scores as if none had been.
+
         Raises:
             RewardError: all prompts are equal and there is no contrast prompt.
         """
         if len(images) != len(prompts):
             raise RewardError(f"{self.name}: {len(images)} images but {len(prompts)} prompts; give one per image.")
-        rivals = list(dict.fromkeys([*prompts, *self.contrast]))
+        batch = context.extra.get(BATCH_PROMPTS, prompts) if context is not None else prompts
+        occurrences = [*batch, *self.contrast]
+        rivals = list(dict.fromkeys(occurrences))
         if len(rivals) < 2:
             raise RewardError(
                 f"{self.name} tells prompts apart, but there is only one: {rivals[:1]}. Score pictures of several "
@@ -203,7 +209,7 @@ class RelevanceReward(WrappedReward):
             )
         table = self._similarities(images, rivals)  # (B, rivals)
         sign = 1.0 if self.reward.higher_is_better else -1.0
-        counts = torch.tensor([[*prompts, *self.contrast].count(text) for text in rivals], device=images.device)
+        counts = torch.tensor([occurrences.count(text) for text in rivals], device=images.device)
         own = torch.tensor([rivals.index(prompt) for prompt in prompts], device=images.device)
         return information(sign * table, own, counts, temperature=self.temperature)
 

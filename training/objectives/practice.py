@@ -17,6 +17,7 @@ import torch
 from ..diffusion import Convention
 from ..diversity import feature_source, grouped_diversity, pixel_features
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError, checked_scores
+from ..presentable import is_guarded, rest_of_batch, unsafe_pictures
 from ..rollout import Trajectories, play, step_divergence
 from ..share import ALONE, Share
 
@@ -36,7 +37,7 @@ class Judgement:
 
     Attributes:
         rewards: as the reward gives them, float32 [B]; 0 where a picture is blocked.
-        blocked: pictures that the reward's safety gate holds back, bool [B].
+        blocked: pictures that the safety gate of the reward or of the held-out reward holds back, bool [B].
     """
 
     rewards: torch.Tensor
@@ -157,16 +158,13 @@ class Practice:
         if kept:
             texts = self.texts([indices[row] for row in kept])
             with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
-                rewards[kept] = checked_scores(self.reward, images[kept], texts).float().cpu()
+                rest = rest_of_batch(self.reward, self.texts(indices))
+                rewards[kept] = checked_scores(self.reward, images[kept], texts, rest).float().cpu()
         self.reward_calls += int(self._total(len(kept)))
         return Judgement(rewards, blocked)
 
-    @torch.no_grad()
     def _blocked(self, images: torch.Tensor) -> torch.Tensor:
-        unsafe = getattr(self.reward, "unsafe", None)
-        if not callable(unsafe) or not len(images):
-            return torch.zeros(len(images), dtype=torch.bool)
-        return unsafe(images).cpu()
+        return unsafe_pictures(images, (self.reward, self.held_out)).cpu()
 
     def _total(self, count: int) -> float:
         return self.share.mean({"count": float(count)})["count"] * self.share.count
@@ -186,11 +184,14 @@ class Practice:
             "rollouts": float(self.rollouts),
             "reward_calls": float(self.reward_calls),
         }
-        if callable(getattr(self.reward, "unsafe", None)):
+        if is_guarded((self.reward, self.held_out)):
             found["blocked"] = self._total(int(judged.blocked.sum()))
         shown, owners = images[kept], [indices[row] for row in kept]
         if self.held_out is not None:
-            scores = checked_scores(self.held_out, shown, self.texts(owners)) if kept else torch.full((1,), math.nan)
+            scores = torch.full((1,), math.nan)
+            if kept:
+                rest = rest_of_batch(self.held_out, self.texts(indices))
+                scores = checked_scores(self.held_out, shown, self.texts(owners), rest)
             found["held_out_reward"] = scores.mean().item()
         found["diversity"] = grouped_diversity(self.features(shown), owners) if kept else math.nan
         return {name: value for name, value in self.share.mean(found).items() if math.isfinite(value)}
@@ -278,10 +279,11 @@ class Practice:
         if not kept:
             return {}
         images, owners = images[kept], [indices[row] for row in kept]
-        found = {"evaluation_reward": checked_scores(self.reward, images, self.texts(owners)).mean().item()}
-        if self.held_out is not None:
-            held_out = checked_scores(self.held_out, images, self.texts(owners)).mean().item()
-            found["evaluation_held_out_reward"] = held_out
+        found = {}
+        for name, judge in (("evaluation_reward", self.reward), ("evaluation_held_out_reward", self.held_out)):
+            if judge is not None:
+                rest = rest_of_batch(judge, self.texts(indices))
+                found[name] = checked_scores(judge, images, self.texts(owners), rest).mean().item()
         spread = grouped_diversity(self.features(images), owners)
         return found | ({"evaluation_diversity": spread} if math.isfinite(spread) else {})
 
