@@ -136,7 +136,8 @@ def _precisions(request: TrainingRequest, folder: Path) -> tuple[str, ...]:
     """What to try for the base weights, one after the other."""
     from ..host.session import saves_memory
 
-    begun = begun_precision(folder) if request.resume else None
+    undecided = request.memory.base_precision == "auto"
+    begun = begun_precision(folder) if undecided and request.resume else None
     return request.memory.precisions(saves=saves_memory(request.model), begun=begun)
 
 

@@ -2,8 +2,8 @@
 
 Bed: that of ddpo-learns: the demo model, DDPO, the size of the picture as a JPEG file, unseen prompts, the learning
 rate that ddpo-learns chose. Each seed trains twice, on the whole base and on the same base in NF4, with the same draws.
-Both LoRAs are then measured on the *whole* base, since that is where a LoRA file is used. The gain's figure is the ratio
-of the mean gains, its interval a bootstrap over seeds, pairs kept together.
+Both LoRAs are then measured on the *whole* base, since that is where a LoRA file is used. The gain's figure is the
+ratio of the mean gains, its interval a bootstrap over seeds, pairs kept together.
 
 Memory: the most that the base network's weights take while training, everything counted: scales, tables, biases, norms,
 the layers that are left whole, and the largest layer whole beside its stored weights, as it is while it computes. Over

@@ -167,6 +167,16 @@ def test_a_base_of_16_bits_computes_in_its_own_type(kind: torch.dtype, precision
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+def test_small_weights_keep_their_precision_in_16_bits(precision: str) -> None:
+    layer = nn.Linear(64, 64, bias=False)
+    layer.weight.data = 1e-4 * drawn(64, 64)
+    network = nn.Sequential(layer)
+    with quantised(network, precision):
+        exact, half = network[0].weight, network[0].stored.whole(torch.float16).float()
+        assert float((half - exact).norm() / exact.norm()) < 1e-3
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_unet_shrinks_and_adapters_learn_on_it(precision: str) -> None:
     denoiser = small_denoiser()
     weights = sum(p.numel() for p in denoiser.module.parameters())

@@ -108,7 +108,8 @@ class _Int8(nn.Module):
 
     def whole(self, dtype: torch.dtype) -> torch.Tensor:
         """The tensor again, in the given type."""
-        return (self.packed.to(dtype) * self.scales.to(dtype)).view(self.shape)
+        # In float32: the scales of small weights are below what 16 bits resolve.
+        return (self.packed * self.scales).to(dtype).view(self.shape)
 
 
 _STORAGES = {"nf4": _Nf4, "int8": _Int8}
