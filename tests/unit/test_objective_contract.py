@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from attune.nodes.training.figures import FIGURES
 from attune.training.adapters import LoraConfig, Policy
+from attune.training.checkpointing import checkpointing
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import Prompt, RunCallbacks
 from attune.training.objectives.dag import DAGObjective
@@ -118,10 +120,20 @@ def moved(policy: Policy) -> None:
             value.copy_(0.3 * torch.randn(value.shape, generator=generator))
 
 
-def one_update(denoiser: DiffusersDenoiser, name: str, *, chunk: int = 8, seed: int = 0, half: bool = False) -> Any:
+def one_update(
+    denoiser: DiffusersDenoiser,
+    name: str,
+    *,
+    chunk: int = 8,
+    seed: int = 0,
+    half: bool = False,
+    checkpoints: bool = False,
+) -> Any:
     """(losses, gradients, metrics, evaluation) of a first update."""
-    with Policy(denoiser, LORA) as policy:
+    with Policy(denoiser, LORA) as policy, ExitStack() as stack:
         moved(policy)
+        if checkpoints:
+            stack.enter_context(checkpointing(policy.module, state=policy.as_now))
         objective = OBJECTIVES[name](chunk)
         objective.prepare(policy)
         losses, generator = [], torch.Generator().manual_seed(seed)
@@ -162,6 +174,14 @@ def test_chunks_change_nothing_but_rounding(denoiser, name):
     assert sum(parts[0]).item() == pytest.approx(sum(whole[0]).item(), rel=1e-4, abs=1e-6)
     torch.testing.assert_close(parts[1], whole[1], rtol=1e-3, atol=1e-4 * whole[1].abs().max().item())
     assert parts[3] == (whole[3] and pytest.approx(whole[3], rel=1e-3, abs=1e-5))
+
+
+@MATRIX
+def test_gradient_checkpointing_changes_nothing(flow_denoiser, name):
+    """Also where an objective computes whole steps anew in the backward pass itself."""
+    plain, checkpointed = (one_update(flow_denoiser, name, checkpoints=flag) for flag in (False, True))
+    assert torch.equal(plain[1], checkpointed[1])
+    assert plain[0] == checkpointed[0] and plain[2:] == checkpointed[2:]
 
 
 @MATRIX
