@@ -199,7 +199,8 @@ class TextInImageReward:
         penalty_for_other_text: 0 … 1, what a picture loses that holds nothing but other text; 0 allows it.
         without_quotes: what happens to a picture whose prompt quotes nothing.
         reader: pixels uint8 [h, w, 3] → lines in reading order; `identity` names it.
-        between: called before every picture; what it raises ends the scoring (the host's Cancel).
+        between: called before every picture and while its words are compared; what it raises ends the scoring (the
+            host's Cancel).
     """
 
     case_sensitive: bool = False
@@ -271,6 +272,6 @@ class TextInImageReward:
     def _score(self, picture: np.ndarray, texts: list[str]) -> float:
         if not texts and (self.without_quotes == "score 0" or not self.penalty_for_other_text):
             return float(self.without_quotes == "score 1")
-        found = find_texts(texts, self.reader(picture), case_sensitive=self.case_sensitive)
+        found = find_texts(texts, self.reader(picture), case_sensitive=self.case_sensitive, between=self.between)
         wanted = sum(found.shares) / len(texts) if texts else 1.0
         return max(0.0, wanted - self.penalty_for_other_text * found.other)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from difflib import SequenceMatcher
+from random import Random
 
 import numpy as np
 import pytest
@@ -123,6 +126,67 @@ def test_a_long_row_of_known_words_is_taken_apart_quickly():
     assert find_texts(["a", "aa"], ["a" * 70 + "b"]).shares == pytest.approx([0, 4 / 73])
 
 
+def exhaustive(asked: list[str], lines: list[str]) -> tuple[list[float], float]:
+    """Every text with every run, the best pairs first: the definition in `find_texts`, word for word."""
+    wanted, words = [compact(text) for text in asked], [compact(word) for line in lines for word in line.split()]
+    candidates = []
+    for number, text in enumerate(wanted):
+        for start, stop in itertools.combinations(range(len(words) + 1), 2):
+            run = "".join(words[start:stop])
+            if len(run) <= 2 * len(text) or stop == start + 1:
+                share = SequenceMatcher(None, run, text, autojunk=False).ratio()
+                candidates.append((share, len(text), -number, -start, stop))
+    shares, used = [0.0] * len(wanted), set()
+    for share, _, number, start, stop in sorted(candidates, reverse=True):
+        places = set(range(-start, stop))
+        if share > 0 and shares[-number] == 0 and not used & places:
+            shares[-number] = share
+            used |= places
+    total = sum(map(len, words))
+    other = sum(len(word) for index, word in enumerate(words) if index not in used)
+    return shares, other / total if total else 0.0
+
+
+@pytest.mark.parametrize("letters", ["ab", "abcdefgh"])
+def test_the_search_finds_what_comparing_everything_finds(letters):
+    """Few letters, so that many runs are equally good. Words of capitals that no row of asked texts makes up."""
+    random = Random(letters)
+
+    def words(most: int, last: str) -> str:
+        return " ".join(
+            "".join(random.choice(letters) for _ in range(random.randint(0, 4))) + last
+            for _ in range(random.randint(1, most))
+        )
+
+    for _ in range(300):
+        asked = [words(3, "x") for _ in range(random.randint(1, 4))]
+        lines = [words(4, "y") for _ in range(random.randint(0, 3))]
+        found = find_texts(asked, lines)
+        assert (list(found.shares), found.other) == exhaustive(asked, lines), (asked, lines)
+
+
+def test_a_long_text_that_is_nowhere_in_a_long_reading_is_not_compared_with_all_of_it():
+    """24 000 runs, of which the most promising ones are compared; Cancel is asked for before each."""
+    random = Random(0)
+    asked, read = (
+        " ".join("".join(random.choice("etaoinshrd") for _ in range(5)) for _ in range(count)) for count in (40, 300)
+    )
+    asks = []
+    found = find_texts([asked], [read], between=lambda: asks.append(1))
+    assert 0.3 < found.shares[0] < 0.6
+    assert 300 < len(asks) < 500
+    # What is there is found, whatever surrounds it.
+    assert find_texts([asked], [read, asked, read]).shares == (1.0,)
+
+    def cancel() -> None:
+        if len(asks) > 600:
+            raise KeyboardInterrupt
+        asks.append(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        find_texts([asked], [read, read], between=cancel)
+
+
 def test_lines_are_read_from_top_to_bottom_and_left_to_right():
     pieces = [
         Line("right", (60, 12, 100, 30)), Line("below", (0, 50, 100, 70)), Line("left", (0, 10, 50, 28)),
@@ -214,8 +278,15 @@ def test_prompts_without_quotes_in_a_mixed_batch(pictures):
 
 def test_the_same_picture_is_read_once_and_settings_do_not_share_scores(pictures):
     read = []
-    store = ScoreStore()
-    reward = CachedReward(TextInImageReward(between=lambda: read.append(1)), store)
+
+    class Counted:
+        identity = READER.identity
+
+        def __call__(self, pixels: np.ndarray) -> list[str]:
+            read.append(1)
+            return READER(pixels)
+
+    reward = CachedReward(TextInImageReward(reader=Counted()), ScoreStore())
     first = reward(pictures, ['"hello world"'] * 4)
     assert len(read) == 4
     assert torch.equal(first, reward(pictures.clone(), ['"hello world"'] * 4))
