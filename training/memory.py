@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -231,6 +232,26 @@ def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = 
     else:
         hint = f"Make a step about {needed.activations / room:.1f} times smaller: {_ways(knob)}."
     return f"Training needs about {_size(needed.total)} ({parts}), {_size(missing)} more than there is. {hint}"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use at a time: on a GPU by torch since the last reset, else by the process since it began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _peak_on_windows()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _peak_on_windows() -> int:
+    try:
+        import psutil
+    except ImportError:
+        return 0
+    return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
 
 
 def ran_out(error: BaseException) -> bool:

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ import torch.nn.functional as F
 
 from .adapters.lora import LoraConfig
 from .interfaces import RunCallbacks, TrainingError
+from .memory import peak_memory
 from .preference_pairs import Pair, check_pairs, data_digest, split_by_prompt
 from .share import ALONE, Share
 from .trainer import train
@@ -438,23 +438,3 @@ def settle(adapters: RewardAdapters, objective: PreferenceObjective) -> None:
     with torch.no_grad():
         adapters.load_tensors(objective.best_tensors)
         adapters.scorer.head.bias.sub_(objective.best.centre)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes in use at a time: on a GPU by torch since the last reset, else by the process since it began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return _peak_on_windows()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _peak_on_windows() -> int:
-    try:
-        import psutil
-    except ImportError:
-        return 0
-    return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
