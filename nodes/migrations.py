@@ -124,4 +124,18 @@ _BLIND_VOTES: Step = (
     """,
 )
 
-MIGRATIONS: tuple[Step, ...] = ((*_SCORES, *_CALIBRATIONS), _CATALOGUE, _BLIND_VOTES)
+# `path`: digest of a file's path, so that no path can be read in the store. `digest`: SHA-256 of the content.
+# `modified`: nanoseconds, as the file system says; `made`: nanoseconds since 1970.
+_FILE_DIGESTS: Step = (
+    """
+    CREATE TABLE file_digests (
+        path BLOB NOT NULL PRIMARY KEY,
+        size INTEGER NOT NULL,
+        modified INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        made INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: tuple[Step, ...] = ((*_SCORES, *_CALIBRATIONS), _CATALOGUE, _BLIND_VOTES, _FILE_DIGESTS)

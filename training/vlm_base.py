@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from .digests import file_digests
 from .interfaces import RewardError
 from .libraries import no_kernels, quiet_transformers
 from .memory import ran_out
@@ -24,8 +25,6 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # What decides what a model computes. Read-me files and pictures beside it do not.
 _CONTENT = {".json", ".safetensors", ".txt", ".model", ".jinja"}
-
-_hashes: dict[tuple[str, int, int], str] = {}
 
 
 @dataclass
@@ -105,25 +104,14 @@ def read_json(path: Path) -> dict[str, Any]:
 def folder_digest(folder: Path) -> str:
     """sha256 over the names and contents of the files that decide what the model computes; 64 hex digits.
 
-    A file is read again only when its size or time has changed.
+    A file is read again only when its size or time has changed; see `digests`.
     """
+    files = sorted(Path(folder).iterdir(), key=lambda file: file.name)
+    files = [file for file in files if file.is_file() and file.suffix in _CONTENT]
     digest = hashlib.sha256()
-    for file in sorted(Path(folder).iterdir(), key=lambda file: file.name):
-        if file.is_file() and file.suffix in _CONTENT:
-            digest.update(f"{file.name}:{_file_digest(file)}\n".encode())
+    for file, content in zip(files, file_digests(files), strict=True):
+        digest.update(f"{file.name}:{content}\n".encode())
     return digest.hexdigest()
-
-
-def _file_digest(file: Path) -> str:
-    status = file.stat()
-    key = (str(file.resolve()), status.st_mtime_ns, status.st_size)
-    if key not in _hashes:
-        with open(file, "rb") as opened:
-            digest = hashlib.sha256()
-            while block := opened.read(1 << 22):
-                digest.update(block)
-        _hashes[key] = digest.hexdigest()
-    return _hashes[key]
 
 
 def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:

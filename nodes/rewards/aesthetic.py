@@ -91,6 +91,7 @@ class AestheticReward(NetworkReward):
         device = self.place()
         found = []
         for part in images.split(IMAGES_AT_ONCE):
+            self.between()
             features = self.encode(self.network["clip"], self.prepare(part.to(device)).to(self.dtype))
             found.append(last(F.normalize(features.float(), dim=-1)))
         return torch.cat(found).to(images.device)

@@ -266,7 +266,10 @@ class ClipReward(NetworkReward):
 
         One pass of the network per image, not one per pair. Differentiable in the images.
         """
-        features = self.image_features(images, with_gradients=images.requires_grad)
+        return self.feature_similarities(self.image_features(images, with_gradients=images.requires_grad), prompts)
+
+    def feature_similarities(self, features: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """`similarities` of images with these `image_features` [B, D]."""
         texts = self._text_features(prompts, features.device)
         scale = self.network.logit_scale.float().exp().to(features.device) if self.with_logit_scale else 1.0
         return features @ texts.T * scale
@@ -280,6 +283,7 @@ class ClipReward(NetworkReward):
 
     def _image_features(self, images: torch.Tensor) -> torch.Tensor:
         """[B, h, w, 3] → unit vectors float32 [B, D]."""
+        self.between()
         pixels = self.prepare(images).to(self.dtype)
         if self.header.kind == "clip-hf":
             features = tensor_of(self.network.get_image_features(pixel_values=pixels))

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
 from ...training.presentable import BATCH_PROMPTS
+from .feature_store import FEATURES
 from .wrapping import WrappedReward, formula_of, refuse_gate, uses_prompt
 
 Kind = Literal["diversity", "consistency", "relevance"]
@@ -72,7 +73,7 @@ class _FeatureReward(WrappedReward):
         """Unit vectors float32 [B, D]; with gradients where the pictures ask for them."""
         if torch.is_grad_enabled() and images.requires_grad:
             return self.reward.image_features(images, with_gradients=True)
-        return self.reward.image_features(images)
+        return FEATURES.of(self.reward, images)
 
 
 class DiversityReward(_FeatureReward):
@@ -217,8 +218,15 @@ class RelevanceReward(WrappedReward):
         """Scores of every picture with every prompt, float32 [B, prompts]."""
         at_once: Callable[..., Any] | None = getattr(self.reward, "similarities", None)
         if at_once is not None:
-            return at_once(images, rivals)
-        columns = [checked_scores(self.reward, images, [text] * len(images)) for text in rivals]
+            from_features = getattr(self.reward, "feature_similarities", None)
+            if from_features is None or (torch.is_grad_enabled() and images.requires_grad):
+                return at_once(images, rivals)
+            return from_features(FEATURES.of(self.reward, images), rivals)
+        between = getattr(self.reward, "between", lambda: None)
+        columns = []
+        for text in rivals:
+            between()
+            columns.append(checked_scores(self.reward, images, [text] * len(images)))
         return torch.stack(columns, 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import re
@@ -31,8 +30,6 @@ _SEES = ("vision", "image", "img", "vq_config")
 _READS = ("text_config", "llm_config", "language_config", "vocab_size")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 
-_hashes: dict[tuple[str, int, int], str] = {}
-
 
 @dataclass(frozen=True)
 class RewardFile:
@@ -53,20 +50,6 @@ class RewardFile:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {key: tuple(tensor.shape) for key, tensor in self.tensors.items()}
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of the content, 64 hex digits. Read again only when size or time of the file has changed."""
-    path = Path(path).resolve()
-    status = path.stat()
-    key = (str(path), status.st_mtime_ns, status.st_size)
-    if key not in _hashes:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-        _hashes[key] = digest.hexdigest()
-    return _hashes[key]
 
 
 def read_file(path: Path, keep: Callable[[str], bool] = lambda key: True) -> RewardFile:

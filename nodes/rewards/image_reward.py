@@ -112,6 +112,7 @@ class ImageReward(NetworkReward):
 
     def _score(self, images: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """[B, h, w, 3], [B, 35], [B, 35] → [B]."""
+        self.between()
         seen = self.network["vision"](pixel_values=self.prepare(images).to(self.dtype)).last_hidden_state
         # The network is built as a decoder, because only those have cross-attention, and used as an encoder.
         states = self.network["text"](

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...training.digests import file_digest
 from ...training.interfaces import RewardError
 from . import aesthetic, image_reward
 from .cache import CachedReward
 from .clip import ClipHeader, ClipReward, build_network, whole_token_table
 from .config_beside import config_path
-from .files import HEADER, SUFFIXES, RewardFile, describes_reward, file_digest, read_file
+from .files import HEADER, SUFFIXES, RewardFile, describes_reward, read_file
 from .networks import NetworkReward, linear_head
 from .preprocessing import OPENAI_MEAN, OPENAI_STD, Preprocessing
 from .public import AUTO, SCORING_VERSION, Decision, decide, where_to_get

@@ -29,6 +29,7 @@ class NetworkReward:
     Attributes:
         place: called before every forward pass, returns the device that the network is on. The host's nodes set it to
             their memory management; by default the network stays on `device`.
+        between: called before every few pictures; what it raises ends the scoring (the host's Cancel).
         patchers: what the host manages this network by, its model patcher; empty outside the host.
     """
 
@@ -41,6 +42,7 @@ class NetworkReward:
         with torch.inference_mode(False):
             self.network = network.to(device)
         self.place: Callable[[], torch.device] = lambda: device
+        self.between: Callable[[], None] = lambda: None
         self.patchers: tuple[object, ...] = ()
 
 

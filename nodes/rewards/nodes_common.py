@@ -12,10 +12,13 @@ import torch
 from comfy_api.latest import io
 from torch import nn
 
+from ...training import digests
+from ...training.interfaces import AttuneError
 from ..host.folders import user_folder
 from ..host.weights import thaw_module
 from ..store import FILE_NAME, Store, shared_store
 from .cache import SHARED
+from .kept_digests import KeptDigests
 from .kept_scores import KeptScores
 
 Reward = io.Custom("ATTUNE_REWARD")
@@ -30,6 +33,7 @@ def user_store() -> Store:
 
 # Whichever node loads a reward, its scores are kept in the store: this file is imported before any of them.
 SHARED.attach(KeptScores(user_store()))
+digests.keep_in(KeptDigests(user_store()))
 
 
 def manage(reward: Any, *, on_cpu: bool) -> None:
@@ -37,7 +41,7 @@ def manage(reward: Any, *, on_cpu: bool) -> None:
 
     Args:
         reward: with the attributes `network` (a module), `place` (called before a forward pass, returns the device that
-            the network is on) and `patchers`; the latter two are set here.
+            the network is on), `patchers` and `between`; the latter three are set here.
         on_cpu: compute on the CPU, whatever the host has.
     """
     management = comfy.model_management
@@ -59,6 +63,17 @@ def manage(reward: Any, *, on_cpu: bool) -> None:
         return load_device
 
     reward.place, reward.patchers = place, (patcher,)
+    reward.between = management.throw_exception_if_processing_interrupted
+
+
+def stop_reading(done: int, total: int) -> None:
+    """For `digests.telling` where the host asks whether something has changed, and takes errors for a yes.
+
+    Raises:
+        AttuneError: Cancel was pressed. The host is not told that it has been heard, so that it stops what comes next.
+    """
+    if comfy.model_management.processing_interrupted():
+        raise AttuneError("Stopped while a model file was read to find out whether it has changed.")
 
 
 class Progress:

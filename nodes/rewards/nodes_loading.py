@@ -8,12 +8,13 @@ from typing import Any, get_args
 import folder_paths
 from comfy_api.latest import io
 
+from ...training.digests import telling
 from ...training.interfaces import RewardError
 from ..host.folders import DEMO_FOLDER, REWARDS
 from ..host.schema import AttuneNode
 from .files import offered
 from .load import DTYPES, Companions, fingerprint, load_reward, missing_file
-from .nodes_common import CATEGORY, Reward, manage
+from .nodes_common import CATEGORY, Progress, Reward, manage, stop_reading
 from .public import AUTO, MODEL_TYPES
 from .statistics import DEFAULTS, MEASURES, Goal, StatisticReward
 
@@ -139,7 +140,8 @@ class LoadReward(AttuneNode):
     def fingerprint_inputs(cls, reward_name: str | None = None, clip_name: str = AUTO, **widgets: Any) -> str:
         path = _find(reward_name) if reward_name else None
         try:
-            return fingerprint(Path(path), companions_of(clip_name)) if path else ""
+            with telling(stop_reading):
+                return fingerprint(Path(path), companions_of(clip_name)) if path else ""
         except RewardError as error:
             return str(error)
 
@@ -153,7 +155,8 @@ class LoadReward(AttuneNode):
         clip_name: str = AUTO,
     ) -> io.NodeOutput:
         path, companions = reward_path(reward_name), companions_of(clip_name)
-        reward = load_reward(path, "cpu", dtype=precision, model_type=model_type, companions=companions)
+        with telling(Progress()):
+            reward = load_reward(path, "cpu", dtype=precision, model_type=model_type, companions=companions)
         manage(reward.reward, on_cpu=device == "cpu")
         return io.NodeOutput(reward)
 

@@ -12,6 +12,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ...training.digests import file_digest, telling
 from ...training.interfaces import RewardError, RunCallbacks
 from ...training.preference_pairs import Pair, make_pairs
 from ...training.preference_reward import HeldOut, PreferenceConfig
@@ -22,8 +23,8 @@ from ..drawing import to_tensor
 from ..host.folders import REWARDS, free_path, run_folder, trained_reward_folder
 from ..host.schema import AttuneNode
 from .cache import CachedReward
-from .files import file_digest, is_vision_language, listed_name
-from .nodes_common import CATEGORY, Reward, manage
+from .files import is_vision_language, listed_name
+from .nodes_common import CATEGORY, Progress, Reward, manage, stop_reading
 from .pictures import split_prompts, unbatch
 from .vlm import VlmReward, load_vlm_reward
 from .vlm_training import RewardTraining, check_training, run_reward_training, training_chart
@@ -126,6 +127,7 @@ def give_to_host(reward: VlmReward, *, on_cpu: bool) -> str:
         reward.network.to("cpu")
         manage(reward, on_cpu=on_cpu)
         return ""
+    reward.between = comfy.model_management.throw_exception_if_processing_interrupted
     network = reward.network
     note = (
         f"The 4-bit weights of {network.base.name} stay on {network.device} while the workflow is loaded, since the "
@@ -216,7 +218,8 @@ class LoadVLMReward(AttuneNode):
     ) -> str:
         folder = model_folders().get(model_folder or "")
         trained = _full(trained_reward) if trained_reward else None
-        return f"{folder_digest(folder) if folder else ''}/{file_digest(Path(trained)) if trained else ''}"
+        with telling(stop_reading):
+            return f"{folder_digest(folder) if folder else ''}/{file_digest(Path(trained)) if trained else ''}"
 
     @classmethod
     def execute(
@@ -227,7 +230,9 @@ class LoadVLMReward(AttuneNode):
         # Weights are made 4-bit where they will be used, as training did: other devices may round otherwise.
         place = target if kept == "nf4" else torch.device("cpu")
         make_room(place)
-        reward = load_vlm_reward(find_model(model_folder), trained_path(trained_reward), precision=kept, device=place)
+        folder, trained = find_model(model_folder), trained_path(trained_reward)
+        with telling(Progress()):
+            reward = load_vlm_reward(folder, trained, precision=kept, device=place)
         give_to_host(reward.reward, on_cpu=device == "cpu")
         return io.NodeOutput(reward)
 
@@ -326,7 +331,9 @@ class TrainRewardModel(AttuneNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_folder: list[str] | None = None, **widgets: Any) -> str:
-        return "/".join(folder_digest(path) for name, path in model_folders().items() if name in (model_folder or []))
+        folders = [path for name, path in model_folders().items() if name in (model_folder or [])]
+        with telling(stop_reading):
+            return "/".join(folder_digest(path) for path in folders)
 
     @classmethod
     def execute(
@@ -338,7 +345,8 @@ class TrainRewardModel(AttuneNode):
         request = training_request(pairs, **widget)
         check_training(request)
         make_room(request.device)
-        outcome = run_reward_training(request, TrainingProgress(request.config.steps, request.run_name))
+        with telling(Progress()):
+            outcome = run_reward_training(request, TrainingProgress(request.config.steps, request.run_name))
         stays = give_to_host(outcome.reward, on_cpu=widget["device"] == "cpu")
         report = f"{outcome.report}\n\n{stays}" if stays else outcome.report
         name = listed_name(outcome.file, trained_reward_folder().parent)

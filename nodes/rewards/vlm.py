@@ -33,6 +33,7 @@ class VlmReward:
     Attributes:
         network: the scorer, for the host's memory management.
         place: called before every forward pass, returns the device that the network is on.
+        between: called before every few pictures; what it raises ends the scoring (the host's Cancel).
         patchers: what the host manages this network by; empty outside the host, and for 4-bit weights that cannot be
             moved, which stay where they were loaded.
     """
@@ -59,6 +60,7 @@ class VlmReward:
         self.network = scorer
         self.trained = trained
         self.place: Callable[[], torch.device] = lambda: device
+        self.between: Callable[[], None] = lambda: None
         self.patchers: tuple[object, ...] = ()
 
     @property
@@ -83,6 +85,7 @@ class VlmReward:
         scores = []
         with torch.no_grad():
             for start in range(0, len(pictures), IMAGES_AT_ONCE):
+                self.between()
                 part = slice(start, start + IMAGES_AT_ONCE)
                 scores.append(self.network(self.network.encode(list(pictures[part]), prompts[part])))
         return torch.cat(scores).to(images.device)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from attune.nodes.rewards import StatisticReward, score_table
+from attune.nodes.rewards import StatisticReward, dialogue, score_table
 from attune.nodes.rewards.dialogue import (
     ConsistencyReward,
     DiversityReward,
@@ -16,6 +16,7 @@ from attune.nodes.rewards.dialogue import (
     diversity_credits,
     information,
 )
+from attune.nodes.rewards.feature_store import FeatureStore
 from attune.training.interfaces import RewardContext, RewardError
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
@@ -49,6 +50,83 @@ def colour(*values: float) -> torch.Tensor:
 
 RED, GREEN, BLUE, YELLOW = colour(1, 0, 0), colour(0, 1, 0), colour(0, 0, 1), colour(1, 1, 0)
 COS = 1 / math.sqrt(2)
+
+
+class CountingEncoder(FastEncoder):
+    """Counts the pictures that it looks at."""
+
+    def __init__(self, identity: str = "counting") -> None:
+        self.reward_id = identity
+        self.seen = 0
+
+    def image_features(self, images, *, with_gradients=False):
+        self.seen += len(images)
+        return super().image_features(images, with_gradients=with_gradients)
+
+    def feature_similarities(self, features, prompts):
+        return features[:, [CHANNELS[prompt] for prompt in prompts]]
+
+
+@pytest.fixture
+def store(monkeypatch) -> FeatureStore:
+    store = FeatureStore(limit=100)
+    monkeypatch.setattr(dialogue, "FEATURES", store)
+    return store
+
+
+@pytest.mark.parametrize("kind", [DiversityReward, ConsistencyReward, RelevanceReward])
+def test_a_picture_is_encoded_once(store, kind):
+    encoder = CountingEncoder()
+    images, prompts = torch.cat([RED, GREEN, RED]), ["red", "green", "blue"]
+    context = RewardContext(previous=[YELLOW]) if kind is ConsistencyReward else None
+    first = kind(encoder)(images, prompts, context)
+    assert encoder.seen == (3 if context else 2)
+    assert torch.equal(kind(encoder)(images.clone(), prompts, context), first)
+    assert encoder.seen == (3 if context else 2)
+    plain = kind(FastEncoder())(images, prompts, context)
+    torch.testing.assert_close(first, plain)
+    kind(encoder)(torch.cat([images, BLUE]), [*prompts, "red"], context)
+    assert encoder.seen == (4 if context else 3), "only the new picture"
+
+
+def test_the_features_used_longest_ago_are_forgotten():
+    store, encoder = FeatureStore(limit=2), CountingEncoder()
+    for images, seen in ((RED, 1), (GREEN, 2), (RED, 2), (BLUE, 3), (RED, 3), (GREEN, 4)):
+        store.of(encoder, images)
+        assert encoder.seen == seen
+    assert len(store) == 2
+    assert store.of(encoder, torch.cat([RED, GREEN, BLUE, YELLOW])).shape == (4, 3), "more at once than are kept"
+    assert store.of(encoder, RED[:0]).shape == (0, 3)
+
+
+def test_another_encoder_has_features_of_its_own(store):
+    DiversityReward(CountingEncoder("a"))(RED, ["p"])
+    other = CountingEncoder("b")
+    DiversityReward(other)(RED, ["p"])
+    assert other.seen == 1
+
+
+@pytest.mark.parametrize("kind", [DiversityReward, RelevanceReward])
+def test_gradients_are_not_taken_from_what_is_remembered(store, kind):
+    encoder, prompts = CountingEncoder(), ["red", "green", "red"]
+    with torch.inference_mode():
+        kind(encoder)(torch.cat([RED, GREEN, YELLOW]), prompts)
+        context = RewardContext(previous=[BLUE + 0.5 * RED])
+        ConsistencyReward(encoder)(RED, ["p"], context)
+    images = torch.cat([RED, GREEN, YELLOW]).requires_grad_()
+    kind(encoder)(images, prompts)[2].backward()
+    assert images.grad.abs().sum() > 0
+    # What was remembered in inference mode may stand in a graph.
+    leaf = YELLOW.clone().requires_grad_()
+    ConsistencyReward(encoder)(leaf, ["p"], RewardContext(previous=[BLUE + 0.5 * RED])).sum().backward()
+    assert leaf.grad.abs().sum() > 0
+
+
+def test_cancel_is_asked_for_before_every_prompt_of_a_slow_reward():
+    encoder, asked = Encoder(), []
+    encoder.between = lambda: asked.append(1)
+    RelevanceReward(encoder)(torch.cat([RED, GREEN]), ["red", "green"])
+    assert len(asked) == 2
 
 
 def test_diversity_is_the_mean_distance_to_the_others():

@@ -204,6 +204,14 @@ def test_gradient_is_the_slope_of_finite_differences(cases, name, shape):
     assert not any(parameter.requires_grad for parameter in reward.network.parameters())
 
 
+@pytest.mark.parametrize("name", ["openai", "hps", "aesthetic on half", "image reward"])
+def test_cancel_is_asked_for_before_every_few_pictures(cases, name):
+    reward, asked = cases[name].load().reward, []
+    reward.between = lambda: asked.append(1)
+    reward(torch.rand(40, 16, 16, 3), ["an owl"] * 40)
+    assert len(asked) == (3 if name == "image reward" else 2)
+
+
 @pytest.mark.parametrize("name", ["openai", "hps", "aesthetic on half", "aesthetic on open_clip"])
 def test_image_features_with_and_without_gradients(cases, name):
     reward = cases[name].load().reward

@@ -19,10 +19,11 @@ from attune.nodes.rewards import chart as chart_module
 from attune.nodes.rewards.cache import ScoreStore
 from attune.nodes.rewards.clip_tokens import tokenize
 from attune.nodes.rewards.files import is_vision_language, listed_name, offered
-from attune.nodes.rewards.load import describes_reward, file_digest
+from attune.nodes.rewards.load import describes_reward
 from attune.nodes.rewards.pictures import content_hash, fit_square, split_prompts, to_rgb, unbatch
 from attune.nodes.rewards.scoring import significant
 from attune.nodes.rewards.statistics import MEASURES
+from attune.training.digests import file_digest
 from attune.training.interfaces import Reward, RewardContext, RewardError
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]

@@ -343,6 +343,28 @@ def test_the_reward_is_cached_and_names_what_it_is(folder, pictures, tmp_path):
         loaded.reward(images, ["a cat"])
 
 
+def test_cancel_is_asked_for_before_every_few_pictures(folder, tmp_path):
+    from attune.nodes.rewards.vlm import IMAGES_AT_ONCE, load_vlm_reward
+
+    save_trained(tmp_path / "a.safetensors", TrainedReward.of(trained_on(folder)[1], "A"))
+    reward = load_vlm_reward(folder, tmp_path / "a.safetensors").reward
+    images, asked = torch.rand(2 * IMAGES_AT_ONCE + 1, 16, 16, 3), []
+    reward.between = lambda: asked.append(1)
+    reward(images, ["a cat"] * len(images))
+    assert len(asked) == 3
+    forward, passes = reward.network.forward, []
+    reward.network.forward = lambda inputs: passes.append(1) or forward(inputs)
+
+    def cancel() -> None:
+        if passes:
+            raise KeyboardInterrupt
+
+    reward.between = cancel
+    with pytest.raises(KeyboardInterrupt):
+        reward(images, ["a cat"] * len(images))
+    assert len(passes) == 1
+
+
 def test_the_identity_changes_with_what_changes_scores(folder, tmp_path, monkeypatch):
     from attune.nodes.rewards import vlm
     from attune.nodes.rewards.vlm import load_vlm_reward
