@@ -5,7 +5,7 @@
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { shareWithCanvas } from "./canvas_events.js";
-import { isFor, recordOfRun } from "./run_results.js";
+import { inOrder, isFor, recordOfRun } from "./run_results.js";
 import { choiceText, galleryOf, initialState, originOf, reduce, remembered, resultsIn, viewPath } from "./score_gallery_state.js";
 import { createGallery } from "./score_gallery_view.js";
 import { separateCopy, workflowId } from "./workflow_tabs.js";
@@ -43,14 +43,14 @@ async function originOfRun(id, node) {
 }
 
 /** The host hands a result to whatever node of that id is shown; this one goes to the workflow that was run. */
-async function received({ detail }) {
+const received = inOrder(async (detail) => {
     const gallery = galleryOf(detail?.output);
     if (!gallery) return;
     const node = String(detail.display_node ?? detail.node);
     const result = { node, gallery, ...(await originOfRun(detail.prompt_id, String(detail.node))) };
     results = remembered(results, result);
     for (const view of galleries) if (isFor(result, view.identity())) view.show(result);
-}
+});
 
 /**
  * A copy of an open tab is loaded again under an id of its own. While the host changes tabs, the graph is one tab's already
@@ -178,7 +178,7 @@ function attach(node) {
 app.registerExtension({
     name: "Attune.Scores",
     setup() {
-        api.addEventListener("executed", received);
+        api.addEventListener("executed", ({ detail }) => received(detail));
         // The host says nothing when a tab is fully open.
         setInterval(separate, 1000);
     },

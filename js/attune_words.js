@@ -5,7 +5,7 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
-import { NODES, isFor, mayHaveWords, recordOfRun, resultOf, wordsOf } from "./run_results.js";
+import { NODES, inOrder, isFor, mayHaveWords, recordOfRun, resultOf, wordsOf } from "./run_results.js";
 import { remembered } from "./score_gallery_state.js";
 import { separateCopy, workflowId } from "./workflow_tabs.js";
 
@@ -21,8 +21,6 @@ const boxes = new Set();
 let results = [];
 /** The run that was asked about last, and the answer: a run has many results. */
 let asked = { id: "", record: undefined };
-/** Results wait for each other, so that an older one is never shown over a newer one. */
-let waiting = Promise.resolve();
 
 async function read(path) {
     const response = await api.fetchApi(path);
@@ -42,13 +40,13 @@ async function recordOf(id) {
 }
 
 /** The host hands a result to whatever node of that id is shown; this one goes to the workflow that was run. */
-async function received(detail) {
+const received = inOrder(async (detail) => {
     const result = resultOf(detail, await recordOf(detail.prompt_id));
     // Other nodes have a text too.
     if (result.kind && !NODES[result.kind]) return;
     results = remembered(results, result);
     for (const box of boxes) if (isFor(result, box.identity())) box.show(result);
-}
+});
 
 /** Fill the boxes of a workflow whose tab is shown again. */
 function restore() {
@@ -102,8 +100,7 @@ app.registerExtension({
     name: "Attune.Words",
     setup() {
         api.addEventListener("executed", ({ detail }) => {
-            if (!mayHaveWords(detail?.output)) return;
-            waiting = waiting.then(() => received(detail)).catch((error) => console.error("Attune:", error));
+            if (mayHaveWords(detail?.output)) received(detail);
         });
         // The host says nothing when a tab is fully open.
         setInterval(separate, 1000);

@@ -70,6 +70,21 @@ export function resultOf({ node, display_node: shown, output }, record) {
     return { node: String(shown ?? node), workflow, kind, output };
 }
 
+/**
+ * A function that takes what comes and gives it to `work`, one after the other in the order of the calls, however long each
+ * takes: so an older result is never shown over a newer one. What fails is told, and does not hold up the next.
+ * @template T
+ * @param {(item: T) => Promise<void>} work
+ * @returns {(item: T) => Promise<void>}   resolved once this one is done
+ */
+export function inOrder(work) {
+    let waiting = Promise.resolve();
+    return (item) => {
+        waiting = waiting.then(() => work(item)).catch((error) => console.error("Attune:", error));
+        return waiting;
+    };
+}
+
 /** Whether a result is for a node on the page. Where one side does not know the workflow or the class, the rest has to do. */
 export function isFor(result, own) {
     const agree = (one, other) => !one || !other || one === other;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { NODES, isFor, mayHaveWords, plain, recordOfRun, resultOf, wordsOf } from "../../js/run_results.js";
+import { NODES, inOrder, isFor, mayHaveWords, plain, recordOfRun, resultOf, wordsOf } from "../../js/run_results.js";
 
 const COMBINE = "AttuneCombineRewards";
 const GATE = "AttuneSafetyGate";
@@ -80,4 +80,35 @@ test("a run is looked up in the queue, then in the history", async () => {
     assert.equal(await recordOfRun(read, "earlier"), finished);
     assert.equal(await recordOfRun(read, "unknown"), undefined);
     assert.deepEqual(asked.slice(1), ["/queue", "/history/earlier", "/queue", "/history/unknown"]);
+});
+
+test("results are shown in the order in which they came, also where the host answers the older one last", async () => {
+    const shown = [];
+    const answers = {};
+    const answer = (item) => new Promise((resolve, reject) => (answers[item] = { resolve, reject }));
+    const received = inOrder(async (item) => {
+        await answer(item);
+        shown.push(item);
+    });
+    const [older, failing, newer] = ["older", "failing", "newer"].map(received);
+    const told = [];
+    const { error } = console;
+    console.error = (...words) => told.push(words.join(" "));
+    try {
+        for (const item of ["newer", "failing", "older"]) {
+            await new Promise((resolve) => setTimeout(resolve));
+            answers[item]?.resolve();
+        }
+        await older;
+        await new Promise((resolve) => setTimeout(resolve));
+        answers.failing.reject(new Error("the host is gone"));
+        await failing;
+        await new Promise((resolve) => setTimeout(resolve));
+        answers.newer.resolve();
+        await newer;
+    } finally {
+        console.error = error;
+    }
+    assert.deepEqual(shown, ["older", "newer"]);
+    assert.deepEqual(told, ["Attune: Error: the host is gone"]);
 });
