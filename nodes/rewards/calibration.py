@@ -64,12 +64,19 @@ class Calibration:
         """Statistics of a list of raw scores, in double precision.
 
         Raises:
-            RewardError: fewer than `FEWEST` scores, or all are equal; says what to do.
+            RewardError: fewer than `FEWEST` scores, one that is not finite, or all are equal; says what to do.
         """
         values = torch.tensor(list(scores), dtype=torch.float64)
-        if len(values) < FEWEST:
+        bad = (~values.isfinite()).nonzero().flatten().tolist()
+        if bad:
             raise RewardError(
-                f"{len(values)} images are too few to calibrate with: at least {FEWEST} are needed, and from {FEW} on "
+                f"The score of image {bad[0]} (the first is 0) is {values[bad[0]].item():g}, which is not finite. "
+                "Leave that image out, or check the reward."
+            )
+        if len(values) < FEWEST:
+            few = "1 image is" if len(values) == 1 else f"{len(values)} images are"
+            raise RewardError(
+                f"{few} too few to calibrate with: at least {FEWEST} are needed, and from {FEW} on "
                 "the figures are steady. Connect more images of the kind you make."
             )
         mean, deviation = values.mean().item(), values.std(correction=1).item()

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -69,6 +70,10 @@ class CombineConfig:
         for name, choices in (("mode", MODES), ("scale", SCALES), ("level_unit", LEVELS)):
             if getattr(self, name) not in choices:
                 raise RewardError(f"There is no {name} {getattr(self, name)!r}; choose one of: {', '.join(choices)}.")
+        for name, number in (*(("weight", weight) for weight in self.weights), ("level", self.level),
+                             ("penalty", self.penalty)):  # fmt: skip
+            if not math.isfinite(number):
+                raise RewardError(f"The {name} {number:g} is no finite number. Give it an ordinary value, such as 1.")
         if self.mode == "product" and self.scale == "raw scores":
             raise RewardError(
                 "A product is made of z-scores, since raw scores have no common range. Set scale to 'z-scores', or "

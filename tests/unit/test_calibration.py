@@ -97,6 +97,9 @@ def test_tensors_keep_shape_type_and_graph():
         ([0.25] * 9, "All 9 images have the score 0.250"),
         ([0.25 + 1e-9 * n for n in range(9)], "All 9 images"),
         ([], "0 images"),
+        ([1.0], "^1 image is too few"),
+        ([float(n) for n in range(9)] + [float("nan")], r"image 9 \(the first is 0\) is nan, which is not finite"),
+        ([float("-inf")] * 2, "is -inf, which is not finite"),
     ],
 )
 def test_what_cannot_be_calibrated_with_is_refused(scores, says):

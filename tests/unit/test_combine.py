@@ -173,6 +173,10 @@ def test_gradients_reach_the_pictures(mode):
         ({"mode": "constrained", "weights": (0.0, 1.0)}, "weight_a and at least one other"),
         ({"mode": "constrained", "weights": (1.0, 0.0)}, "weight_a and at least one other"),
         ({"mode": "constrained", "penalty": 0.0}, "penalty must be above 0, not 0"),
+        ({"weights": (1.0, math.nan)}, "weight nan is no finite number"),
+        ({"weights": (math.inf, 1.0)}, "weight inf is no finite number"),
+        ({"mode": "constrained", "penalty": math.nan}, "penalty nan is no finite number"),
+        ({"mode": "constrained", "level": math.inf}, "level inf is no finite number"),
         ({"mode": "constrained", "level": 120.0, "level_unit": "percentile"}, "not at 120"),
     ],
 )
