@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 
 import torch
@@ -70,16 +70,29 @@ class ScoreStore:
 SHARED = ScoreStore()
 
 
+class PictureHashes:
+    """Hashes of a set of pictures, each made once, when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+
+    def of(self, numbers: Sequence[int], batch: torch.Tensor) -> list[str]:
+        """Hashes of the pictures with these numbers within the set, which the batch [B, h, w, c] holds."""
+        if any(number not in self._known for number in numbers):
+            self._known.update(zip(numbers, content_hashes(batch), strict=True))
+        return [self._known[number] for number in numbers]
+
+
 class _Hashes:
     """Of one batch, made when first asked for."""
 
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images = images
+    def __init__(self, images: torch.Tensor, make: Callable[[], list[str]]) -> None:
+        self.images, self.make = images, make
         self.values: list[str] | None = None
 
     def get(self) -> list[str]:
         if self.values is None:
-            self.values = content_hashes(self.images)
+            self.values = self.make()
         return self.values
 
 
@@ -87,12 +100,19 @@ _hashed: ContextVar[_Hashes | None] = ContextVar("attune_hashed", default=None)
 
 
 @contextlib.contextmanager
-def hashed_once(images: torch.Tensor) -> Iterator[None]:
+def hashed_once(images: torch.Tensor, hashes: Callable[[], list[str]] | None = None) -> Iterator[None]:
     """Within the block, cached rewards that are given this very batch share the work of hashing it.
 
     For whoever asks several rewards about the same pictures, and does not change them meanwhile.
+
+    Args:
+        images: [B, h, w, c].
+        hashes: gives their hashes, where somebody may know them; asked at most once.
     """
-    token = _hashed.set(_Hashes(images))
+    around = _hashed.get()
+    if around is None or around.images is not images:
+        around = _Hashes(images, hashes or (lambda: content_hashes(images)))
+    token = _hashed.set(around)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from ...training.interfaces import RewardContext, RewardError
-from .pictures import unbatch
+from .pictures import counted, unbatch
 
 Latent = Mapping[str, Any]
 T = TypeVar("T")
@@ -38,7 +38,8 @@ def aligned(values: Sequence[T], count: int, what: str, *, shared: bool = True) 
         return list(values) * count
     allowed = "one for all images or one per image" if shared else "one per image"
     raise RewardError(
-        f"There are {len(values)} {what} for {count} images. Connect {allowed}, from the nodes that made these images."
+        f"There are {len(values)} {what} for {counted(count, 'image')}. Connect {allowed}, from the nodes that made "
+        "these images."
     )
 
 
@@ -61,7 +62,7 @@ def split_latents(latents: Sequence[Latent]) -> list[dict[str, Any]]:
     batch: the sampler then gives it the same noise as before.
 
     Raises:
-        RewardError: not a LATENT, or it does not number each of its samples.
+        RewardError: not a LATENT, it does not number each of its samples, or its mask is empty.
     """
     singles = []
     for latent in latents:
@@ -70,7 +71,7 @@ def split_latents(latents: Sequence[Latent]) -> list[dict[str, Any]]:
             raise RewardError("The latent input got something without samples [B, C, H, W]. Connect a LATENT output.")
         rest = {key: value for key, value in latent.items() if key not in (_SAMPLES, _MASK, _INDEX)}
         numbers = _numbers(latent.get(_INDEX), len(samples))
-        mask = latent.get(_MASK)
+        mask = _masks(latent.get(_MASK))
         for index in range(len(samples)):
             single = rest | {_SAMPLES: samples[index : index + 1], _INDEX: [numbers[index]]}
             if mask is not None:
@@ -79,6 +80,20 @@ def split_latents(latents: Sequence[Latent]) -> list[dict[str, Any]]:
                 single[_MASK] = mask[place : place + 1]
             singles.append(single)
     return singles
+
+
+def _masks(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """A noise mask as a batch; a single one [h, w] is for all samples.
+
+    Raises:
+        RewardError: there is none in it.
+    """
+    masks = mask[None] if mask is not None and mask.ndim == 2 else mask
+    if masks is not None and len(masks) == 0:
+        raise RewardError(
+            f"The latent's 'noise_mask' of the shape {list(masks.shape)} is empty. Check the node that made it."
+        )
+    return masks
 
 
 def _numbers(batch_index: Any, count: int) -> list[int]:

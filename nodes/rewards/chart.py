@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from ...training.interfaces import RewardError
 from ..fonts import font_name, load_font, shorten
-from .pictures import to_rgb
+from .pictures import to_image
 from .scoring import significant
 
 MOST_IMAGES = 64
@@ -106,6 +106,7 @@ def bar_chart(
     title: str = "Scores",
     higher_is_better: bool = True,
     others: Mapping[str, Sequence[float]] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor:
     """Draw the ranking.
 
@@ -116,6 +117,7 @@ def bar_chart(
         title: the reward's name.
         higher_is_better: False puts the lowest score first.
         others: name → N numbers: further scores of the same pictures, drawn thinner and each on an axis of its own.
+        progress: called with (pictures drawn, of how many) before every picture; what it raises ends the drawing.
 
     Returns:
         float32 [1, h, w, 3] in [0, 1]: at most `MOST_IMAGES` pictures, the best ones; a line at the foot tells how
@@ -143,6 +145,8 @@ def bar_chart(
     mean = f"mean {significant(sum(scores) / len(scores))}"
     painter.header(title, " · ".join(filter(None, [count, mean, axis.note])), shared or "")
     for place, index in enumerate(shown):
+        if progress:
+            progress(place, len(shown))
         line = f"image {index}" if shared is not None else prompts[index] or f"image {index}"
         painter.card(place, _thumbnail(pictures[index], layout.thumbnail), line, scores[index], axis)
         for row, (name, values) in enumerate(others.items()):
@@ -156,8 +160,7 @@ def bar_chart(
 
 def _thumbnail(picture: torch.Tensor, size: int) -> Image.Image:
     """The whole picture within a square, its longer side `size` pixels."""
-    pixels = (to_rgb(picture[None])[0].detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image = to_image(picture)
     scale = size / max(image.size)
     shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(shape, Image.Resampling.LANCZOS)

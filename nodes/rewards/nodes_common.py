@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
@@ -89,3 +90,7 @@ class Progress:
             self.bar = comfy.utils.ProgressBar(total)
         if self.bar is not None:
             self.bar.update_absolute(done, total)
+
+    def part(self, before: int, total: int) -> Callable[[int, int], None]:
+        """Progress of a part of the work, whose first step is number `before` of `total`."""
+        return lambda done, _: self(before + done, total)

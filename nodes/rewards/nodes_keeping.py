@@ -15,7 +15,7 @@ from .carrying import aligned, earlier_rounds, fits_one_batch, join_latents, lat
 from .keep_best import KEEP_MODES, KeepConfig, choose, report
 from .nodes_common import CATEGORY, Progress, Reward
 from .pictures import split_prompts, unbatch
-from .scoring import score_table
+from .scoring import score_tables
 
 DEFAULTS = KeepConfig()
 BATCH, SINGLE = "one batch", "one by one"
@@ -122,7 +122,7 @@ class RankAndKeepBest(AttuneNode):
         latents = aligned(split_latents(latent), count, "latents", shared=False) if latent else None
         masks = aligned(split_masks(mask), count, "masks") if mask else None
         context = earlier_rounds(previous)
-        tables = [score_table(pictures, prompts, judge, context=context, progress=Progress()) for judge in rewards]
+        tables = score_tables(pictures, prompts, rewards, context=context, progress=Progress())
         scores = [table.scores for table in tables]
         kept = choose(scores, rewards, config)
         text = report(kept, scores, rewards, texts, config)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ...training.checkpoint import whole_file
 from ...training.interfaces import RewardError
 from ...training.presentable import presentable, unsafe_pictures
 from ..host.folders import safe_name
@@ -21,8 +21,10 @@ from .chart import bar_chart
 from .dialogue import KINDS, TEMPERATURE, dialogue_reward
 from .nodes_common import CATEGORY, Progress, Reward
 from .pictures import rebatch, split_prompts, unbatch
-from .sheet import ScoreSheet, score_sheet
+from .sheet import save_sheet, score_sheet
 from .thumbnails import picture_files
+
+log = logging.getLogger("attune")
 
 SAVE = ("nothing", "CSV", "JSON", "CSV and JSON")
 
@@ -122,17 +124,28 @@ class ScoreImages(AttuneNode):
         prompts = split_prompts(prompt, len(pictures))
         rewards = [*reward, *(reward_2 or ()), *(reward_3 or ()), *(reward_4 or ())]
         context = earlier_rounds(previous)
-        sheet = score_sheet(pictures, prompts, rewards, context=context, progress=Progress())
-        visible, names = blurred_where_unsafe(pictures, sheet.hashes, rewards)
+        # Every picture is scored by each reward, looked at for what must be blurred, drawn and written.
+        count, scored, progress = len(pictures), len(pictures) * len(rewards), Progress()
+        total = scored + 3 * count
+        sheet = score_sheet(pictures, prompts, rewards, context=context, progress=progress.part(0, total))
+        notes = save_sheet(sheet, files)
+        visible, names = blurred_where_unsafe(pictures, sheet.hashes, rewards, progress.part(scored, total))
         chart = bar_chart(
             visible, sheet.first.scores, prompts=prompts, title=sheet.first.name,
             higher_is_better=sheet.first.higher_is_better,
             others={column.name: column.scores for column in sheet.columns[1:]},
+            progress=progress.part(scored + count, total),
         )  # fmt: skip
         kept = rebatch([pictures[index] for index in sheet.kept(discarded[0])]) or [ExecutionBlocker(None)]
-        saved = save_sheet(sheet, files)
-        gallery = sheet.gallery(picture_files(visible, names, Path(folder_paths.get_temp_directory())))
-        shown = {"text": [sheet.text(), *saved], "attune_gallery": [gallery]}
+        shown: dict[str, Any] = {}
+        try:
+            folder, written = Path(folder_paths.get_temp_directory()), progress.part(scored + 2 * count, total)
+            shown["attune_gallery"] = [sheet.gallery(picture_files(visible, names, folder, progress=written))]
+        except RewardError as error:
+            # It is there to look at: without it the scores are as good.
+            log.warning("Attune: %s", error)
+            notes.append(str(error))
+        shown["text"] = [sheet.text(), *notes]
         return io.NodeOutput(
             list(sheet.first.scores), list(sheet.ranking), pictures[sheet.best][None], chart, sheet.text(), kept,
             sheet.csv(), ui=shown,
@@ -140,10 +153,16 @@ class ScoreImages(AttuneNode):
 
 
 def blurred_where_unsafe(
-    pictures: Sequence[torch.Tensor], hashes: Sequence[str], rewards: Sequence[Any]
+    pictures: Sequence[torch.Tensor],
+    hashes: Sequence[str],
+    rewards: Sequence[Any],
+    progress: Callable[[int, int], None],
 ) -> tuple[list[torch.Tensor], list[str]]:
     """Pictures [h, w, c] as they may be shown, and names of their pixels: what a safety gate holds back is blurred."""
-    unsafe = [bool(unsafe_pictures(picture[None], rewards)) for picture in pictures]
+    unsafe = []
+    for done, picture in enumerate(pictures):
+        progress(done, len(pictures))
+        unsafe.append(bool(unsafe_pictures(picture[None], rewards)))
     visible = [
         presentable(picture[None], rewards)[0] if hidden else picture
         for picture, hidden in zip(pictures, unsafe, strict=True)
@@ -177,15 +196,6 @@ def sheet_files(kinds: str, prefix: str) -> list[Path]:
     while any((folder / f"{name}_{number:05}_.{ending}").exists() for ending in ("csv", "json")):
         number += 1
     return [folder / f"{name}_{number:05}_.{ending}" for ending in endings]
-
-
-def save_sheet(sheet: ScoreSheet, files: Sequence[Path]) -> list[str]:
-    """Write the sheet, and say where."""
-    texts = {".csv": sheet.csv, ".json": sheet.json}
-    for file in files:
-        with whole_file(file) as partial:
-            partial.write_text(texts[file.suffix](), encoding="utf-8")
-    return [f"saved: {file}" for file in files]
 
 
 class DialogueReward(AttuneNode):
@@ -242,7 +252,7 @@ class DialogueReward(AttuneNode):
 
     @classmethod
     def execute(cls, encoder: Any, kind: str, temperature: float, contrast_prompts: str) -> io.NodeOutput:
-        contrast = [line.strip() for line in contrast_prompts.splitlines() if line.strip()]
+        contrast = [line.strip() for line in contrast_prompts.split("\n") if line.strip()]
         return io.NodeOutput(dialogue_reward(kind, encoder, temperature=temperature, contrast=contrast))
 
 

@@ -6,11 +6,15 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from ...training.interfaces import RewardError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _HASHING_THREADS = min(8, os.cpu_count() or 1)
 # Values; below, a thread takes longer to begin than to hash (a picture of 256×256 takes half a millisecond).
@@ -41,6 +45,19 @@ def to_rgb(images: torch.Tensor) -> torch.Tensor:
         alpha = images[..., 3:].clamp(0, 1)
         return images[..., :3] * alpha + (1 - alpha)
     return images
+
+
+def to_image(picture: torch.Tensor) -> Image.Image:
+    """A picture [h, w, c] in [0, 1] in 8 bits, for files and drawings.
+
+    Raises:
+        RewardError: as `to_rgb`.
+    """
+    from PIL import Image
+
+    # In place: a 4K picture is a hundred megabytes, and fresh memory costs more than the arithmetic.
+    values = to_rgb(picture[None])[0].detach().cpu().clamp(0, 1).mul_(255).round_()
+    return Image.fromarray(values.to(torch.uint8).numpy())
 
 
 def _check_shape(images: torch.Tensor) -> None:
@@ -115,6 +132,11 @@ def rebatch(pictures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [torch.stack(list(pictures))] if pictures else []
 
 
+def counted(number: int, word: str) -> str:
+    """1 image, 2 images."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 def split_prompts(texts: Sequence[str], count: int) -> list[str]:
     """One prompt per picture.
 
@@ -131,15 +153,16 @@ def split_prompts(texts: Sequence[str], count: int) -> list[str]:
     if len(texts) > 1:
         prompts = [" ".join(text.split()) for text in texts]
     else:
-        prompts = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+        # Not `splitlines`, to which separators that no editor shows as a new line are one.
+        prompts = [line.strip() for text in texts for line in text.split("\n") if line.strip()]
     if not prompts:
         prompts = [""]
     if len(prompts) == 1:
         return prompts * count
     if len(prompts) != count:
         raise RewardError(
-            f"There are {len(prompts)} prompts for {count} images. Give one prompt for all images, on a single line, "
-            f"or exactly {count} lines, one per image."
+            f"There are {len(prompts)} prompts for {counted(count, 'image')}. Give one prompt for all images, on a "
+            f"single line, or exactly {counted(count, 'line')}, one per image."
         )
     return prompts
 

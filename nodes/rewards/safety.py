@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
 from ...training.presentable import rest_of_batch
 from .cache import CachedReward
-from .pictures import content_hash, to_rgb
-from .scoring import as_float32, counted
+from .pictures import content_hash, counted, to_rgb
+from .scoring import as_float32
 from .wrapping import WrappedReward, calibration_of, formula_of
 
 if TYPE_CHECKING:

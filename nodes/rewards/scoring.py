@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
+from .cache import PictureHashes, hashed_once
 from .pictures import to_rgb
 from .wrapping import compares_batch, is_contextual, uses_prompt
 
@@ -69,11 +71,6 @@ def as_float32(value: float) -> float:
     return torch.tensor(value, dtype=torch.float32).item()
 
 
-def counted(number: int, word: str) -> str:
-    """1 image, 2 images."""
-    return f"{number} {word}{'s' * (number != 1)}"
-
-
 def score_table(
     pictures: Sequence[torch.Tensor],
     prompts: Sequence[str],
@@ -81,6 +78,7 @@ def score_table(
     *,
     context: RewardContext | None = None,
     progress: Callable[[int, int], None] | None = None,
+    hashes: PictureHashes | None = None,
 ) -> ScoreTable:
     """Score pictures, which may have different sizes; those that a contextual reward compares must have one size.
 
@@ -90,6 +88,7 @@ def score_table(
         reward: any reward; its scores are checked.
         context: earlier rounds; only a contextual reward gets it, all others can then be cached.
         progress: called with (pictures done, N) before the first and after every few; what it raises ends the scoring.
+        hashes: of these pictures, for whoever scores them again.
 
     Raises:
         RewardError: nothing to score, counts differ, a prompt is empty though the reward needs words or is one that it
@@ -112,7 +111,8 @@ def score_table(
                 raise RewardError(problem)
     if compares_batch(reward) and len({picture.shape[:2] for picture in pictures}) == 1:
         # With and without transparency, but of one size.
-        pictures = [to_rgb(picture[None])[0] for picture in pictures]
+        pictures, hashes = [to_rgb(picture[None])[0] for picture in pictures], None
+    hashes = hashes or PictureHashes()
     scores = [0.0] * len(pictures)
     done = 0
     if progress:
@@ -120,7 +120,8 @@ def score_table(
     for part in _parts(pictures, reward):
         batch = torch.stack([pictures[index] for index in part])
         given = context if is_contextual(reward) else None
-        found = checked_scores(reward, batch, [prompts[index] for index in part], given)
+        with hashed_once(batch, partial(hashes.of, part, batch)):
+            found = checked_scores(reward, batch, [prompts[index] for index in part], given)
         for index, score in zip(part, found.tolist(), strict=True):
             scores[index] = score
         done += len(part)
@@ -129,6 +130,29 @@ def score_table(
     sign = -1 if reward.higher_is_better else 1
     ranking = sorted(range(len(scores)), key=lambda index: sign * scores[index])
     return ScoreTable(reward.name, tuple(scores), tuple(prompts), tuple(ranking))
+
+
+def score_tables(
+    pictures: Sequence[torch.Tensor],
+    prompts: Sequence[str],
+    rewards: Sequence[Reward],
+    *,
+    context: RewardContext | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    hashes: PictureHashes | None = None,
+) -> list[ScoreTable]:
+    """One `score_table` per reward, of pictures that are hashed once for all; `progress` counts to N · rewards.
+
+    One reward after the other, not one batch after the other: networks that do not fit into memory together would be
+    loaded for every batch.
+    """
+    count, hashes = len(pictures), hashes or PictureHashes()
+    tables = []
+    for number, reward in enumerate(rewards):
+        before, total = number * count, count * len(rewards)
+        step = (lambda done, _, before=before, total=total: progress(before + done, total)) if progress else None
+        tables.append(score_table(pictures, prompts, reward, context=context, progress=step, hashes=hashes))
+    return tables
 
 
 def _parts(pictures: Sequence[torch.Tensor], reward: Reward) -> Iterator[list[int]]:

@@ -7,13 +7,15 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...training.checkpoint import whole_file
 from ...training.interfaces import Reward, RewardContext, RewardError
-from .pictures import content_hash
-from .scoring import score_table, significant
+from .cache import PictureHashes
+from .scoring import score_tables, significant
 from .wrapping import calibration_of, formula_of
 
 HASH_DIGITS = 16
@@ -97,9 +99,10 @@ class ScoreSheet:
         heads = ["image", "rank", "hash"]
         for column in self.columns:
             heads += [column.name] + ([f"{column.name} percentile"] if column.percentiles else [])
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow([*heads, "prompt"])
+        table = io.StringIO(newline="")
+        # Only what occurs in this mark is quoted within a cell: a bare \r would begin a row of its own.
+        writer = csv.writer(table, lineterminator="\r\n")
+        writer.writerow([_harmless(head) for head in [*heads, "prompt"]])
         ranks = self._ranks()
         for index, (prompt, name) in enumerate(zip(self.prompts, self.hashes, strict=True)):
             row: list[Any] = [index, ranks[index], name]
@@ -160,8 +163,8 @@ def _with_percentile(column: Column, index: int) -> str:
 
 
 def _harmless(text: str) -> str:
-    """A text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
+    """A text that a spreadsheet does not take for a formula, also where it skips white space before one."""
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r", "\n"} else text
 
 
 def score_sheet(
@@ -179,22 +182,44 @@ def score_sheet(
         prompts: N prompts.
         rewards: the first one ranks.
         context: see `score_table`.
-        progress: called with (scores done, N · rewards).
+        progress: called with (scores done, N · rewards), also between pictures that are hashed; may raise to cancel.
 
     Raises:
         RewardError: no reward or more than `MOST_REWARDS`, or as `score_table`.
     """
     if not 1 <= len(rewards) <= MOST_REWARDS:
         raise RewardError(f"Score Images takes 1 to {MOST_REWARDS} rewards at once, not {len(rewards)}.")
-    total = len(pictures) * len(rewards)
-    tables = []
-    for number, reward in enumerate(rewards):
-        base = number * len(pictures)
-        step = (lambda done, _, base=base: progress(base + done, total)) if progress else None
-        tables.append(score_table(pictures, prompts, reward, context=context, progress=step))
+    hashes = PictureHashes()
+    tables = score_tables(pictures, prompts, rewards, context=context, progress=progress, hashes=hashes)
     columns = tuple(_column(reward, table.scores) for reward, table in zip(rewards, tables, strict=True))
-    hashes = tuple(content_hash(picture)[:HASH_DIGITS] for picture in pictures)
-    return ScoreSheet(_distinct(columns), tuple(prompts), hashes, tables[0].ranking)
+    total, names = len(pictures) * len(rewards), []
+    for index, picture in enumerate(pictures):
+        if progress:
+            progress(total, total)
+        names += [name[:HASH_DIGITS] for name in hashes.of([index], picture[None])]
+    return ScoreSheet(_distinct(columns), tuple(prompts), tuple(names), tables[0].ranking)
+
+
+def save_sheet(sheet: ScoreSheet, files: Sequence[Path]) -> list[str]:
+    """Write the sheet as .csv and .json files, and say where.
+
+    Raises:
+        RewardError: a file cannot be written.
+    """
+    # Excel takes a CSV file without the mark at its beginning for one of an older alphabet.
+    kinds = {".csv": (sheet.csv, "utf-8-sig"), ".json": (sheet.json, "utf-8")}
+    for file in files:
+        text, encoding = kinds[file.suffix]
+        try:
+            with whole_file(file) as partial:
+                # Half a character, as programs may hand one on, has no encoding; so written, JSON reads it back.
+                partial.write_text(text(), encoding=encoding, errors="backslashreplace", newline="")
+        except OSError as error:
+            raise RewardError(
+                f"The scores were made, but {file} cannot be written: {error.strerror or error}. Free space on that "
+                "disk or choose another filename_prefix, and press Run again: scores are remembered."
+            ) from error
+    return [f"saved: {file}" for file in files]
 
 
 def _column(reward: Reward, scores: tuple[float, ...]) -> Column:
@@ -210,11 +235,12 @@ def _column(reward: Reward, scores: tuple[float, ...]) -> Column:
 
 
 def _distinct(columns: tuple[Column, ...]) -> tuple[Column, ...]:
-    """The same reward twice is numbered, so that a heading names one column."""
-    seen: dict[str, int] = {}
-    named = []
+    """The same name twice is numbered, so that a heading names one column."""
+    named: dict[str, Column] = {}
     for column in columns:
-        seen[column.name] = seen.get(column.name, 0) + 1
-        number = seen[column.name]
-        named.append(column if number == 1 else replace(column, name=f"{column.name} {number}"))
-    return tuple(named)
+        name, number = column.name, 1
+        while name in named:
+            number += 1
+            name = f"{column.name} {number}"
+        named[name] = replace(column, name=name)
+    return tuple(named.values())

@@ -151,7 +151,7 @@ def test_several_rewards_files_and_what_was_discarded(host, reward_file, picture
     assert len(first.outputs["save5"]["images"]) == 2
     csv_file, json_file = (Path(line.removeprefix("saved: ")) for line in first.outputs["score"]["text"][1:])
     assert csv_file.parent == json_file.parent == host.output_dir / "t"
-    rows = list(csv.DictReader(csv_file.read_text(encoding="utf-8").splitlines()))
+    rows = list(csv.DictReader(csv_file.read_text(encoding="utf-8-sig").splitlines()))
     document = json.loads(json_file.read_text(encoding="utf-8"))
     for row, entry, image in zip(rows, document["images"], shown["images"], strict=True):
         assert [float(row[reward["name"]]) for reward in shown["rewards"]] == entry["scores"] == image["scores"]

@@ -182,6 +182,14 @@ def test_latents_come_apart_and_together_with_masks_and_numbers():
     assert joined["batch_index"] == [2, 1] and joined["type"] == "audio"
 
 
+def test_a_single_mask_is_for_all_samples_and_an_empty_one_is_refused():
+    mask = torch.rand(16, 24)
+    singles = split_latents([{"samples": torch.zeros(2, 4, 2, 3), "noise_mask": mask}])
+    assert all(torch.equal(single["noise_mask"], mask[None]) for single in singles)
+    with pytest.raises(RewardError, match=r"'noise_mask' of the shape \[0, 16, 24\] is empty"):
+        split_latents([{"samples": torch.zeros(2, 4, 2, 3), "noise_mask": torch.zeros(0, 16, 24)}])
+
+
 def test_numbers_that_a_latent_has_are_kept():
     latents = [{"samples": torch.zeros(2, 4, 2, 2), "batch_index": [5, 3]}, {"samples": torch.zeros(1, 4, 2, 2)}]
     singles = split_latents(latents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -11,9 +12,15 @@ import pytest
 import torch
 
 from attune.nodes.rewards import StatisticReward
+from attune.nodes.rewards import pictures as pictures_module
+from attune.nodes.rewards.cache import CachedReward, ScoreStore
+from attune.nodes.rewards.calibration import CalibratedReward, Calibration
 from attune.nodes.rewards.chart import bar_chart
-from attune.nodes.rewards.sheet import score_sheet
+from attune.nodes.rewards.combine import CombineConfig, CombinedReward
+from attune.nodes.rewards.pictures import content_hash, split_prompts
+from attune.nodes.rewards.sheet import save_sheet, score_sheet
 from attune.nodes.rewards.thumbnails import picture_files
+from attune.nodes.rewards.wrapping import WrappedReward
 from attune.training.interfaces import RewardContext, RewardError
 
 GREY = [torch.full((8, 8, 3), value) for value in (0.25, 0.75, 0.5)]
@@ -24,6 +31,14 @@ class Cost(StatisticReward):
     """Brightness as a cost."""
 
     higher_is_better = False
+
+
+class Named(WrappedReward):
+    """Brightness by another name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(BRIGHT)
+        self.name = name
 
 
 class Contextual(StatisticReward):
@@ -56,12 +71,85 @@ def test_the_same_reward_twice_has_two_names():
     assert names == ["Brightness (high)", "Brightness (high) 2", "Brightness (high) 3"]
 
 
+def test_only_line_breaks_part_prompts():
+    assert split_prompts(["one\r\ntwo\n"], 2) == ["one", "two"]
+    assert split_prompts(["a\u2028b\x0cc\x85d"], 2) == ["a\u2028b\x0cc\x85d"] * 2, "no editor shows these as new lines"
+    with pytest.raises(RewardError, match=r"2 prompts for 1 image\."):
+        split_prompts(["one\ntwo"], 1)
+
+
+def test_headings_name_one_column_each_whatever_the_rewards_are_called():
+    rewards = [Named(name) for name in ("A", "A 2", "A")]
+    assert [column.name for column in score_sheet(GREY, [""] * 3, rewards).columns] == ["A", "A 2", "A 3"]
+
+
 def test_csv_reads_back_exactly_and_holds_no_formula_for_spreadsheets():
     prompts = ['=HYPERLINK("x")', 'a "quoted", one', "two\nlines"]
     rows = list(csv.DictReader(io.StringIO(score_sheet(GREY, prompts, [BRIGHT]).csv())))
     assert [float(row["Brightness (high)"]) for row in rows] == [float(BRIGHT(p[None], [""])) for p in GREY]
     assert [row["rank"] for row in rows] == ["3", "1", "2"]
     assert [row["prompt"] for row in rows] == ["'" + prompts[0], *prompts[1:]]
+    prompts = ["\t=1+1", "\r=1+1", "@a\r=1+1\n=2+2"]
+    formula = Named('=HYPERLINK("x")')
+    formula = CalibratedReward(formula, Calibration.of(formula.reward_id, "set", [n / 10 for n in range(9)]))
+    rows = list(csv.reader(io.StringIO(score_sheet(GREY, prompts, [formula]).csv(), newline="")))
+    assert rows[0] == ["image", "rank", "hash", "'" + formula.name, f"'{formula.name} percentile", "prompt"]
+    assert [row[-1] for row in rows[1:]] == ["'" + prompt for prompt in prompts]
+
+
+def test_saved_sheets_read_back_also_with_half_a_character(tmp_path):
+    sheet = score_sheet(GREY, ["ein Fähnchen", "half \ud800 one", "c"], [BRIGHT])
+    csv_file, json_file = tmp_path / "a" / "s.csv", tmp_path / "a" / "s.json"
+    assert save_sheet(sheet, [csv_file, json_file]) == [f"saved: {csv_file}", f"saved: {json_file}"]
+    assert csv_file.read_bytes().startswith(codecs.BOM_UTF8), "or a spreadsheet takes it for an older alphabet"
+    rows = list(csv.DictReader(io.StringIO(csv_file.read_text(encoding="utf-8-sig"))))
+    assert [row["prompt"] for row in rows] == ["ein Fähnchen", r"half \ud800 one", "c"]
+    images = json.loads(json_file.read_text(encoding="utf-8"))["images"]
+    assert [image["prompt"] for image in images] == ["ein Fähnchen", "half \ud800 one", "c"]
+
+
+def test_what_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "attune").write_text("a file where a folder is needed")
+    sheet = score_sheet(GREY, ["a"] * 3, [BRIGHT])
+    with pytest.raises(RewardError, match=r"The scores were made, but .*s\.csv cannot be written: .*are remembered"):
+        save_sheet(sheet, [tmp_path / "attune" / "s.csv"])
+    with pytest.raises(RewardError, match=r"gallery's pictures cannot be written to .*attune"):
+        picture_files(GREY, sheet.hashes, tmp_path)
+
+
+class Cancelled(Exception):
+    pass
+
+
+def test_files_and_chart_can_be_cancelled_between_pictures(tmp_path):
+    seen: list[tuple[int, int]] = []
+
+    def stop(done, total):
+        seen.append((done, total))
+        if done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        picture_files(GREY, ["a", "b", "c"], tmp_path, progress=stop)
+    with pytest.raises(Cancelled):
+        bar_chart(GREY, [1.0, 2.0, 3.0], progress=stop)
+    assert seen == [(0, 3), (1, 3), (2, 3)] * 2
+    assert sorted(file.name for file in (tmp_path / "attune").iterdir()) == ["a.png", "b.png"]
+
+
+def test_pictures_are_hashed_once_for_all_rewards_and_the_gallery(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(pictures_module, "content_hash", lambda picture: hashed.append(1) or content_hash(picture))
+    pictures = [torch.full((4, 4, 3), number / 20) for number in range(20)]
+    rewards = [CachedReward(StatisticReward(kind), ScoreStore()) for kind in ("brightness", "contrast", "saturation")]
+    rewards.append(CombinedReward(rewards[:2], CombineConfig(scale="raw scores")))
+    sheet = score_sheet(pictures, [""] * 20, rewards)
+    assert len(hashed) == 20
+    assert list(sheet.hashes) == [content_hash(picture)[:16] for picture in pictures]
+    assert [reward.forward_calls for reward in rewards[:3]] == [3, 3, 3]
+    again = score_sheet(pictures[::-1], [""] * 20, rewards)
+    assert again.first.scores == sheet.first.scores[::-1], "hashes stay with their pictures"
+    assert [reward.forward_calls for reward in rewards[:3]] == [3, 3, 3]
 
 
 def test_json_names_the_rewards_so_that_runs_can_be_compared():
@@ -120,6 +208,8 @@ def test_pictures_become_files_once_and_large_ones_have_a_thumbnail(tmp_path):
     assert len(files) == 3
     with Image.open(tmp_path / "attune" / large_one["thumbnail"]["filename"]) as image:
         assert image.size == (256, 128)
+    with Image.open(tmp_path / "attune" / large_one["file"]["filename"]) as image:
+        assert (image.format, image.size) == ("JPEG", (600, 300)), "PNG takes many times as long"
     with Image.open(tmp_path / "attune" / small_one["file"]["filename"]) as image:
         assert image.getpixel((0, 0)) == (64, 64, 64)
     assert picture_files(pictures, sheet.hashes, tmp_path) == [small_one, large_one]
