@@ -43,6 +43,7 @@ def result_grid(
     _headline(canvas, report)
     _scale(canvas, report, _HEADER)
     top = _HEADER + _SCALE_HEIGHT
+    canvas.text(_EDGE, top + 8, "green frame: preferred", size=13, colour=MUTED, anchor="lm")
     for column, seed in enumerate(seeds[:columns]):
         middle = _EDGE + _LABELS + column * (width + _GAP) + width / 2
         canvas.text(middle, top + 8, f"seed {seed}", size=13, colour=MUTED, anchor="mm")
@@ -92,9 +93,9 @@ def _headline(canvas: Canvas, report: Mapping[str, Any]) -> None:
     decision = _DECISIONS[report["decision"]].format(a=a, b=b)
     colour = {"B": GOOD, "A": BAD}.get(report["decision"], TEXT)
     cells = [
-        (f"Votes for {b}", "no votes yet" if rate is None else f"{100 * rate:.0f} %", TEXT),
+        (b, "no votes yet" if rate is None else f"{100 * rate:.0f} % of {report['votes']} votes", TEXT),
         ("Verdict", decision if rate is not None else "no votes yet", colour if rate is not None else MUTED),
-        ("Votes", f"{report['b']} : {report['a']}, {report['ties']} ties", TEXT),
+        ("Votes", f"{report['a']} : {report['b']}, {report['ties']} ties", TEXT),
         ("Chance alone (p)", f"{report['p_value']:.2g}", TEXT),
         ("Votes still needed", str(report["still_needed"]) if rate is not None else "?", TEXT),
     ]

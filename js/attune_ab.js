@@ -1,0 +1,175 @@
+/**
+ * The blind test inside the A/B Test node. The only file of it that knows the host's page.
+ *
+ * The node keeps the id of its test in its properties, which the workflow saves; pairs and votes are the server's. So the test
+ * is there again after a reload and after a restart, before anything is run.
+ */
+
+import { app } from "/scripts/app.js";
+import { api } from "/scripts/api.js";
+import { initialState, messageOf, reduce, testOf } from "./ab_state.js";
+import { createTest } from "./ab_view.js";
+import { shareWithCanvas } from "./canvas_events.js";
+import { isFor, recordOfRun, resultOf } from "./run_results.js";
+import { remembered } from "./score_gallery_state.js";
+import { separateCopy, workflowId } from "./workflow_tabs.js";
+
+const NODE = "AttuneABTest";
+const PROPERTY = "attune_ab";
+const BOXES = ["prompts", "negative"];
+const BOX_HEIGHT = 70;
+const HEIGHT = 360;
+const WIDTH = 460;
+
+/** Every test on the page: {identity(), take(test)}. The host keeps only the shown tab's nodes. */
+const views = new Set();
+/** The newest result per node and workflow, of all tabs. */
+let results = [];
+
+async function request(path, body) {
+    const options = body ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) } : {};
+    const response = await api.fetchApi(path, options);
+    const answer = await response.json().catch(() => ({}));
+    if (!response.ok) throw new Error(answer?.error ?? `${path}: ${response.status}`);
+    return answer;
+}
+
+/** The host hands a result to whatever node of that id is shown; this one goes to the workflow that was run. */
+async function received({ detail }) {
+    if (!testOf(detail?.output)) return;
+    let record;
+    try {
+        record = await recordOfRun(request, detail.prompt_id);
+    } catch (error) {
+        console.warn("Attune: the host did not say whose run this is.", error);
+    }
+    const result = resultOf(detail, record);
+    results = remembered(results, result);
+    for (const view of views) if (isFor(result, view.identity())) view.take(testOf(result.output));
+}
+
+/** Bring the tests of a workflow whose tab is shown again up to date. */
+function restore() {
+    for (const view of views) {
+        const own = view.identity();
+        const result = results.findLast((earlier) => earlier.workflow && earlier.workflow === own.workflow && isFor(earlier, own));
+        if (result) view.take(testOf(result.output));
+    }
+}
+
+/** See attune_words.js: a copy of an open tab is loaded again under an id of its own. */
+function separate() {
+    const shown = app.extensionManager?.workflow?.activeWorkflow?.activeState?.id;
+    if (views.size && shown === workflowId(app)) separateCopy(app);
+}
+
+function attach(node) {
+    let state = initialState();
+    /** Requests wait for each other, so that votes arrive in the order in which they were given. */
+    let waiting = Promise.resolve();
+    let removed = false;
+    const listening = new AbortController();
+
+    const apply = (action) => {
+        const before = state;
+        state = reduce(state, action);
+        page.render(state);
+        // What stands is asked for when it is looked at.
+        const looking = state.test && state.showing === "result";
+        const same = before.showing === "result" && before.test === state.test && before.pairs === state.pairs;
+        if (looking && !same) later(askResult);
+    };
+    const later = (work) => {
+        waiting = waiting.then(() => (removed ? undefined : work())).catch((error) => {
+            if (!removed) apply({ kind: "failed", text: error.message });
+        });
+        return waiting;
+    };
+    const askResult = async () => {
+        const { test } = state;
+        apply({ kind: "result", result: await request(`/attune/ab/result/${test}`) });
+    };
+    const load = (test, ran) => later(() => reload(test, ran));
+    const reload = async (test, ran) => apply({ kind: "test", shown: await request(`/attune/ab/test/${test}`), ran });
+    const send = (test, message) =>
+        later(async () => {
+            try {
+                await request("/attune/ab/vote", { test, ...message });
+            } catch (error) {
+                // What was not saved is not shown as saved.
+                await reload(test, false);
+                throw error;
+            }
+        });
+    const act = (action) => {
+        const message = messageOf(state, action);
+        if (message) send(state.test, message);
+        apply(action);
+    };
+    const page = createTest(document, {
+        onAction: act,
+        onForget: () => {
+            const { test } = state;
+            later(() => request("/attune/ab/forget", { test }));
+            load(test, false);
+        },
+        urlOf: (path) => api.apiURL(path),
+    });
+    const view = {
+        identity: () => ({ node: String(node.id), workflow: workflowId(app), kind: node.comfyClass }),
+        take(test) {
+            if (node.properties[PROPERTY] !== test) {
+                node.properties[PROPERTY] = test;
+                app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+            }
+            load(test, true);
+        },
+    };
+    shareWithCanvas(app, page.root, listening.signal);
+    const widget = node.addDOMWidget("attune_ab", "ATTUNE_AB", page.root, {
+        serialize: false,
+        hideOnZoom: false,
+        getMinHeight: () => HEIGHT,
+        getValue: () => "",
+        setValue: () => {},
+    });
+    widget.serialize = false;
+    views.add(view);
+    page.render(state);
+    // Classic nodes share what is left of the height among all such widgets; a few lines are enough for the prompts.
+    for (const box of node.widgets?.filter(({ name }) => BOXES.includes(name)) ?? []) {
+        if (box.options) box.options.getMaxHeight ??= () => BOX_HEIGHT;
+    }
+
+    const configured = node.onConfigure;
+    node.onConfigure = function () {
+        configured?.apply(this, arguments);
+        const test = node.properties?.[PROPERTY];
+        if (typeof test === "string" && /^[0-9a-f]{32}$/.test(test)) load(test, false);
+    };
+    const onRemoved = node.onRemoved;
+    node.onRemoved = function () {
+        removed = true;
+        views.delete(view);
+        listening.abort();
+        page.dispose();
+        onRemoved?.apply(this, arguments);
+    };
+    const [width, height] = node.computeSize();
+    node.setSize([Math.max(width, WIDTH, node.size[0]), Math.max(height, node.size[1])]);
+}
+
+app.registerExtension({
+    name: "Attune.ABTest",
+    setup() {
+        api.addEventListener("executed", received);
+        // The host says nothing when a tab is fully open.
+        setInterval(separate, 1000);
+    },
+    nodeCreated(node) {
+        if (node.comfyClass === NODE) attach(node);
+    },
+    afterConfigureGraph() {
+        restore();
+    },
+});
