@@ -79,6 +79,8 @@ function attach(node) {
     };
     const onSwitch = (name, on) => {
         node.setProperty(CHOICE, switched(choiceOf(node.properties?.[CHOICE]), name, on));
+        // The host looks for changes before a click takes effect.
+        app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
         draw();
     };
     const page = createView(document, { onStop, onSwitch });

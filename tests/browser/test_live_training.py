@@ -1,13 +1,16 @@
-"""Train LoRA in a real page: the template opens, Run is pressed, curves and pictures appear, Stop saves."""
+"""Train LoRA in a real page: the template opens, Run is pressed, curves and pictures appear, Stop saves and goes on."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
+
+from attune.tests.hosting import HostServer
 
 PICTURES = Path(__file__).resolve().parents[2] / ".host" / "screenshots"
 TRAINING_MILLISECONDS = 300_000
@@ -31,6 +34,29 @@ UNKNOWN_NODES = """() => window.app.graph.nodes.map((node) => node.type)
     .filter((type) => !(type in window.LiteGraph.registered_node_types) && type !== "MarkdownNote")"""
 ACTIVE = "window.app.extensionManager.workflow.activeWorkflow?.path"
 WORKFLOW_ID = "() => window.app.graph.id"
+IDLE = "async () => (await (await fetch('/queue')).json()).queue_running.length === 0"
+# A second Train LoRA with the same inputs, which is put into a subgraph.
+SECOND_IN_SUBGRAPH = """() => {
+    const { graph, canvas } = window.app;
+    const first = graph.nodes.find((node) => node.type === "AttuneTrainLora");
+    const second = window.LiteGraph.createNode("AttuneTrainLora");
+    graph.add(second);
+    second.pos = [first.pos[0], first.pos[1] + first.size[1] + 200];
+    for (const [index, input] of first.inputs.entries()) {
+        const link = input.link === null ? null : graph.links.get?.(input.link) ?? graph.links[input.link];
+        if (link) graph.getNodeById(link.origin_id).connect(link.origin_slot, second, index);
+    }
+    for (const [index, widget] of first.widgets.entries()) {
+        if (widget.name !== "attune_live") second.widgets[index].value = widget.value;
+    }
+    second.widgets.find((widget) => widget.name === "run_name").value = "inner";
+    second.widgets.find((widget) => widget.name === "steps").value = 5000;
+    graph.convertToSubgraph(new Set([second]));
+}"""
+OPEN_SUBGRAPH = """() => {
+    const node = window.app.graph.nodes.find((node) => node.isSubgraphNode?.());
+    window.app.canvas.openSubgraph(node.subgraph, node);
+}"""
 SHOWN_PICTURES = "() => window.app.graph.nodes.filter((node) => node.imgs?.length).map((node) => node.type)"
 
 
@@ -60,8 +86,8 @@ def look_at_training(page: Page) -> None:
     """Bring the node into view, so that a screenshot shows it."""
     page.evaluate(
         """() => {
-            const node = window.app.graph.nodes.find((node) => node.type === "AttuneTrainLora");
-            const { ds } = window.app.canvas;
+            const { ds, graph } = window.app.canvas;
+            const node = graph.nodes.find((node) => node.type === "AttuneTrainLora");
             ds.scale = 0.8;
             ds.offset = [120 - node.pos[0], 110 - node.pos[1]];
             window.app.canvas.setDirty(true, true);
@@ -72,6 +98,21 @@ def look_at_training(page: Page) -> None:
 def keep_picture(page: Page, name: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / f"{name}.png")
+
+
+@pytest.fixture(autouse=True)
+def _idle_afterwards(host: HostServer) -> Iterator[None]:
+    """A test that failed in the middle of an endless run must not take the next ones with it."""
+    yield
+    host.cancel()
+
+
+@pytest.fixture
+def nodes_2(host: HostServer) -> Iterator[None]:
+    """The host's newer way to draw nodes. To be asked for before `page`, which opens with what is set."""
+    host.post("/api/settings", {"Comfy.VueNodes.Enabled": True})
+    yield
+    host.post("/api/settings", {"Comfy.VueNodes.Enabled": False})
 
 
 @pytest.fixture
@@ -88,6 +129,19 @@ def press_run(page: Page) -> None:
     page.get_by_test_id("queue-button").get_by_role("button").first.click()
 
 
+def line_of(view: Locator, figure: str) -> Locator:
+    return view.locator(f"[data-series={figure}] .attune-live-mean")
+
+
+def chip_of(view: Locator, figure: str) -> Locator:
+    return view.locator(f".attune-live-chip[data-figure={figure}]")
+
+
+def reload(page: Page) -> None:
+    page.reload()
+    page.wait_for_function("() => window.app?.graph?.nodes?.some((node) => node.type === 'AttuneTrainLora')")
+
+
 def test_live_curves_survive_a_reload_and_end_in_pictures(template: Page, page_errors: list[str]):
     page = template
     view = page.locator(".attune-live")
@@ -95,16 +149,14 @@ def test_live_curves_survive_a_reload_and_end_in_pictures(template: Page, page_e
     set_widgets(page, {"AttuneTrainLora": {"run_name": "browser run", "steps": 12}})
     press_run(page)
     expect(view).to_have_attribute("data-status", "running", timeout=TRAINING_MILLISECONDS)
-    for series in ("reward", "held_out_reward", "loss"):
-        line = view.locator(f"[data-series={series}] .attune-live-mean")
-        expect(line).to_have_attribute("d", _two_points(), timeout=TRAINING_MILLISECONDS)
+    for figure in ("reward", "held_out_reward"):
+        expect(line_of(view, figure)).to_have_attribute("d", _two_points(), timeout=TRAINING_MILLISECONDS)
     expect(view.get_by_alt_text("Samples after 0 updates")).to_be_visible()
+    look_at_training(page)
     keep_picture(page, "live_training_running")
 
-    page.reload()
-    page.wait_for_function("() => window.app?.graph?.nodes?.some((node) => node.type === 'AttuneTrainLora')")
-    curve = view.locator("[data-series=reward] .attune-live-mean")
-    expect(curve).to_have_attribute("d", _two_points(), timeout=RELOAD_MILLISECONDS)
+    reload(page)
+    expect(line_of(view, "reward")).to_have_attribute("d", _two_points(), timeout=RELOAD_MILLISECONDS)
     expect(view.get_by_alt_text("Samples after 0 updates")).to_have_count(1)
 
     expect(view).to_have_attribute("data-status", "finished", timeout=TRAINING_MILLISECONDS)
@@ -117,6 +169,134 @@ def test_live_curves_survive_a_reload_and_end_in_pictures(template: Page, page_e
     )
     look_at_training(page)
     keep_picture(page, "live_training_finished")
+
+    # Another page, which has never seen the run: everything comes from the server.
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_function("() => window.app?.graph?.nodes?.some((node) => node.type === 'AttuneTrainLora')")
+    expect(line_of(other.locator(".attune-live"), "reward")).to_have_attribute("d", _two_points())
+    other.close()
+    assert page_errors == []
+
+
+def test_curves_are_switched_by_chips_and_pictures_gone_through_in_time(template: Page, page_errors: list[str]):
+    page = template
+    view = page.locator(".attune-live")
+    set_widgets(page, {"AttuneTrainLora": {"run_name": "chips and strip", "steps": 4}})
+    press_run(page)
+    expect(view).to_have_attribute("data-status", "finished", timeout=TRAINING_MILLISECONDS)
+    look_at_training(page)
+
+    # Curves: one more, one less, and so after a reload.
+    expect(chip_of(view, "reward")).to_have_attribute("aria-pressed", "true")
+    expect(line_of(view, "learning_rate")).to_have_count(0)
+    view.locator(".attune-live-more").click()
+    chip_of(view, "learning_rate").click()
+    chip_of(view, "reward").click()
+    expect(line_of(view, "learning_rate")).to_have_attribute("d", _two_points())
+    expect(view.locator("[data-series=reward]")).to_have_count(0)
+    keep_picture(page, "live_training_chips")
+    page.wait_for_timeout(2000)  # The host keeps a changed workflow after a moment.
+    reload(page)
+    expect(line_of(view, "learning_rate")).to_have_attribute("d", _two_points(), timeout=RELOAD_MILLISECONDS)
+    expect(view.locator("[data-series=reward]")).to_have_count(0)
+    chip_of(view, "reward").click()
+    expect(view.locator("[data-series=reward]")).to_have_count(1)
+
+    # All curves are read where the pointer is.
+    look_at_training(page)
+    plot = view.locator("[data-series=reward] .attune-live-plot")
+    plot.hover(position={"x": 3, "y": 10})
+    for figure in ("reward", "held_out_reward", "learning_rate"):
+        expect(view.locator(f"[data-series={figure}] .attune-live-steps .here")).to_have_text("update 1")
+
+    # Pictures: the latest, one under the pointer, one by the arrow keys, and enlarged.
+    now = view.locator(".attune-live-stage .now")
+    expect(view.locator(".attune-live-moment")).to_have_count(5)
+    expect(now.locator("figcaption")).to_contain_text("after 4 updates")
+    latest = now.locator("img").get_attribute("src")
+    view.get_by_role("button", name="after 2 updates").hover()
+    expect(now.locator("figcaption")).to_have_text("after 2 updates")
+    assert now.locator("img").get_attribute("src") != latest
+    view.locator(".attune-live-title").hover()
+    expect(now.locator("figcaption")).to_contain_text("after 4 updates")
+    view.locator(".attune-live-samples").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(now.locator("figcaption")).to_have_text("after 3 updates")
+    view.get_by_role("button", name="after 1 update").click()
+    dialog = page.locator("dialog.attune-moments")
+    expect(dialog.locator("figcaption")).to_have_text(["before training", "after 1 update"])
+    page.keyboard.press("ArrowRight")
+    expect(dialog.locator("figcaption")).to_have_text(["before training", "after 2 updates"])
+    dialog.get_by_role("slider").fill("4")
+    expect(dialog.locator("figcaption").last).to_contain_text("after 4 updates")
+    keep_picture(page, "live_training_enlarged")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    assert page_errors == []
+
+
+def test_nodes_2_shows_curves_pictures_and_the_button(nodes_2, page: Page, page_errors: list[str]):
+    open_template(page, "align_with_reward")
+    assert page.locator(".lg-node").count() > 0
+    set_widgets(page, FEWER)
+    set_widgets(page, {"AttuneTrainLora": {"run_name": "nodes 2", "steps": 5000}})
+    view = page.locator(".attune-live")
+    press_run(page)
+    expect(line_of(view, "reward")).to_have_attribute("d", _two_points(), timeout=TRAINING_MILLISECONDS)
+    look_at_training(page)
+    page.mouse.wheel(0, 0)
+    chip_of(view, "loss").click()
+    expect(view.locator("[data-series=loss]")).to_be_visible()
+    expect(view.locator(".attune-live-moment").first).to_be_visible()
+    heights = view.locator(".attune-live-plot").evaluate_all("(all) => all.map((plot) => plot.clientHeight)")
+    assert len(heights) == 5 and min(heights) >= 40
+    keep_picture(page, "live_training_nodes_2")
+    view.get_by_role("button", name="Stop and save").click()
+    expect(view).to_have_attribute("data-status", "stopped", timeout=TRAINING_MILLISECONDS)
+    page.wait_for_function(IDLE, timeout=TRAINING_MILLISECONDS)
+    assert page_errors == []
+
+
+def test_two_training_nodes_one_in_a_subgraph_each_show_and_stop_their_own_run(
+    template: Page, host: HostServer, page_errors: list[str]
+):
+    """Stop and save ends the first run; the second one, inside a subgraph, begins and is shown there."""
+    page = template
+    page.evaluate(SECOND_IN_SUBGRAPH)
+    outer = page.locator(".attune-live").first
+    set_widgets(page, {"AttuneTrainLora": {"run_name": "outer", "steps": 5000}})
+    press_run(page)
+    order = []
+    for _ in range(2):
+        state = None
+        for _ in range(1200):
+            runs = host.get("/attune/training/state")["runs"].values()
+            state = next((run for run in runs if run["run"] in ("outer", "inner") and run["status"] == "running"), None)
+            if state is not None and state["step"] >= 1 and state["run"] not in order:
+                break
+            page.wait_for_timeout(250)
+        assert state is not None
+        order.append(state["run"])
+        if state["run"] == "outer":
+            expect(outer.locator(".attune-live-title")).to_contain_text("Training")
+            outer.get_by_role("button", name="Stop and save").click()
+            expect(outer).to_have_attribute("data-status", "stopped", timeout=TRAINING_MILLISECONDS)
+        else:
+            assert ":" in state["node"], "a node of a subgraph has the ids of both"
+            page.evaluate(OPEN_SUBGRAPH)
+            look_at_training(page)
+            inner = page.locator(".attune-live:visible")
+            expect(inner).to_have_count(1)
+            expect(inner).to_have_attribute("data-status", "running", timeout=RELOAD_MILLISECONDS)
+            inner.get_by_role("button", name="Stop and save").click()
+            expect(inner).to_have_attribute("data-status", "stopped", timeout=TRAINING_MILLISECONDS)
+            expect(inner.locator(".attune-live-detail")).to_contain_text("inner_stopped_001.safetensors")
+            keep_picture(page, "live_training_subgraph")
+            page.evaluate("() => window.app.canvas.setGraph(window.app.rootGraph ?? window.app.graph)")
+            look_at_training(page)
+    assert sorted(order) == ["inner", "outer"]
+    page.wait_for_function(IDLE, timeout=TRAINING_MILLISECONDS)
     assert page_errors == []
 
 
@@ -124,18 +304,40 @@ def _two_points() -> re.Pattern[str]:
     return re.compile(r"^M[\d.]+ [\d.]+L")
 
 
-def test_stop_and_save_keeps_the_lora(template: Page, host, page_errors: list[str]):
+def test_stop_and_save_hands_the_lora_on_and_run_goes_on_from_there(template: Page, host, page_errors: list[str]):
     page = template
     view = page.locator(".attune-live")
     set_widgets(page, {"AttuneTrainLora": {"run_name": "stopped in the page", "steps": 5000}})
-    press_run(page)
-    line = view.locator("[data-series=loss] .attune-live-mean")
-    expect(line).to_have_attribute("d", _two_points(), timeout=TRAINING_MILLISECONDS)
-    view.get_by_role("button", name="Stop and save").click()
-    expect(view).to_have_attribute("data-status", "stopped", timeout=60_000)
-    expect(view.locator(".attune-live-detail")).to_contain_text("stopped in the page_stopped_001.safetensors")
-    assert (host.models_dir / "loras" / "attune" / "stopped in the page_stopped_001.safetensors").is_file()
+    done = 0
+    for number in ("001", "002"):
+        press_run(page)
+        expect(view).to_have_attribute("data-status", "running", timeout=TRAINING_MILLISECONDS)
+        expect(line_of(view, "reward")).to_have_attribute("d", _two_points(), timeout=TRAINING_MILLISECONDS)
+        before = _updates(view)
+        assert before >= done, "the second run goes on where the first one stopped"
+        page.wait_for_function(
+            "(step) => parseInt(document.querySelector('.attune-live-title').textContent.split('·')[1]) > step",
+            arg=before,
+            timeout=TRAINING_MILLISECONDS,
+        )
+        view.get_by_role("button", name="Stop and save").click()
+        expect(view).to_have_attribute("data-status", "stopped", timeout=TRAINING_MILLISECONDS)
+        done = _updates(view)
+        file = f"stopped in the page_stopped_{number}.safetensors"
+        expect(view.locator(".attune-live-detail")).to_contain_text(file)
+        assert (host.models_dir / "loras" / "attune" / file).is_file()
+        page.wait_for_function(
+            f"() => ['PreviewImage', 'SaveImage'].every((type) => ({SHOWN_PICTURES})().includes(type))",
+            timeout=TRAINING_MILLISECONDS,
+        )
+        # The nodes behind have run: the prompt has come to its end.
+        page.wait_for_function(IDLE, timeout=TRAINING_MILLISECONDS)
+    assert [entry["status"]["status_str"] for entry in list(host.get("/history").values())[-2:]] == ["success"] * 2
     assert page_errors == []
+
+
+def _updates(view: Locator) -> int:
+    return int(view.locator(".attune-live-title").inner_text().split("·")[1].split("/")[0])
 
 
 @pytest.mark.parametrize("copy", ["template opened twice", "tab duplicated"])
