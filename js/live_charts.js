@@ -18,7 +18,7 @@ export const CSS = `
   border: 1.5px solid var(--own); }
 .attune-live-chip[aria-pressed="true"] i { background: var(--own); }
 .attune-live-curves { display: grid; gap: 6px; flex: 1 0 auto; grid-auto-rows: minmax(90px, 1fr);
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, max(190px, 100% / var(--columns) - 6px)), 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, max(178px, 100% / var(--columns) - 6px)), 1fr)); }
 .attune-live-curves:empty::before { content: "The curves begin with the first update."; margin: auto; color: #7d8796; }
 .attune-live-curve { display: flex; flex-direction: column; gap: 3px; min-width: 0; max-height: 180px;
   box-sizing: border-box; padding: 5px 8px 4px; container-type: inline-size;
