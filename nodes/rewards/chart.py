@@ -163,7 +163,7 @@ def _thumbnail(picture: torch.Tensor, size: int) -> Image.Image:
     image = to_image(picture)
     scale = size / max(image.size)
     shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(shape, Image.Resampling.LANCZOS)
+    return image.resize(shape, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _mix(first: tuple[int, ...], second: tuple[int, ...], part: float) -> tuple[int, ...]:

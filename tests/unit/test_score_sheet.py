@@ -8,6 +8,7 @@ import io
 import json
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from attune.nodes.rewards.cache import CachedReward, ScoreStore
 from attune.nodes.rewards.calibration import CalibratedReward, Calibration
 from attune.nodes.rewards.chart import bar_chart
 from attune.nodes.rewards.combine import CombineConfig, CombinedReward
-from attune.nodes.rewards.pictures import content_hash, split_prompts
+from attune.nodes.rewards.pictures import content_hash, split_prompts, to_image, to_rgb
 from attune.nodes.rewards.sheet import save_sheet, score_sheet
 from attune.nodes.rewards.thumbnails import picture_files
 from attune.nodes.rewards.wrapping import WrappedReward
@@ -214,6 +215,14 @@ def test_pictures_become_files_once_and_large_ones_have_a_thumbnail(tmp_path):
         assert image.getpixel((0, 0)) == (64, 64, 64)
     assert picture_files(pictures, sheet.hashes, tmp_path) == [small_one, large_one]
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "attune").iterdir()} == files
+
+
+def test_a_picture_in_8_bits_is_the_whole_picture():
+    """It is made in strips; these have more than one, and the last one is short."""
+    for shape in ((700, 300, 3), (1, 200_000, 1), (333, 555, 4)):
+        picture = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 1.2 - 0.1
+        found = torch.from_numpy(np.array(to_image(picture)))
+        assert torch.equal(found, (to_rgb(picture[None])[0].clamp(0, 1) * 255).round().to(torch.uint8))
 
 
 def test_gallery_holds_what_the_page_needs(tmp_path):
