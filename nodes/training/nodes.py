@@ -187,7 +187,7 @@ class AttuneTrainLora(AttuneNode):
     ) -> io.NodeOutput:  # fmt: skip
         if job_file_only:
             told = export_job(cls.hidden.prompt, cls.hidden.unique_id, run_name.strip())
-            blocked = ExecutionBlocker("Train LoRA wrote a job file and trained nothing (job_file_only).")
+            blocked = ExecutionBlocker(None)  # without words: it is no error that nodes behind have nothing to do
             return io.NodeOutput(*[blocked] * 5, told, ui={"text": [told]})
         words = {field.name: knobs.pop(field.name) for field in fields(MemorySettings) if field.name in knobs}
         trainer = TrainerConfig(
