@@ -17,6 +17,8 @@ TEMPLATES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
 # Shorter runs of the long ones: the same graph with fewer updates. Every override must match an input of the graph.
 OVERRIDES: dict[str, dict[str, Any]] = {
     "align_with_reward": {"AttuneTrainLora.steps": 2},
+    "align_with_refl": {"AttuneTrainLora.steps": 2},
+    "train_from_pairs_dpo": {"AttuneTrainLora.steps": 2, "KSampler.steps": 3},
     "train_style_lora": {"AttuneTrainLora.steps": 4},
     "train_reward_model": {
         "AttuneTrainRewardModel.model_folder": "tiny_vlm", "AttuneTrainRewardModel.steps": 4,
