@@ -6,11 +6,14 @@ import tempfile
 from pathlib import Path
 
 import comfy.model_management
+import folder_paths
 import torch
 import world
 
 from attune.nodes.rewards.load import load_reward
-from attune.nodes.rewards.nodes_common import manage
+from attune.nodes.rewards.nodes_common import Progress, manage
+from attune.nodes.rewards.statistics import StatisticReward
+from attune.nodes.rewards.thumbnails import FOLDER
 from attune.nodes.rewards.vlm import VlmReward
 from attune.tests.tiny_vlm import write_tiny_vlm
 from attune.training.adapters.lora import LoraConfig
@@ -93,3 +96,49 @@ def check_a_four_bit_network_that_cannot_be_moved_stays_and_says_so() -> None:
     assert "tiny stay on cpu" in note and "bitsandbytes" in note
     assert reward.patchers == ()
     assert torch.equal(reward(images, ["a cat"]), first)
+
+
+def check_cancel_acts_between_pictures_in_every_part_of_score_images() -> None:
+    """Three pictures and two rewards: six scores, then three are looked at, drawn and written, each a step."""
+    from attune.nodes.rewards import nodes_scoring
+
+    seen: list[int] = []
+
+    class Watched(Progress):
+        """Cancel is pressed when step `at` begins."""
+
+        at = -1
+
+        def __call__(self, done: int, total: int) -> None:
+            seen.append(done)
+            assert total == 15
+            if done == self.at:
+                comfy.model_management.interrupt_current_processing(True)
+            super().__call__(done, total)
+
+    files = Path(folder_paths.get_temp_directory()) / FOLDER
+    images = torch.rand(3, 300, 20, 3, generator=torch.Generator().manual_seed(5))
+
+    def run() -> None:
+        judge = StatisticReward()
+        nodes_scoring.ScoreImages.execute([images], [judge], [""], reward_2=[judge])
+
+    nodes_scoring.Progress = Watched
+    try:
+        for step in (0, 7, 10, 13):
+            Watched.at = step
+            seen.clear()
+            try:
+                run()
+            except comfy.model_management.InterruptProcessingException:
+                assert seen[-1] == step, (step, seen)
+            else:
+                raise AssertionError(f"nothing heard Cancel in step {step}: {seen}")
+        assert len(list(files.glob("*.small.jpg"))) == 1, "Cancel came before the second picture was written"
+        Watched.at = -1
+        seen.clear()
+        run()
+    finally:
+        nodes_scoring.Progress = Progress
+    assert seen == sorted(seen) and set(range(6, 15)) <= set(seen)
+    assert len(list(files.glob("*.small.jpg"))) == 3
