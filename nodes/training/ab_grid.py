@@ -7,16 +7,16 @@ from typing import Any
 
 from PIL import Image
 
-from ..drawing import BAD, GOOD, GRID, MUTED, PANEL, TEXT, Canvas, wrapped
+from ..drawing import GOOD, GRID, MUTED, PANEL, TEXT, Canvas, wrapped
 from .ab_pictures import StoredPicture
 from .grid import shown_size
 
 _LABELS, _EDGE, _GAP, _BLOCK_GAP = 190, 16, 10, 20
 _NARROWEST = 760
-_SCALE_HEIGHT, _HEADER = 86, 128
+_SCALE_HEIGHT, _HEADER = 86, 148
 # Tests can have thousands of pairs; a picture of all of them would not open anywhere.
 _MOST_PROMPTS, _MOST_SEEDS = 24, 12
-_DECISIONS = {"A": "{a} is better", "B": "{b} is better", "even": "hardly a difference", "open": "still open"}
+_DECISIONS = {"A": "{a} is better", "B": "{b} is better", "even": "Hardly a difference", "open": "Still open"}
 
 
 def result_grid(
@@ -87,15 +87,16 @@ def _place(
 def _headline(canvas: Canvas, report: Mapping[str, Any]) -> None:
     a, b = report["names"]
     judge = "a person" if report["voter"] == "person" else report["reward"]
-    title = f"{a} against {b}, judged by {judge}"
-    canvas.text(_EDGE, 14, wrapped(title, canvas.width - 2 * _EDGE, size=22, lines=1)[0], size=22, bold=True)
     rate = report["win_rate"]
-    decision = _DECISIONS[report["decision"]].format(a=a, b=b)
-    colour = {"B": GOOD, "A": BAD}.get(report["decision"], TEXT)
+    title = "No votes yet" if rate is None else _DECISIONS[report["decision"]].format(a=a, b=b)
+    colour = GOOD if report["decision"] in ("A", "B") else TEXT
+    room = canvas.width - 2 * _EDGE
+    canvas.text(_EDGE, 14, wrapped(title, room, size=22, lines=1)[0], size=22, bold=True, colour=colour)
+    what = wrapped(f"{a} against {b}, judged by {judge}", room, size=14, lines=1)[0]
+    canvas.text(_EDGE, 46, what, size=14, colour=MUTED)
     cells = [
         (b, "no votes yet" if rate is None else f"{100 * rate:.0f} % of {report['votes']} votes", TEXT),
-        ("Verdict", decision if rate is not None else "no votes yet", colour if rate is not None else MUTED),
-        ("Votes", f"{report['a']} : {report['b']}, {report['ties']} ties", TEXT),
+        ("Votes", f"{report['a']} : {report['b']}, {report['ties']} tie{'' if report['ties'] == 1 else 's'}", TEXT),
         ("Chance alone (p)", f"{report['p_value']:.2g}", TEXT),
         ("Votes still needed", str(report["still_needed"]) if rate is not None else "?", TEXT),
     ]
@@ -106,9 +107,9 @@ def _headline(canvas: Canvas, report: Mapping[str, Any]) -> None:
     width = (canvas.width - 2 * _EDGE + 8) / len(cells)
     for index, (name, figure, ink) in enumerate(cells):
         left = _EDGE + index * width
-        canvas.panel(left, 52, left + width - 8, 106)
-        canvas.text(left + 12, 67, wrapped(name, width - 28, size=13, lines=1)[0], size=13, colour=MUTED, anchor="lm")
-        canvas.text(left + 12, 89, wrapped(figure, width - 28, size=16, lines=1)[0], size=16, colour=ink, anchor="lm")
+        canvas.panel(left, 74, left + width - 8, 128)
+        canvas.text(left + 12, 89, wrapped(name, width - 28, size=13, lines=1)[0], size=13, colour=MUTED, anchor="lm")
+        canvas.text(left + 12, 111, wrapped(figure, width - 28, size=16, lines=1)[0], size=16, colour=ink, anchor="lm")
 
 
 def _scale(canvas: Canvas, report: Mapping[str, Any], top: float) -> None:
@@ -123,7 +124,7 @@ def _scale(canvas: Canvas, report: Mapping[str, Any], top: float) -> None:
     canvas.line([(at(0.5), y - 14), (at(0.5), y + 14)], MUTED, width=1)
     if report["win_rate"] is not None:
         low, high = report["interval"]
-        colour = {"B": GOOD, "A": BAD}.get(report["decision"], TEXT)
+        colour = GOOD if report["decision"] in ("A", "B") else TEXT
         canvas.line([(at(low), y), (at(high), y)], colour, width=4)
         canvas.dot(at(report["win_rate"]), y, colour, radius=8)
         canvas.dot(at(report["win_rate"]), y, PANEL, radius=3)
