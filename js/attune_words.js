@@ -10,6 +10,8 @@ import { remembered } from "./score_gallery_state.js";
 import { separateCopy, workflowId } from "./workflow_tabs.js";
 
 const WIDTH = 300;
+/** What the host takes off a widget's height. */
+const MARGINS = 20;
 const STYLE =
     "box-sizing: border-box; width: 100%; height: 100%; min-height: 36px; overflow: auto; border-radius: 8px; padding: 6px 8px; " +
     "background: #1e1f22; color: #e8e9ec; font: 12px/1.35 system-ui, sans-serif; white-space: pre-wrap; overflow-wrap: anywhere; " +
@@ -66,11 +68,18 @@ function separate() {
     if (boxes.size && shown === workflowId(app)) separateCopy(app);
 }
 
-function attach(node, { hint, height: least }) {
+function attach(node, { hint, height: least, scrolls }) {
     const root = document.createElement("div");
     root.className = "attune-words";
     root.style.cssText = STYLE;
     root.textContent = hint;
+    if (scrolls) {
+        // In Nodes 2.0 a box is as high as its content, unless its size is its own; and the wheel is the canvas'.
+        root.classList.add("widget-expands");
+        root.style.containerType = "size";
+        root.style.minHeight = `${least - MARGINS}px`;
+        root.dataset.captureWheel = "true";
+    }
     const widget = node.addDOMWidget("attune_words", "ATTUNE_WORDS", root, {
         serialize: false,
         hideOnZoom: false,

@@ -17,9 +17,14 @@ export function plain(text) {
 
 const report = (hint) => Object.freeze({ hint, key: "text", height: 66 });
 
-const prompts = Object.freeze({ hint: "The prompts appear here after a run.", key: "attune_prompts", height: 120, verbatim: true });
+const prompts = Object.freeze({
+    hint: "The prompts appear here after a run.", key: "attune_prompts", height: 120, verbatim: true, scrolls: true,
+});
 
-/** What each class of node shows: before the first run, which part of its output afterwards, and how high the box is. */
+/**
+ * What each class of node shows: before the first run, which part of its output afterwards, how high the box is, whether the
+ * words are left as they are, and whether a long text scrolls instead of making the node longer.
+ */
 export const NODES = Object.freeze({
     AttuneCalibrateReward: report("The figures appear here after a run."),
     AttuneCombineRewards: report("The formula appears here after a run."),
