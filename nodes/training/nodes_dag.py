@@ -16,10 +16,10 @@ CATEGORY = "Attune/training"
 Objective = io.Custom("ATTUNE_OBJECTIVE")
 
 
-def _schema(node: type[AttuneNode], variant: Variant, slots: list[Any], *, words: str) -> io.Schema:
+def _schema(node: type[AttuneNode], slots: list[Any], *, node_id: str, display_name: str, words: str) -> io.Schema:
     return node.schema(
-        node_id=f"AttuneDAG{variant}Objective",
-        display_name=f"DAG-{variant} Objective",
+        node_id=node_id,
+        display_name=display_name,
         category=CATEGORY,
         description=f"Teaches the model to make pictures as often as a reward likes them, instead of the best one over "
         f"and over: more reward, and variety stays. Works with any reward. {words}",
@@ -45,7 +45,8 @@ class AttuneDAGDBObjective(AttuneNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         words = "The variant with one simple loss; DAG-KL usually learns faster."
-        return _schema(cls, "DB", dag_schemas.DAG_DB_OBJECTIVE, words=words)
+        slots = dag_schemas.DAG_DB_OBJECTIVE
+        return _schema(cls, slots, node_id="AttuneDAGDBObjective", display_name="DAG-DB Objective", words=words)
 
     @classmethod
     def execute(
@@ -61,7 +62,8 @@ class AttuneDAGKLObjective(AttuneNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         words = "The variant to start with; every sampler step is judged on its own."
-        return _schema(cls, "KL", dag_schemas.DAG_KL_OBJECTIVE, words=words)
+        slots = dag_schemas.DAG_KL_OBJECTIVE
+        return _schema(cls, slots, node_id="AttuneDAGKLObjective", display_name="DAG-KL Objective", words=words)
 
     @classmethod
     def execute(
