@@ -282,6 +282,12 @@ def test_the_margin_makes_ties_and_costs_are_turned(sides):
     assert preferred(0.0, 0.1, 0.1) == "tie" == preferred(1.0, 1.0, 0.0)
     assert preferred(0.0, 0.11, 0.1) == "b" and preferred(0.11, 0.0, 0.1) == "a"
     assert set(reward_choices(setup_of(), sides, 0.2)) == {"tie"}
+
+    class Cost(StatisticReward):
+        higher_is_better = False
+
+    cost = Cost("brightness", "as high as possible", 0.5)
+    assert reward_choices(setup_of(reward=cost), sides, 0.0) == ["tie", *["a"] * 10, "b"]
     for margin in (-0.1, float("nan")):
         with pytest.raises(AttuneError, match="least_margin"):
             reward_choices(setup_of(), sides, margin)
