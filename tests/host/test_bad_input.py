@@ -328,7 +328,8 @@ def test_a_disk_that_fills_up_keeps_the_last_state_and_the_run_goes_on_from_it(h
     assert "Check that the folder is writable and the disk has room, then retry." in message
     kept = sorted(int(file.stem.removeprefix("state-")) for file in run_folder(host, name).glob("state-*.safetensors"))
     assert len(kept) == 2
-    assert left_in(run_folder(host, name)) == ["run.json", *sorted(f"state-{step}.safetensors" for step in kept)]
+    states = sorted(f"state-{step}.safetensors" for step in kept)
+    assert left_in(run_folder(host, name)) == ["job.json", "log.jsonl", "run.json", *states]
     # A LoRA is smaller than a state and still found room.
     assert loras_of(host, name) == [f"attune/{name}_stopped_001.safetensors"]
 

@@ -16,6 +16,7 @@ TEMPLATES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
 
 # Shorter runs of the long ones: the same graph with fewer updates. Every override must match an input of the graph.
 OVERRIDES: dict[str, dict[str, Any]] = {
+    "align_with_dag": {"AttuneTrainLora.steps": 2},
     "align_with_reward": {"AttuneTrainLora.steps": 2},
     "align_with_refl": {"AttuneTrainLora.steps": 2},
     "train_from_pairs_dpo": {"AttuneTrainLora.steps": 2, "KSampler.steps": 3},
@@ -37,6 +38,17 @@ def vision_language_model(host) -> None:
 def test_there_are_templates():
     assert len(TEMPLATES) >= 8
     assert set(OVERRIDES) <= set(TEMPLATES)
+
+
+def test_every_training_has_a_run_name_of_its_own():
+    """Two templates of one run name would resume each other's run."""
+    widgets = [
+        node["widgets_values"][0]
+        for name in TEMPLATES
+        for node in json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))["nodes"]
+        if node["type"] == "AttuneTrainLora"
+    ]
+    assert len(widgets) >= 7 and sorted(set(widgets)) == sorted(widgets)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
