@@ -138,4 +138,18 @@ _FILE_DIGESTS: Step = (
     """,
 )
 
-MIGRATIONS: tuple[Step, ...] = ((*_SCORES, *_CALIBRATIONS), _CATALOGUE, _BLIND_VOTES, _FILE_DIGESTS)
+# What a file is known by grew: begun anew, since a digest costs one reading. `state`: size, times and number of the file,
+# as text, since they may need more than 64 bits. `last_used`: nanoseconds since 1970.
+_FILE_STATES: Step = (
+    "DROP TABLE file_digests",
+    """
+    CREATE TABLE file_digests (
+        path BLOB NOT NULL PRIMARY KEY,
+        state TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        last_used INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: tuple[Step, ...] = ((*_SCORES, *_CALIBRATIONS), _CATALOGUE, _BLIND_VOTES, _FILE_DIGESTS, _FILE_STATES)

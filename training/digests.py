@@ -1,7 +1,9 @@
 """What files hold, in 64 hex digits: sha256, of which each file costs one reading until it changes.
 
 Model files have gigabytes. Who waits for them may be told, and may stop it (`telling`); who has a store may keep the
-digests from one session to the next (`keep_in`). A file counts as unchanged while its size and its time are the same.
+digests from one session to the next (`keep_in`). A file counts as unchanged while it is the same file (its number in the
+file system), of the same size, and neither of its times is another: copying tools set the time of the last change back,
+but nobody sets the one at which the system last touched the file (on Windows, at which it was made).
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from pathlib import Path
 from typing import Protocol
 
 Tell = Callable[[int, int], None]
-# Resolved path, size in bytes, time of the last change in nanoseconds.
-Key = tuple[str, int, int]
+# Resolved path; size in bytes, times of the last change of the content and of the file in nanoseconds, and the number of
+# the file in the file system, any of which may need more than 64 bits.
+Key = tuple[str, int, int, int, int]
 
 # Smaller files are read again sooner than a store is asked.
 WORTH_KEEPING = 16 << 20
@@ -62,7 +65,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
         if key not in _known and key[1] >= WORTH_KEEPING and (found := _recalled(key)):
             _known[key] = found
     unread = [key for key in dict.fromkeys(keys) if key not in _known]
-    total, done = sum(size for _, size, _ in unread), 0
+    total, done = sum(size for _, size, *_ in unread), 0
     found = {key: _known[key] for key in keys if key in _known}
     for key in unread:
         found[key] = _read(key, done, total)
@@ -78,7 +81,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
 def _key(path: Path) -> Key:
     path = Path(path).resolve()
     status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns
+    return str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _unchanged(key: Key) -> bool:

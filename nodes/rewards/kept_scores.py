@@ -24,7 +24,7 @@ _KEYS_PER_QUERY = 500
 # Rows are marked as used at most once a day: finding scores again then costs no write.
 _DAY = 24 * 60 * 60
 # After a failure the disk is left alone for so many seconds, so that scoring does not wait for it batch after batch.
-_PAUSE = 60.0
+PAUSE = 60.0
 # Dropping goes this far below the limit, so that it is not needed again at the next row.
 _KEPT_SHARE = 0.95
 
@@ -110,7 +110,7 @@ class KeptScores:
         try:
             return work()
         except StoreError as error:
-            self._resume = time.monotonic() + _PAUSE
+            self._resume = time.monotonic() + PAUSE
             # The transaction was undone, so that the count is no longer known.
             self._count = None
             if not self._warned:
