@@ -1,8 +1,8 @@
 """A bed in two dimensions where everything is computable: eight modes on a ring, and a target that weighs them anew.
 
-The base model is the exact denoiser of the ring with equal weights, plus a multi-layer perceptron whose last layer is
-zero and whose linear layers a LoRA adapts. The reward is the log-density of the same modes with uneven weights, so that
-exp(r)/Z is known: with β = 1 and the "sum" convention it is that mixture.
+The base model is the exact denoiser of the ring with equal weights, which a perceptron can bend; a LoRA adapts its
+linear layers. The reward is the log-density of the same modes with uneven weights: with β = 1 and the "sum" convention
+exp(βr)/Z is that mixture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from attune.training.denoisers import MixtureDenoiser
 from attune.training.diffusion import DiffusionProcess
 from attune.training.interfaces import Prompt
 from attune.training.rollout import play
@@ -35,21 +34,24 @@ def ring_process() -> DiffusionProcess:
 
 
 class RingDenoiser(nn.Module):
-    """The exact denoiser of the ring with equal weights, plus a perceptron that starts at zero. Prompts are ignored."""
+    """The exact denoiser of the ring with equal weights, bent by a perceptron that starts at zero. Prompts are ignored.
+
+    With the posterior probabilities p_k of the modes and their clean points m_k, all at the present noise level,
+    x0 = Σ_k softmax(log p + a)_k·m_k + σ/√(1 + σ²)·b; a [8] and b [2] are what the perceptron says of place and noise
+    level. a = log of the target's weights and b = 0 would be the target's exact denoiser.
+    """
 
     unconditional = None
 
-    def __init__(self, width: int = 128, seed: int = 0) -> None:
+    def __init__(self, width: int = 64, seed: int = 0) -> None:
         super().__init__()
         self.process = ring_process()
-        self.exact = MixtureDenoiser(self.process, MEANS, DEVIATION, torch.full((MODES,), 1 / MODES))
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            self.layers = nn.Sequential(
-                nn.Linear(13, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2)
-            )
+            self.layers = nn.Sequential(nn.Linear(2 + MODES + 5, width), nn.Tanh(), nn.Linear(width, MODES + 2))
         nn.init.zeros_(self.layers[-1].weight)
         nn.init.zeros_(self.layers[-1].bias)
+        self.register_buffer("means", MEANS)
         self.requires_grad_(False)
 
     @property
@@ -58,26 +60,21 @@ class RingDenoiser(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.exact.device
+        return self.means.device
 
     def forward(
         self, x: torch.Tensor, sigma: torch.Tensor, cond: Sequence[Any] = (), *, guidance: float = 1.0
     ) -> torch.Tensor:
-        base = self.exact(x, sigma)
-        scale = (1 + sigma.square()).sqrt()[:, None]
-        level = sigma.log()[:, None]
-        waves = level * torch.tensor([1.0, 2.0, 4.0])
-        point = x.flatten(1)
-        features = [
-            point / scale,
-            base.flatten(1),
-            point / (scale * sigma[:, None].clamp_min(0.3)),
-            level,
-            waves.sin(),
-            waves.cos(),
-        ]
-        moved = self.layers(torch.cat(features, 1)) * (sigma[:, None] / scale)
-        return base + moved.reshape(x.shape)
+        point, sigma = x.flatten(1), sigma[:, None]
+        variance = DEVIATION**2 + sigma**2
+        offset = point[:, None] - self.means  # (B, 8, 2)
+        logits = -0.5 * offset.square().sum(-1) / variance
+        clean = self.means + (DEVIATION**2 / variance)[..., None] * offset
+        scale, level = (1 + sigma**2).sqrt(), sigma.log()
+        waves = [level, level.sin(), level.cos(), (2 * level).sin(), (2 * level).cos()]
+        weights, shift = self.layers(torch.cat([point / scale, logits.softmax(1), *waves], 1)).split((MODES, 2), 1)
+        x0 = ((logits + weights).softmax(1)[..., None] * clean).sum(1) + sigma / scale * shift
+        return x0.reshape(x.shape)
 
 
 class PointDecoder:
