@@ -138,8 +138,8 @@ _FILE_DIGESTS: Step = (
     """,
 )
 
-# What a file is known by grew: begun anew, since a digest costs one reading. `state`: size, times and number of the file,
-# as text, since they may need more than 64 bits. `last_used`: nanoseconds since 1970.
+# What a file is known by grew: begun anew, since a digest costs one reading. `state`: size, times and number of the
+# file, as text, since they may need more than 64 bits. `last_used`: nanoseconds since 1970.
 _FILE_STATES: Step = (
     "DROP TABLE file_digests",
     """

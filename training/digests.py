@@ -1,9 +1,9 @@
 """What files hold, in 64 hex digits: sha256, of which each file costs one reading until it changes.
 
 Model files have gigabytes. Who waits for them may be told, and may stop it (`telling`); who has a store may keep the
-digests from one session to the next (`keep_in`). A file counts as unchanged while it is the same file (its number in the
-file system), of the same size, and neither of its times is another: copying tools set the time of the last change back,
-but nobody sets the one at which the system last touched the file (on Windows, at which it was made).
+digests from one session to the next (`keep_in`). A file counts as unchanged while it is the same file (its number in
+the file system), of the same size, and neither of its times is another: copying tools set the time of the last change
+back, but nobody sets the one at which the system last touched the file (on Windows, at which it was made).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 Tell = Callable[[int, int], None]
-# Resolved path; size in bytes, times of the last change of the content and of the file in nanoseconds, and the number of
-# the file in the file system, any of which may need more than 64 bits.
+# Resolved path; size in bytes, times of the last change of the content and of the file in nanoseconds, and the number
+# of the file in the file system, any of which may need more than 64 bits.
 Key = tuple[str, int, int, int, int]
 
 # Smaller files are read again sooner than a store is asked.

@@ -35,6 +35,7 @@ from PIL import Image
 from torch import nn
 
 from .adapters.lora import LoraConfig, Policy
+from .characters import whole_characters
 from .checkpoint import CheckpointError, read_tensors, write_atomically
 from .interfaces import RewardError, TrainingError
 from .vlm_base import VlmBase
@@ -109,11 +110,11 @@ class VlmScorer(nn.Module):
         return self.head.weight.device
 
     def text(self, prompt: str) -> str:
-        """The wording around a prompt, as the processor takes it."""
+        """The wording around a prompt, as the processor takes it; half a character is the sign for an unknown one."""
         processor = self.base.processor
         mark = str(getattr(processor, "image_token", None) or "<image>")
         # A prompt that holds the mark of a picture would announce one that is not there.
-        words = WORDING.format(prompt=" ".join(prompt.replace(mark, " ").split()))
+        words = WORDING.format(prompt=" ".join(whole_characters(prompt).replace(mark, " ").split()))
         if not getattr(processor, "chat_template", None):
             return f"{mark} {words}"
         turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}]

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 import torch
 
+from ...training.characters import whole_characters
+
 Tokens = Literal["open_clip", "transformers"]
 
 CONTEXT = 77
@@ -34,9 +36,11 @@ def tokenize(texts: Sequence[str], *, tokens: Tokens = "open_clip", padding: int
     Args:
         tokens: whose way of reading; see the module.
         padding: what follows the end token: 0 for open_clip's networks, the end token for those of transformers.
+
+    Half a character counts as the sign for an unknown one, as ftfy has it, in all ways of reading.
     """
     rows = []
-    for text in texts:
+    for text in map(whole_characters, texts):
         found = _open_clip().encode(text) if tokens == "open_clip" else _transformers().encode(text).ids
         if len(found) > CONTEXT - 2:
             log.info("Attune: a prompt of %d tokens is scored by its first %d.", len(found), CONTEXT - 2)
@@ -70,7 +74,8 @@ def _transformers() -> Any:
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
-    pieces = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+    # A mark in capitals is no mark: it becomes small letters, which are one piece.
+    pieces = Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(pieces, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )

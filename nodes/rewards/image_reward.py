@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...training.characters import whole_characters
 from ...training.interfaces import RewardContext, RewardError
 from .layouts import HEAD_WIDTH, Shapes
 from .networks import NetworkReward, assemble, linear_head
@@ -309,6 +310,9 @@ def load_tokenizer(vocabulary: Path, words: int, source: str) -> Any:
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and mask, int64 [B, 35] each: [CLS] words [SEP] [PAD]…; longer prompts are cut."""
-    encoded = tokenizer.encode_batch(list(prompts))
+    """Tokens and mask, int64 [B, 35] each: [CLS] words [SEP] [PAD]…; longer prompts are cut.
+
+    Half a character counts as the sign for an unknown one.
+    """
+    encoded = tokenizer.encode_batch([whole_characters(prompt) for prompt in prompts])
     return torch.tensor([row.ids for row in encoded]), torch.tensor([row.attention_mask for row in encoded])

@@ -53,7 +53,7 @@ Form = Literal["clip", "ImageReward", "aesthetic"]
 
 # Stands in the id of every reward from a file, by which scores are kept on the disk. Raise it whenever a change in this
 # program (preprocessing, tokens, formula, arithmetic) gives any of them another score for the same picture.
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 AUTO = "auto"
 
 log = logging.getLogger("attune")

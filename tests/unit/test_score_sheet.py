@@ -96,6 +96,11 @@ def test_csv_reads_back_exactly_and_holds_no_formula_for_spreadsheets():
     rows = list(csv.reader(io.StringIO(score_sheet(GREY, prompts, [formula]).csv(), newline="")))
     assert rows[0] == ["image", "rank", "hash", "'" + formula.name, f"'{formula.name} percentile", "prompt"]
     assert [row[-1] for row in rows[1:]] == ["'" + prompt for prompt in prompts]
+    for prompts in ([" =1+1", "\u00a0\u3000-2", "  ＝1+1"], ["＋1", "\t＠a", " \n @a"]):
+        rows = list(csv.reader(io.StringIO(score_sheet(GREY, prompts, [BRIGHT]).csv(), newline="")))
+        assert [row[-1] for row in rows[1:]] == ["'" + prompt for prompt in prompts]
+    rows = list(csv.reader(io.StringIO(score_sheet(GREY, [" a = b", "", "  "], [BRIGHT]).csv(), newline="")))
+    assert [row[-1] for row in rows[1:]] == [" a = b", "", "  "]
 
 
 def test_saved_sheets_read_back_also_with_half_a_character(tmp_path):

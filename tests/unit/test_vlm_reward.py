@@ -90,6 +90,12 @@ def test_the_mark_of_a_picture_in_a_prompt_is_no_picture(folder, pictures):
     assert torch.isfinite(scores_of(scorer, pictures[:1], ["<image> <image>"])).all()
 
 
+def test_half_a_character_is_read_as_an_unknown_one(folder, pictures):
+    scorer = scorer_of(folder)
+    found = scores_of(scorer, pictures[:2], ["a cat \ud83d", "\udc00 a dog"])
+    assert torch.equal(found, scores_of(scorer, pictures[:2], ["a cat \ufffd", "\ufffd a dog"]))
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_precision_scores_nearly_the_same(folder, pictures, precision):
     exact, found = (scores_of(scorer_of(folder, name), pictures) for name in ("fp32", precision))
