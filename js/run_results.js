@@ -52,12 +52,27 @@ export function mayHaveWords(output) {
     return [...KEYS].some((key) => Array.isArray(output?.[key]));
 }
 
+/** How long the host may take to say whose a run is, in milliseconds: the results of later runs wait meanwhile. */
+const PATIENCE = 5000;
+
 /**
  * The record of a run: it is running when its first result comes, and in the history once it has left the queue.
  * @param {(path: string) => Promise<object>} read   asks the host
- * @returns {Promise<Array|undefined>} the host's [number, id, prompt, extra data, …]
+ * @returns {Promise<Array|undefined>} the host's [number, id, prompt, extra data, …]; fails where the host does not answer
  */
-export async function recordOfRun(read, id) {
+export async function recordOfRun(read, id, patience = PATIENCE) {
+    let timer;
+    const late = new Promise((_, reject) => {
+        timer = setTimeout(() => reject(new Error(`no answer within ${patience / 1000} s`)), patience);
+    });
+    try {
+        return await Promise.race([lookUp(read, id), late]);
+    } finally {
+        clearTimeout(timer);
+    }
+}
+
+async function lookUp(read, id) {
     const { queue_running: running = [] } = await read("/queue");
     return running.find((entry) => entry[1] === id) ?? (await read(`/history/${id}`))[id]?.prompt;
 }

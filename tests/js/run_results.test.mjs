@@ -112,3 +112,26 @@ test("results are shown in the order in which they came, also where the host ans
     assert.deepEqual(shown, ["older", "newer"]);
     assert.deepEqual(told, ["Attune: Error: the host is gone"]);
 });
+
+test("a host that does not answer holds up one result for a while, and its late answer changes nothing", async () => {
+    const shown = [];
+    let answer;
+    const { read } = host([record("second", "two")]);
+    const hanging = () => new Promise((resolve) => (answer = resolve));
+    const received = inOrder(async ({ id, ask }) => {
+        shown.push([id, await recordOfRun(ask, id, 20).then((found) => found?.[1] ?? "no record", (error) => error.message)]);
+    });
+    const first = received({ id: "first", ask: hanging });
+    await received({ id: "second", ask: read });
+    await first;
+    assert.deepEqual(shown, [["first", "no answer within 0.02 s"], ["second", "second"]]);
+    answer({ queue_running: [record("first", "one")] });
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.equal(shown.length, 2);
+});
+
+test("a look-up that is answered leaves nothing running", { timeout: 3000 }, async () => {
+    const before = process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+    await recordOfRun(host([record("run", "one")]).read, "run");
+    assert.equal(process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length, before);
+});
