@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .interfaces import TrainingError
+from .share import ALONE, Share
 from .trainer_config import KL_WINDOW, TrainerConfig
 
 
@@ -45,13 +46,16 @@ class Evaluations:
         """Whether the weights of a resumed run were due and have not been evaluated."""
         return self.due(int(report["step"])) and "best_step" not in report
 
-    def measure(self, step: int, tensors: Callable[[], dict[str, torch.Tensor]]) -> dict[str, float]:
+    def measure(
+        self, step: int, tensors: Callable[[], dict[str, torch.Tensor]], share: Share = ALONE
+    ) -> dict[str, float]:
         """The objective's figures, and "best_step": the update with the best of them so far.
 
         Args:
             step: updates done; tensors: gives a copy of the weights.
+            share: the processes, which must come to the same verdict: where their last bits differ the mean counts.
         """
-        found = {name: float(value) for name, value in self.objective.evaluate().items()}
+        found = share.mean({name: float(value) for name, value in self.objective.evaluate().items()})
         value = found.get(self.metric)
         if value is None or not math.isfinite(value):
             return found
@@ -84,6 +88,21 @@ class Evaluations:
         self.best_step, self.since_best = int(state["best_step"]), int(state["since_best"])
         self.best_value = -math.inf if state["best_value"] is None else float(state["best_value"])
         self.best_tensors = dict(state["best_tensors"])
+        if self.config.keep == "best" and not self.best_tensors:
+            # The earlier part of the run kept none: what is best from now on is what can be given.
+            self.best_step, self.best_value, self.since_best = 0, -math.inf, 0
+
+
+def check_budget(report: Mapping[str, float], config: TrainerConfig, method: str) -> None:
+    """
+    Raises:
+        TrainingError: the run has a budget for its drift, and the method does not measure any.
+    """
+    if config.kl_budget and "kl_to_reference" not in report:
+        raise TrainingError(
+            f"The method {method!r} does not measure how far the model drifts, so kl_budget ({config.kl_budget:g}) "
+            "would do nothing. Set it to 0; patience with evaluate_every can end such a run."
+        )
 
 
 def over_budget(history: Sequence[Mapping[str, float]], config: TrainerConfig) -> str:

@@ -107,7 +107,7 @@ class LaunchedShare(Share):
             parameter.grad = reduce(own, reduction="mean")
 
     def any(self, flag: bool) -> bool:
-        return bool(self.gather(torch.tensor([float(flag)])).max() > 0)
+        return bool(self.gather(torch.tensor([float(bool(flag))])).max() > 0)
 
     def lowest(self, number: int) -> int:
         return int(self.gather(torch.tensor([number])).min())

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 
-from .evaluation import Evaluations, over_budget
+from .evaluation import Evaluations, check_budget, over_budget
 from .interfaces import Auxiliary, Objective, RunCallbacks, Trainable, TrainingError
 from .memory import ANY_KNOB, ran_out, ways_out
 from .run_state import Captured, StateFolder, check_same_run, pack_history, unpack_history
@@ -145,12 +145,14 @@ class _Run:
         if not (resume and self._resume()):
             self._begin(over=not resume)
         updating, updates, status, saved = 0.0, 0, "finished", time.monotonic()
-        reason = self._reason_to_end()
         try:
             if self.step == 0:
                 self._preview()
             elif self.evaluations.missed(self.history[-1]):
-                self._evaluate(self.history[-1])  # this is where the run was interrupted
+                # This is where the run was interrupted, before anybody was told of the update.
+                self._evaluate(self.history[-1])
+                self.callbacks.on_report(self.step, self.history[-1])
+            reason = self._reason_to_end()
             while self.step < self.config.steps and not reason:
                 start = time.perf_counter()
                 report = self._update()
@@ -158,6 +160,7 @@ class _Run:
                     status = "stopped"
                     break
                 updating, updates = updating + time.perf_counter() - start, updates + 1
+                check_budget(report, self.config, self.objective.name)
                 self._evaluate(report)
                 reason = self._reason_to_end()
                 if self.folder and self.folder.starting_over:
@@ -204,7 +207,7 @@ class _Run:
             return
         self.policy.training_mode(False)
         with self._averaged(), torch.no_grad():
-            report |= self.evaluations.measure(self.step, lambda: self.policy.tensors(self.role))
+            report |= self.evaluations.measure(self.step, lambda: self.policy.tensors(self.role), self.share)
 
     def _update(self) -> dict[str, float] | None:
         """One update, or None (and nothing changed) when the run should stop."""
@@ -292,7 +295,11 @@ class _Run:
         )
 
     def _autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.policy.device.type, self.half) if self.half else nullcontext()
+        if not self.half:
+            return nullcontext()
+        # Its cache would hand weights that a pass without gradients has cast to a pass with gradients (in torch before
+        # 2.10), which would then teach nothing. Frozen weights are not cached in any case.
+        return torch.autocast(self.policy.device.type, self.half, cache_enabled=False)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -35,6 +35,7 @@ def _plan(
 ) -> DAGPlan:  # fmt: skip
     named = {"sampler_steps": "steps", "cfg": "guidance", "trained_steps": "transitions",
              "updates_per_round": "updates_per_rollout"}  # fmt: skip
+    knobs["trained_steps"] = min(knobs["trained_steps"], knobs["sampler_steps"])
     config = DAGConfig(variant=variant, **{named.get(name, name): value for name, value in knobs.items()})
     return reward_plan(DAGPlan, clip, vae, latent, reward, held_out, prompts=prompts, negative=negative, config=config)
 

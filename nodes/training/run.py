@@ -46,6 +46,8 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
         "text encoder": plan.text_encoder,
         "VAE": vae_hash(plan.vae),
         "data": identity["data_hash"],
+        # What is best is what it says, and what its gate blocks is left out.
+        "held-out reward": getattr(getattr(plan, "held_out", None), "reward_id", ""),
     }
     lora = replace(request.lora, seed=request.trainer.seed)
     share = launched_share(cpu=model.load_device.type == "cpu")
@@ -92,7 +94,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     else:
         raise TrainingError(fit.problem)
     if result.status == "stopped" and not run.callbacks.ended_by_button:
-        problem = run.save_stopped(result.tensors, result.steps_done, result.history)
+        problem = run.save_stopped(result)
         run.callbacks.raise_if_cancelled()
         raise TrainingError(problem or "Training was stopped; its state and the LoRA so far are saved.")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ...training.adapters import LoraConfig, LoraMetadata, Policy, load_lora, lo
 from ...training.interfaces import AttuneError
 from ...training.memory import MemoryEstimate, MemorySettings
 from ...training.run_log import RunLog
-from ...training.run_state import StateFolder
+from ...training.run_state import StateFolder, unpack_history
 from ...training.trainer import TrainerConfig, TrainResult
 from ..charts import curve_chart
 from .figures import curves_of, first_curves
@@ -100,6 +100,12 @@ def export_job(graph: Mapping[str, Any] | None, node: str | None, run_name: str)
     path = run_folder(run_name) / JOB_NAME
     write_job(path, job_of(graph, node, run=run_name, version=pack_version()))
     return f'Job file: {path}\nTo train without a page, in the pack\'s folder:  python run.py train "{path}"'
+
+
+def figures_at(history: Any, step: int) -> Mapping[str, float]:
+    """The report of one update out of a history, packed as in a saved state or not; empty if it is not there."""
+    rows = unpack_history(history) if isinstance(history, Mapping) else history
+    return next((row for row in reversed(rows) if row["step"] == step), {})
 
 
 class RunRecords:
@@ -198,8 +204,9 @@ class RunRecords:
         try:
             state = StateFolder(self.folder).newest() if self.callbacks.updates else None
             if state and state["step"] > 0:
-                policy.load_tensors(state["average"] or state["adapters"])
-                name = self._save(policy.tensors(), state["step"], {}, ending="_stopped")
+                step, tensors = self._to_keep(state)
+                policy.load_tensors(tensors)
+                name = self._save(policy.tensors(), step, figures_at(state["history"], step), ending="_stopped")
         except Exception as second:  # of any kind: what ended the run is what the user must hear of
             problem = self._not_saved(second)
         self.keep_record("stopped" if interrupted else "failed")
@@ -208,14 +215,20 @@ class RunRecords:
         else:
             self.callbacks.end("failed", file=name, message=words_of(error))
 
-    def save_stopped(
-        self, tensors: Mapping[str, torch.Tensor], step: int, history: Sequence[Mapping[str, float]]
-    ) -> str:
+    def _to_keep(self, state: Mapping[str, Any]) -> tuple[int, Mapping[str, torch.Tensor]]:
+        """The update and the weights that a saved state would give as a LoRA."""
+        best = state["evaluations"]
+        if self.request.trainer.keep == "best" and best["best_tensors"]:
+            return int(best["best_step"]), best["best_tensors"]
+        return int(state["step"]), state["average"] or state["adapters"]
+
+    def save_stopped(self, result: TrainResult) -> str:
         """Save the LoRA of a run that was asked to stop; what went wrong in words, "" if nothing did."""
         name, problem = "", ""
         try:
-            if step:
-                name = self._save(tensors, step, history[-1] if history else {}, ending="_stopped")
+            if result.steps_done:
+                figures = figures_at(result.history, result.kept_step)
+                name = self._save(result.tensors, result.kept_step, figures, ending="_stopped")
         except Exception as error:  # of any kind: the live view must hear that the run has ended
             problem = self._not_saved(error)
         self.keep_record("stopped")
@@ -251,11 +264,9 @@ class RunRecords:
         tensors = lora_file_tensors(result.tensors, rename=self.rename)
         seconds = self.seconds
         paused = result.status == "stopped"
+        kept = figures_at(result.history, result.kept_step)
         name = self._known_file(tensors) or self._save(
-            result.tensors,
-            result.steps_done,
-            result.history[-1] if result.history else {},
-            ending="_stopped" if paused else "",
+            result.tensors, result.kept_step, kept, ending="_stopped" if paused else ""
         )
         # Should the report fail, the next call finds the file instead of saving it again.
         self.earlier["lora_name"] = name
@@ -267,6 +278,7 @@ class RunRecords:
             "method": plan.method,
             "status": "stopped early" if paused else result.status,
             "steps": result.steps_done,
+            "kept_step": result.kept_step,
             "seconds": seconds,
             "seconds_per_step": result.seconds_per_step or self.earlier.get("seconds_per_step", 0.0),
             "trained_weights": trained,
@@ -276,6 +288,7 @@ class RunRecords:
             "memory": self._memory_figures(),
             "first": dict(result.history[0]) if result.history else {},
             "metrics": dict(result.history[-1]) if result.history else {},
+            "kept_metrics": dict(kept),
         }
         write_record(self.folder, report | self._kept())
         message = self._ending(result, name)
@@ -397,9 +410,7 @@ class FollowerRecords(RunRecords):
     def broke_off(self, policy: Policy, error: BaseException) -> None:
         pass
 
-    def save_stopped(
-        self, tensors: Mapping[str, torch.Tensor], step: int, history: Sequence[Mapping[str, float]]
-    ) -> str:
+    def save_stopped(self, result: TrainResult) -> str:
         return ""
 
     def finish(self, result: TrainResult) -> TrainingOutcome:

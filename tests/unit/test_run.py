@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -71,8 +73,8 @@ def test_every_run_name_leads_to_new_files_with_numbers_in_a_row(name: str, tmp_
     """A name is cut so that ending and number fit: they are what tells the files apart."""
     run = run_of(name, tmp_path / "run")
     finished = [run._save(TENSORS, step, {}) for step in (1, 2)]
-    run.save_stopped(TENSORS, 3, [])
-    run.save_stopped(TENSORS, 4, [])
+    run.save_stopped(stopped_at(3))
+    run.save_stopped(stopped_at(4))
     stopped = [end["file"] for end in run.callbacks.ends]
     for files, ending in ((finished, ""), (stopped, "_stopped")):
         assert [Path(file).stem[-4:] for file in files] == ["_001", "_002"]
@@ -120,18 +122,40 @@ def no_room(*_: Any, **__: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
-def saved_state(run: Any, step: int) -> None:
+def saved_state(run: Any, step: int, *, best: int = 0) -> None:
     """What the trainer leaves: one state, and so many updates done in this call."""
     table = module.StateFolder(run.folder)
-    history = pack_history([{"step": n + 1, "loss": 1.0} for n in range(step)])
-    table.write(step, {"adapters": TENSORS, "average": None, "history": history})
+    history = pack_history([{"step": n + 1, "loss": 1.0 / (n + 1)} for n in range(step)])
+    evaluations = {"best_step": best, "best_tensors": TENSORS if best else {}}
+    table.write(step, {"adapters": TENSORS, "average": None, "history": history, "evaluations": evaluations})
     run.callbacks.updates = step
+
+
+def stopped_at(step: int, *, kept: int | None = None) -> Any:
+    """What the trainer gives when it was asked to stop."""
+    history = [{"step": n + 1, "loss": 1.0 / (n + 1)} for n in range(step)]
+    return module.TrainResult(TENSORS, step, "stopped", history, 0.0, 0.5, kept_step=step if kept is None else kept)
+
+
+def test_a_lora_of_the_best_weights_has_their_figures(tmp_path: Path):
+    """Cancelled after update 4 with the best weights at 2: the file is of update 2, by Cancel and by Stop and save."""
+    run = run_of("warm", tmp_path / "run")
+    run.request = replace(run.request, trainer=TrainerConfig(steps=9, evaluate_every=2, keep="best"))
+    saved_state(run, 4, best=2)
+    run.broke_off(Weights(), Interrupt())
+    run.save_stopped(stopped_at(4, kept=2))
+    assert len(run.callbacks.ends) == 2
+    for end in run.callbacks.ends:
+        with safe_open(tmp_path / "loras" / end["file"], "pt") as file:
+            metadata = file.metadata()
+        assert metadata["ss_steps"] == "2"
+        assert json.loads(metadata["attune.metrics"])["loss"] == pytest.approx(0.5)
 
 
 def test_a_full_disk_ends_a_stopped_run_in_the_live_view_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = run_of("warm", tmp_path / "run")
     monkeypatch.setattr(module, "save_lora", no_room)
-    problem = run.save_stopped(TENSORS, 3, [])
+    problem = run.save_stopped(stopped_at(3))
     assert problem == ("The LoRA so far could not be saved: OSError: [Errno 28] No space left on device.")
     (end,) = run.callbacks.ends
     assert (end["status"], end["file"]) == ("stopped", "")
@@ -201,7 +225,7 @@ def finished(run: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_seconds_add_up_over_cancel_error_and_resume(tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "run"
-    begun(folder, clock, seconds=10, step=1).save_stopped(TENSORS, 1, [])
+    begun(folder, clock, seconds=10, step=1).save_stopped(stopped_at(1))
     begun(folder, clock, seconds=20, step=2).broke_off(Weights(), Interrupt())
     begun(folder, clock, seconds=30, step=3).broke_off(Weights(), ValueError("no"))
     run = begun(folder, clock, seconds=40, step=4)
@@ -219,7 +243,7 @@ def test_a_run_that_starts_fresh_takes_over_no_seconds(broken: bool, tmp_path: P
     name = finished(begun(folder, clock, seconds=1000, step=4), monkeypatch)["lora_name"]
     fresh = begun(folder, clock, resume=False, seconds=10, step=1)
     if not broken:
-        fresh.save_stopped(TENSORS, 1, [])
+        fresh.save_stopped(stopped_at(1))
     report = finished(begun(folder, clock, seconds=5, step=2), monkeypatch)
     assert report["seconds"] == (5 if broken else 15)
     assert report["lora_name"] == name, "the same weights are in that file already"

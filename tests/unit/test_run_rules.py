@@ -16,6 +16,7 @@ from attune.training.adapters import LoraConfig, Policy
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.evaluation import over_budget
 from attune.training.interfaces import AttuneError, Auxiliary, RunCallbacks, TrainingError
+from attune.training.objectives.practice import DIVERGENCE_STEPS, _measured_steps
 from attune.training.run_log import RunLog
 from attune.training.share import ALONE, Share
 from attune.training.trainer import TrainerConfig, TrainResult, train
@@ -127,6 +128,39 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(denoiser, tmp_path):
     assert resumed.kept_step == 2, "the interrupted one had the best weights"
 
 
+def test_an_interrupted_evaluation_can_end_the_run_it_belongs_to(denoiser, tmp_path):
+    """Patience is used up by the very evaluation that was interrupted; and its update is reported after all."""
+
+    class Torn(Parabola):
+        def evaluate(self):
+            if self.evaluated == 2:
+                raise KeyboardInterrupt
+            return super().evaluate()
+
+    seen = []
+
+    class Watch(RunCallbacks):
+        def on_report(self, step, metrics):
+            seen.append((step, metrics["quality"]))
+
+    rules = {"evaluate_every": 1, "patience": 2, "keep": "best"}
+    with pytest.raises(KeyboardInterrupt):
+        run(denoiser, Torn([3.0, 2.0, 1.0, 9.0]), {"run_folder": tmp_path}, **rules)
+    objective = Parabola([1.0, 9.0])
+    objective.load_state_dict = lambda state: None
+    resumed = run(denoiser, objective, {"run_folder": tmp_path, "callbacks": Watch()}, **rules)
+    assert (resumed.status, resumed.steps_done, resumed.kept_step) == ("ended", 3, 1)
+    assert seen == [(3, 1.0)]
+
+
+def test_best_weights_asked_for_later_are_the_best_since_then(denoiser, tmp_path):
+    folder = {"run_folder": tmp_path}
+    run(denoiser, Parabola([9.0, 5.0]), folder, steps=2, evaluate_every=1)
+    objective = Parabola([8.0, 5.0, 5.0, 5.0])
+    objective.load_state_dict = lambda state: None
+    assert run(denoiser, objective, folder, evaluate_every=1, keep="best").kept_step == 3
+
+
 def test_patience_ends_a_run_that_no_longer_improves(denoiser):
     result = run(denoiser, Parabola([3.0, 2.0, 1.0, 9.0]), evaluate_every=1, patience=2, keep="best")
     assert (result.status, result.steps_done, result.kept_step) == ("ended", 3, 1)
@@ -151,6 +185,31 @@ def test_the_budget_is_compared_with_a_mean_of_several_updates():
     calm = [{"kl_to_reference": 0.1}] * KL_WINDOW
     assert not over_budget([*calm, {"kl_to_reference": 3.0}], config), "one outlier"
     assert over_budget([*calm, *[{"kl_to_reference": 1.1}] * KL_WINDOW], config)
+
+
+def test_a_budget_for_what_is_not_measured_is_refused(denoiser):
+    class Driftless(Parabola):
+        def metrics(self):
+            return {}
+
+    with pytest.raises(TrainingError, match="does not measure how far the model drifts"):
+        run(denoiser, Driftless(), kl_budget=1.0)
+
+
+@pytest.mark.parametrize("count", [3, DIVERGENCE_STEPS, 17, 50, 999])
+def test_measured_steps_stand_for_all_and_the_last_for_itself(count):
+    steps, weights = _measured_steps(list(range(count)))
+    assert sum(weights) == count and len(steps) == len(weights) == min(count, DIVERGENCE_STEPS)
+    assert steps == sorted(set(steps)) and (steps[-1], weights[-1]) == (count - 1, 1.0)
+
+
+def test_half_precision_keeps_no_casts_between_passes(denoiser):
+    class Look(Parabola):
+        def losses(self, generator):
+            assert torch.is_autocast_enabled("cpu") and not torch.is_autocast_cache_enabled()
+            yield from super().losses(generator)
+
+    assert run(denoiser, Look(), steps=1, precision="bf16").steps_done == 1
 
 
 def test_what_cannot_be_kept_is_refused(denoiser):

@@ -7,6 +7,7 @@ the reference, and what they cost in rollouts and reward calls.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,11 +147,17 @@ class Practice:
         """The words of the prompts."""
         return [self.prompts[i].text for i in indices]
 
-    def score(self, images: torch.Tensor, indices: Sequence[int]) -> Judgement:
+    def everyone(self, indices: Sequence[int]) -> list[int]:
+        """Of the rollouts of all processes, each of which has as many."""
+        return self.share.gather(torch.tensor(indices)).tolist()
+
+    def score(self, images: torch.Tensor, indices: Sequence[int], batch: Sequence[int]) -> Judgement:
         """Score pictures by the reward that is optimised; blocked ones are left out and not counted as calls.
 
         Args:
             images: [B, h, w, 3]; the rewards carry gradients if these do. indices: of their prompts, B.
+            batch: indices of the prompts of all rollouts that these are a part of, as `everyone` gives them: a reward
+                that tells their prompts apart scores a part as it would the whole.
         """
         blocked = self._blocked(images)
         kept = (~blocked).nonzero().flatten().tolist()
@@ -158,7 +165,7 @@ class Practice:
         if kept:
             texts = self.texts([indices[row] for row in kept])
             with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
-                rest = rest_of_batch(self.reward, self.texts(indices))
+                rest = rest_of_batch(self.reward, self.texts(batch))
                 rewards[kept] = checked_scores(self.reward, images[kept], texts, rest).float().cpu()
         self.reward_calls += int(self._total(len(kept)))
         return Judgement(rewards, blocked)
@@ -177,6 +184,7 @@ class Practice:
         """
         kept = (~judged.blocked).nonzero().flatten().tolist()
         # Copies that are gathered compare across processes as one set of rollouts would.
+        batch = self.everyone(indices)
         rewards = self.share.gather(judged.rewards)[~self.share.gather(judged.blocked.float()).bool()]
         found = {
             "reward": rewards.mean().item() if len(rewards) else math.nan,
@@ -190,7 +198,7 @@ class Practice:
         if self.held_out is not None:
             scores = torch.full((1,), math.nan)
             if kept:
-                rest = rest_of_batch(self.held_out, self.texts(indices))
+                rest = rest_of_batch(self.held_out, self.texts(batch))
                 scores = checked_scores(self.held_out, shown, self.texts(owners), rest)
             found["held_out_reward"] = scores.mean().item()
         found["diversity"] = grouped_diversity(self.features(shown), owners) if kept else math.nan
@@ -224,18 +232,15 @@ class Practice:
     def kl_to_reference(self, paths: Trajectories, visits: torch.Tensor, *, guidance: float, chunk: int) -> float:
         """KL of the policy's trajectories from the reference's, in nats per picture, estimated.
 
-        Steps differ in it by orders of magnitude, so that it is measured at all of them, or at `DIVERGENCE_STEPS`
-        evenly spaced ones, each on one trajectory.
+        Steps differ in it by orders of magnitude, and the last has most, so that it is measured at all of them, or at
+        the last one and the middles of `DIVERGENCE_STEPS` − 1 stretches of the others, each on one trajectory.
 
         Args:
             visits: (row, step) [N, 2], drawn evenly: a step is measured on the first trajectory that visits it.
             chunk: predictions per call of the network.
         """
         row_at = {step: row for row, step in reversed(visits.tolist())}
-        wanted = sorted(row_at)
-        if len(wanted) > DIVERGENCE_STEPS:
-            places = torch.linspace(0, len(wanted) - 1, DIVERGENCE_STEPS).round().long().tolist()
-            wanted = [wanted[place] for place in places]
+        wanted, weights = _measured_steps(sorted(row_at))
         found = []
         for start in range(0, len(wanted), chunk):
             steps = wanted[start : start + chunk]
@@ -246,7 +251,9 @@ class Practice:
             with self.policy.role(None):
                 reference = self.policy(x, sigma, cond, guidance=guidance)
             found.append(step_divergence(self.policy.process, x, x0, reference, sigma, sigma_next))
-        return torch.cat(found).mean().item() * paths.steps
+            self.on_phase("compare", start + len(steps), len(wanted))
+        sums = torch.cat(found).cpu() @ torch.tensor(weights)
+        return sums.item() / len(row_at) * paths.steps
 
     # ---- evaluation ----
 
@@ -305,3 +312,13 @@ class Practice:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.rollouts, self.reward_calls = int(state["rollouts"]), int(state["reward_calls"])
+
+
+def _measured_steps(steps: Sequence[int]) -> tuple[list[int], list[float]]:
+    """Which of the steps, ascending, to measure, and how many steps each of them stands for."""
+    if len(steps) <= DIVERGENCE_STEPS:
+        return list(steps), [1.0] * len(steps)
+    edges = torch.linspace(0, len(steps) - 1, DIVERGENCE_STEPS).round().long().tolist()
+    stretches = [steps[low:high] for low, high in itertools.pairwise(edges)]
+    middles = [stretch[len(stretch) // 2] for stretch in stretches]
+    return [*middles, steps[-1]], [*(float(len(stretch)) for stretch in stretches), 1.0]
