@@ -4,6 +4,7 @@ per line."""
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -73,9 +74,15 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
+def text_lines(text: str) -> list[str]:
+    """The lines of a text as editors number them. `str.splitlines` breaks at other letters, too, such as U+2028, which
+    stand inside of captions and JSON."""
+    return re.split(r"\r?\n", text)
+
+
 def prompt_lines(text: str) -> list[str]:
     """One prompt per line; blank lines and lines that begin with # are dropped."""
-    return [one_line(line) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [one_line(line) for line in text_lines(text) if line.strip() and not line.lstrip().startswith("#")]
 
 
 def arrange(prompts: Iterable[str], arrangement: Arrangement, *, source: str) -> PromptList:

@@ -20,6 +20,8 @@ WILDCARD_FOLDER = "wildcards"
 MOST_WRITTEN_OUT = 20_000
 # Of larger ones, doubles are drawn again so many times per prompt. There a double is rare, unless a weight is extreme.
 _ATTEMPTS = 200
+# So many prompts of the greatest length take about a second.
+_STEPS = 100
 
 
 class Wildcards:
@@ -110,14 +112,16 @@ def from_template(
     if mode == "all combinations":
         return _combinations(choice, count, on_step)
     if choice.size <= MOST_WRITTEN_OUT:
-        return _drawn_from_all(choice, count, seed)
+        return _drawn_from_all(choice, count, seed, on_step)
     return _drawn(choice, count, seed, on_step)
 
 
-def _all(choice: Choice) -> dict[str, float]:
+def _all(choice: Choice, on_step: Callable[[], None]) -> dict[str, float]:
     """Every prompt of a template with its probability; what can be reached in several ways adds up."""
     found: dict[str, float] = {}
     for index in range(choice.size):
+        if index % _STEPS == 0:
+            on_step()
         prompt, probability = filled(choice, index)
         if prompt:
             found[prompt] = found.get(prompt, 0.0) + probability
@@ -131,8 +135,10 @@ def _combinations(choice: Choice, most: int, on_step: Callable[[], None]) -> Pro
     for index in range(choice.size):
         if len(found) >= most:
             # Among those left there may be doubles only, so that the number of fillings is all that can be said.
-            return PromptList(tuple(found), f"The first {most} of {choice.size} combinations: raise count for more")
-        if index % 1000 == 0:
+            return PromptList(
+                tuple(found), f"The first {most} of {_about(choice.size)} combinations: raise count for more"
+            )
+        if index % _STEPS == 0:
             on_step()
         prompt = filled(choice, index)[0]
         if prompt:
@@ -142,14 +148,15 @@ def _combinations(choice: Choice, most: int, on_step: Callable[[], None]) -> Pro
     return PromptList(tuple(found), f"All {counted(len(found), 'combination')}")
 
 
-def _drawn_from_all(choice: Choice, count: int, seed: int) -> PromptList:
+def _drawn_from_all(choice: Choice, count: int, seed: int, on_step: Callable[[], None]) -> PromptList:
     """Draw by weight without replacement; when all are drawn, begin again.
 
     Sorting by E/p with E exponential draws without replacement by the weights p (Efraimidis and Spirakis 2006).
     """
-    probabilities, random = _all(choice), Random(seed)
+    probabilities, random = _all(choice, on_step), Random(seed)
     prompts: list[str] = []
     while len(prompts) < count:
+        on_step()
         keys = {prompt: random.expovariate(1.0) / share for prompt, share in probabilities.items()}
         prompts += sorted(keys, key=keys.__getitem__)
     available = len(probabilities)
@@ -165,7 +172,7 @@ def _drawn(choice: Choice, count: int, seed: int, on_step: Callable[[], None]) -
     for attempt in range(_ATTEMPTS * count):
         if len(prompts) == count:
             break
-        if attempt % 1000 == 0:
+        if attempt % _STEPS == 0:
             on_step()
         if prompt := one_line(draw((choice,), random)):
             prompts[prompt] = None

@@ -202,7 +202,9 @@ def test_a_file_that_is_missing(tmp_path: Path):
         ("{a|a|b}", ["a", "b"]),
         ("one\n# note\n{two|three}", ["one", "two", "three"]),
         (r"\{a\|b\} \_\_x\_\_ a|b \(c:1.2\)", [r"{a|b} __x__ a|b \(c:1.2\)"]),
+        ("{.5::a|2 ::b|1.::c}", ["a", "b", "c"]),
         ("ratio 2::1", ["ratio 2::1"]),
+        ("a\u2028b\x85{c|d}\re", ["a b c e", "a b d e"]),
         ("a _b_ c", ["a _b_ c"]),
         ("__colour__ x", ["red x", "blue x"]),
         ("__deep/thing__", ["a red cup", "a red hat", "a blue cup", "a blue hat", "a stone"]),
@@ -222,6 +224,10 @@ def test_all_combinations(wildcards: Wildcards, text: str, expected: list[str]):
         ("a __../secret__", "is no wildcard inside the folder 'wildcards'"),
         ("", "The template is empty"),
         ("{|}", "only makes empty prompts"),
+        ("x {2$$a|b}", r"line 1: \{2\$\$…\} draws several alternatives"),
+        ("x {1-2$$a|b}", r"line 1: \{1-2\$\$…\} draws several alternatives"),
+        ("{a|-1::b}", "line 1: '-1' is no weight"),
+        ("{1e5::a|b}", "line 1: '1e5' is no weight"),
         ("{" * 60 + "a" + "}" * 60, "more than 50 braces"),
     ],
 )
@@ -229,6 +235,45 @@ def test_templates_with_a_mistake(wildcards: Wildcards, text: str, words: str):
     for mode in ("draw", "all combinations"):
         with pytest.raises(PromptError, match=words):
             from_template(text, wildcards, mode=mode, count=3, seed=0)
+
+
+def test_wildcards_that_grow_without_end_are_refused_before_they_are_built(wildcards: Wildcards):
+    """Each of 60 files uses the next one twice: 2^60 words, and 2^(2^60) ways."""
+    for index in range(60):
+        (wildcards.root / f"l{index}.txt").write_text(f"__l{index + 1}__ __l{index + 1}__", encoding="utf-8")
+    for last in ("a\nb", "{|}"):
+        (wildcards.root / "l60.txt").write_text(last, encoding="utf-8")
+        with pytest.raises(PromptError, match="could become longer than 20000 letters"):
+            from_template("__l0__", Wildcards(wildcards.root), mode="draw", count=1, seed=0)
+
+
+class Comparing(int):
+    """A number of ways that counts how often it is looked at."""
+
+    looks = 0
+
+    def __gt__(self, other: int) -> bool:
+        Comparing.looks += 1
+        return int(self) > other
+
+    __lt__ = __gt__
+
+
+def test_large_wildcards_are_found_by_bisection(wildcards: Wildcards):
+    """4000 lines take 12 comparisons each at most, and not 2000; the numbering goes through all of them in order."""
+    words = [f"word {number}" for number in range(4000)]
+    (wildcards.root / "big.txt").write_text("\n".join(words), encoding="utf-8")
+    choice = wildcards("big", "here")
+    object.__setattr__(choice, "ends", tuple(map(Comparing, choice.ends)))
+    Comparing.looks = 0
+    assert [filled(choice, index)[0] for index in range(4000)] == words
+    assert 0 < Comparing.looks <= 4000 * 13
+
+
+def test_more_combinations_than_python_writes_down(wildcards: Wildcards):
+    """4^8000 has 4817 digits, more than Python turns into text."""
+    found = from_template("{a|b|c|}" * 8000, wildcards, mode="all combinations", count=2, seed=0)
+    assert found.note == "The first 2 of 3·10^4816 combinations: raise count for more"
 
 
 def test_wildcard_files_with_a_mistake(wildcards: Wildcards):
@@ -265,7 +310,7 @@ def test_large_templates_are_drawn_without_writing_them_out(wildcards: Wildcards
     assert from_template(text, wildcards, mode="draw", count=200, seed=1).prompts == found.prompts[:200]
     first = from_template(text, wildcards, mode="all combinations", count=10, seed=0)
     assert len(first.prompts) == 10 and first.prompts[1] == " ".join(["a"] * 11 + ["b"])
-    assert "The first 10 of 68719476736" in first.note
+    assert "The first 10 of 6.9·10^10 combinations" in first.note
 
 
 def test_a_weight_that_allows_hardly_anything_else_repeats(wildcards: Wildcards):
@@ -317,8 +362,9 @@ def test_cancel_stops_long_drawing(wildcards: Wildcards):
         raise InterruptedError
 
     for mode in ("draw", "all combinations"):
-        with pytest.raises(InterruptedError):
-            from_template(" ".join(["{a|b|c|d}"] * 10), wildcards, mode=mode, count=9, seed=0, on_step=cancel)
+        for choices in (10, 3):
+            with pytest.raises(InterruptedError):
+                from_template(" ".join(["{a|b|c|d}"] * choices), wildcards, mode=mode, count=9, seed=0, on_step=cancel)
 
 
 # ---- captions ----
