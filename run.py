@@ -49,6 +49,7 @@ JOBS = {
 CLAIM_PACKAGES = {
     "qlora-reward": (*environment.DATA_PACKAGES, *environment.OPTIONAL_PACKAGES),
     "ocr-reward": environment.OPTIONAL_PACKAGES,
+    "qlora-memory": environment.OPTIONAL_PACKAGES,
 }
 NODE_ADVICE = (
     "The JavaScript tests need Node.js 18 or newer, and there is no `node` on the PATH. Install it (from nodejs.org, "
