@@ -58,11 +58,20 @@ def presentable(images: torch.Tensor, rewards: Iterable[Any]) -> torch.Tensor:
     return shown
 
 
+def compares_batch(reward: Any) -> bool:
+    """Whether a score depends on what is scored beside the picture: on the other pictures, or on their prompts."""
+    return bool(getattr(reward, "compares_batch", getattr(reward, "contextual", False)))
+
+
+def compares_pictures(reward: Any) -> bool:
+    """Whether a score depends on the other pictures themselves, so that all that belong together are scored at once."""
+    return bool(getattr(reward, "compares_pictures", compares_batch(reward)))
+
+
 def rest_of_batch(reward: Any, prompts: Sequence[str]) -> RewardContext | None:
-    """What a reward is told when it is shown only the safe pictures of a batch with these prompts.
+    """What a reward is told when it is shown only a part, as the safe pictures, of a batch with these prompts.
 
     A reward that compares pictures may tell their prompts apart, which needs those of the others too; for any other
     there is nothing to tell, and its scores can be remembered.
     """
-    compares = getattr(reward, "compares_batch", getattr(reward, "contextual", False))
-    return RewardContext(extra={BATCH_PROMPTS: tuple(prompts)}) if compares else None
+    return RewardContext(extra={BATCH_PROMPTS: tuple(prompts)}) if compares_batch(reward) else None

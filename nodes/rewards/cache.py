@@ -82,6 +82,12 @@ class PictureHashes:
             self._known.update(zip(numbers, content_hashes(batch), strict=True))
         return [self._known[number] for number in numbers]
 
+    def part(self, numbers: Sequence[int]) -> PictureHashes:
+        """Of a part of the set, in which those pictures are counted from 0."""
+        found = PictureHashes()
+        found._known = {place: self._known[n] for place, n in enumerate(numbers) if n in self._known}
+        return found
+
 
 class _Hashes:
     """Of one batch, made when first asked for."""

@@ -249,8 +249,8 @@ def calibrations_digest(store: Store, name: str) -> str:
     return json.dumps(rows)
 
 
-def report(calibration: Calibration, reward: Reward, *, stored_now: bool) -> str:
-    """The figures in words, as Markdown."""
+def report(calibration: Calibration, reward: Reward, *, stored_now: bool, note: str = "") -> str:
+    """The figures in words, as Markdown, and a note where there is one."""
     low, middle, high = (significant(calibration.score_at(part)) for part in (5, 50, 95))
     lines = [
         f"**{reward.name}**, calibrated on {calibration.count} images as {calibration.name!r}"
@@ -260,6 +260,8 @@ def report(calibration: Calibration, reward: Reward, *, stored_now: bool) -> str
         f"- half of the images score {'above' if reward.higher_is_better else 'below'} {middle}, "
         f"nine in ten between {low} and {high}",
     ]
+    if note:
+        lines.append(f"- {note}")
     if calibration.count < FEW:
         lines.append(
             f"- Few images: with {calibration.count} the figures are rough. From {FEW} on they are steady, "

@@ -14,7 +14,7 @@ import torch
 
 from ...training.interfaces import Reward, RewardError
 from .calibration import LEVELS, Level, level_as_score
-from .scoring import as_float32, significant
+from .scoring import as_float32, left_out, significant
 from .wrapping import calibration_of
 
 KeepMode = Literal["best k", "threshold", "non-dominated"]
@@ -129,9 +129,19 @@ def report(
     rewards: Sequence[Reward],
     prompts: Sequence[str],
     config: KeepConfig,
+    *,
+    numbers: Sequence[int] | None = None,
+    total: int | None = None,
 ) -> str:
-    """What was kept and why, as Markdown: a sentence and a table, best first."""
-    total = len(scores[0])
+    """What was kept and why, as Markdown: a sentence and a table, best first.
+
+    Args:
+        kept: indices of the pictures that stay, among those that have scores and prompts.
+        numbers: what each of those is called; all count, where none was left out before.
+        total: how many there were before some were left out.
+    """
+    judged = len(scores[0])
+    numbers, total = numbers or range(judged), total or judged
     why = {
         "best k": f"the best {len(kept)} by {rewards[0].name}",
         "threshold": f"{rewards[0].name}: {threshold_text(config, rewards[0]) if config.mode == 'threshold' else ''}",
@@ -139,14 +149,16 @@ def report(
         "without being worse in another",
     }[config.mode]
     lines = [f"**Kept {len(kept)} of {total}**: {why}"]
-    if config.mode == "best k" and config.k > total:
-        there = "There is only 1 image" if total == 1 else f"There are only {total} images"
+    if missing := left_out(judged, total):
+        lines.append(missing)
+    if config.mode == "best k" and config.k > judged:
+        there = "There is only 1 image" if judged == 1 else f"There are only {judged} images"
         lines.append(f"{there}, fewer than the {config.k} asked for.")
     names = [reward.name.replace("|", "\\|") for reward in rewards]
     lines += ["", f"| rank | image | {' | '.join(names)} | prompt |",
               f"| ---: | ---: | {' | '.join('---:' for _ in rewards)} | :--- |"]  # fmt: skip
     for rank, index in enumerate(kept, start=1):
-        numbers = " | ".join(significant(values[index]) for values in scores)
+        figures = " | ".join(significant(values[index]) for values in scores)
         prompt = " ".join(prompts[index].split()).replace("|", "\\|")
-        lines.append(f"| {rank} | {index} | {numbers} | {prompt} |")
+        lines.append(f"| {rank} | {numbers[index]} | {figures} | {prompt} |")
     return "\n".join(lines)

@@ -24,8 +24,8 @@ from .carrying import earlier_rounds
 from .combine import MODES, SCALES, CombineConfig, CombinedReward
 from .histogram import histogram
 from .nodes_common import CATEGORY, Progress, Reward, user_store
-from .pictures import split_prompts, unbatch
-from .scoring import score_table
+from .pictures import counted, split_prompts, unbatch
+from .scoring import left_out, score_safe_ones
 
 DEFAULTS = CombineConfig()
 LETTERS = "abcd"
@@ -51,7 +51,8 @@ class CalibrateReward(AttuneNode):
                     "images",
                     optional=True,
                     tooltip=f"The reference: at least {FEWEST}, better {FEW} or more images of the kind you make, of "
-                    "any sizes. Leave it unconnected to load a calibration that was made before.",
+                    "any sizes. Leave it unconnected to load a calibration that was made before. What a Safety Gate "
+                    "around the reward holds back does not count.",
                 ),
                 cls.input(
                     io.String,
@@ -102,7 +103,7 @@ class CalibrateReward(AttuneNode):
                 f"Calibrate Reward got {len(reward)} rewards but takes one. Use one such node per reward."
             )
         judge, name, store = reward[0], _reference_name(reference_name), user_store()
-        scores = None
+        scores, missing = None, ""
         if images is None:
             calibration = load_calibration(store, judge, name)
         else:
@@ -114,10 +115,16 @@ class CalibrateReward(AttuneNode):
                     f"{judge.name} compares with earlier rounds, and nothing is connected to previous. Connect what "
                     "was chosen in earlier rounds."
                 )
-            scores = score_table(pictures, prompts, judge, context=context, progress=Progress()).scores
+            safe, (table,) = score_safe_ones(pictures, prompts, [judge], context=context, progress=Progress())
+            scores, missing = table.scores, left_out(len(safe), len(pictures))
+            if missing and len(safe) < FEWEST:
+                raise RewardError(
+                    f"{missing} What is left, {counted(len(safe), 'image')}, is too little to calibrate with: at least "
+                    f"{FEWEST} are needed. Connect more images of the kind you make."
+                )
             calibration = Calibration.of(judge.reward_id, name, scores)
             save_calibration(store, calibration, reward_name=judge.name)
-        text = report(calibration, judge, stored_now=images is not None)
+        text = report(calibration, judge, stored_now=images is not None, note=missing)
         chart = histogram(calibration, judge.name, scores, higher_is_better=judge.higher_is_better)
         return io.NodeOutput(CalibratedReward(judge, calibration), chart, text, ui={"text": [text]})
 

@@ -15,7 +15,7 @@ from .carrying import aligned, earlier_rounds, fits_one_batch, join_latents, lat
 from .keep_best import KEEP_MODES, KeepConfig, choose, report
 from .nodes_common import CATEGORY, Progress, Reward
 from .pictures import split_prompts, unbatch
-from .scoring import score_tables
+from .scoring import score_safe_ones
 
 DEFAULTS = KeepConfig()
 BATCH, SINGLE = "one batch", "one by one"
@@ -36,7 +36,8 @@ class RankAndKeepBest(AttuneNode):
             is_output_node=True,
             inputs=[
                 cls.input(io.Image, "images", tooltip="A batch, or a list of images of different sizes."),
-                cls.input(Reward, "reward", tooltip="Who judges. It decides the order."),
+                cls.input(Reward, "reward", tooltip="Who judges. It decides the order. With Safety Gate around "
+                          "this or another reward, unsafe images are left out first."),
                 cls.input(Reward, "reward_2", optional=True,
                           tooltip="A second judge. It decides in the mode 'non-dominated' only; "
                           "the report shows it always."),
@@ -122,10 +123,11 @@ class RankAndKeepBest(AttuneNode):
         latents = aligned(split_latents(latent), count, "latents", shared=False) if latent else None
         masks = aligned(split_masks(mask), count, "masks") if mask else None
         context = earlier_rounds(previous)
-        tables = score_tables(pictures, prompts, rewards, context=context, progress=Progress())
+        safe, tables = score_safe_ones(pictures, prompts, rewards, context=context, progress=Progress())
         scores = [table.scores for table in tables]
-        kept = choose(scores, rewards, config)
-        text = report(kept, scores, rewards, texts, config)
+        chosen = choose(scores, rewards, config)
+        text = report(chosen, scores, rewards, [texts[index] for index in safe], config, numbers=safe, total=count)
+        kept = [safe[index] for index in chosen]
         whole = hand_over[0] == BATCH
         best, best_latents, best_masks = _handed_over(kept, pictures, latents, masks, whole=whole)
         return io.NodeOutput(
@@ -134,7 +136,7 @@ class RankAndKeepBest(AttuneNode):
             best_masks or _missing("masks", "mask"),
             [texts[index] for index in kept],
             _chosen(seeds, kept) or _missing("seeds", "seed_list"),
-            [scores[0][index] for index in kept],
+            [scores[0][index] for index in chosen],
             kept,
             text,
             ui={"text": [text]},

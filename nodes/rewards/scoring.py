@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
+from ...training.presentable import BATCH_PROMPTS, compares_batch, is_guarded, unsafe_pictures
 from .cache import PictureHashes, hashed_once
-from .pictures import to_rgb
-from .wrapping import compares_batch, is_contextual, uses_prompt
+from .pictures import counted, to_rgb
+from .wrapping import is_contextual, uses_prompt
 
 IMAGES_AT_ONCE = 8
 
@@ -98,17 +99,7 @@ def score_table(
         raise RewardError("There are no images to score: the batch is empty. Connect at least one image.")
     if len(pictures) != len(prompts):
         raise RewardError(f"{len(pictures)} images but {len(prompts)} prompts; give one prompt per image.")
-    wordless = [index for index, prompt in enumerate(prompts) if not prompt.strip()]
-    if wordless and uses_prompt(reward):
-        raise RewardError(
-            f"{reward.name} compares each image with its prompt, but the prompt of image {wordless[0]} is empty. "
-            "Write into the prompt field what the images should show."
-        )
-    refusal = getattr(reward, "refusal", None)
-    if callable(refusal):
-        for index, prompt in enumerate(prompts):
-            if problem := refusal(prompt, f"image {index}"):
-                raise RewardError(problem)
+    _check_prompts(prompts, reward)
     if compares_batch(reward) and len({picture.shape[:2] for picture in pictures}) == 1:
         # With and without transparency, but of one size.
         pictures, hashes = [to_rgb(picture[None])[0] for picture in pictures], None
@@ -132,6 +123,24 @@ def score_table(
     return ScoreTable(reward.name, tuple(scores), tuple(prompts), tuple(ranking))
 
 
+def _check_prompts(prompts: Sequence[str], reward: Reward) -> None:
+    """
+    Raises:
+        RewardError: a prompt is empty though the reward needs words, or is one that it refuses.
+    """
+    wordless = [index for index, prompt in enumerate(prompts) if not prompt.strip()]
+    if wordless and uses_prompt(reward):
+        raise RewardError(
+            f"{reward.name} compares each image with its prompt, but the prompt of image {wordless[0]} is empty. "
+            "Write into the prompt field what the images should show."
+        )
+    refusal = getattr(reward, "refusal", None)
+    if callable(refusal):
+        for index, prompt in enumerate(prompts):
+            if problem := refusal(prompt, f"image {index}"):
+                raise RewardError(problem)
+
+
 def score_tables(
     pictures: Sequence[torch.Tensor],
     prompts: Sequence[str],
@@ -153,6 +162,66 @@ def score_tables(
         step = (lambda done, _, before=before, total=total: progress(before + done, total)) if progress else None
         tables.append(score_table(pictures, prompts, reward, context=context, progress=step, hashes=hashes))
     return tables
+
+
+def score_safe_ones(
+    pictures: Sequence[torch.Tensor],
+    prompts: Sequence[str],
+    rewards: Sequence[Reward],
+    *,
+    context: RewardContext | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[int], list[ScoreTable]]:
+    """`score_tables` of the pictures that the gates of these rewards let pass; the others reach none of the rewards.
+
+    A reward that compares pictures is told the prompts of all.
+
+    Returns:
+        the numbers of the pictures that passed, counted from 0, and per reward a table of those.
+
+    Raises:
+        RewardError: nothing passed, or as `score_tables`.
+    """
+    if not is_guarded(rewards) or not pictures or len(pictures) != len(prompts):
+        tables = score_tables(pictures, prompts, rewards, context=context, progress=progress)
+        return list(range(len(pictures))), tables
+    for reward in rewards:
+        _check_prompts(prompts, reward)
+    count, total, hashes, safe = len(pictures), len(pictures) * (1 + len(rewards)), PictureHashes(), []
+    for number, picture in enumerate(pictures):
+        if progress:
+            progress(number, total)
+        batch = picture[None]
+        with hashed_once(batch, partial(hashes.of, [number], batch)):
+            if not unsafe_pictures(batch, rewards).any():
+                safe.append(number)
+    if not safe:
+        whole = "the only image" if count == 1 else f"all {count} images"
+        raise RewardError(
+            f"The safety gate holds back {whole}, so that none is left. Change the prompt or the model that made them, "
+            "or raise the threshold of Safety Gate."
+        )
+    if len(safe) < count:
+        given = context or RewardContext()
+        context = RewardContext(given.previous, {BATCH_PROMPTS: tuple(prompts), **given.extra})
+    skipped = total - len(safe) * len(rewards)
+    step = (lambda done, _: progress(skipped + done, total)) if progress else None
+    tables = score_tables(
+        [pictures[number] for number in safe],
+        [prompts[number] for number in safe],
+        rewards,
+        context=context,
+        progress=step,
+        hashes=hashes.part(safe),
+    )
+    return safe, tables
+
+
+def left_out(safe: int, total: int) -> str:
+    """How many of all pictures a gate has kept from being scored, as a sentence; "" for none."""
+    if safe == total:
+        return ""
+    return f"{total - safe} of {counted(total, 'image')} left out by the safety gate, and not scored."
 
 
 def _parts(pictures: Sequence[torch.Tensor], reward: Reward) -> Iterator[list[int]]:

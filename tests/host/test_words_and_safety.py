@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,47 @@ def test_the_gallery_shows_blurred_what_a_guarded_reward_is_not_shown(host):
         expected = blurred(torch.from_numpy(original)[None].float())[0].numpy()
         assert np.abs(shown - expected).max() <= 1.01 / 255
     assert all(np.abs(a - b).max() > 0.5 for a, b in zip(found[1.0][:2], found[0.0][:2], strict=True))  # the lettered
+
+
+# ---- safety where pictures are chosen and measured ----
+
+
+def lettered_gate(host) -> tuple[dict[str, Any], list[int]]:
+    """A gate that holds back the most suspicious of the three signs, and the numbers of the others."""
+    found = probabilities(host)
+    worst, next_one = sorted(found, reverse=True)[:2]
+    return gate(reward=["light", 0], threshold=(worst + next_one) / 2), [n for n in range(3) if found[n] != worst]
+
+
+def test_the_best_are_chosen_among_what_the_gate_of_any_reward_lets_pass(host):
+    guarded, safe = lettered_gate(host)
+    keep = node("AttuneRankAndKeepBest", images=["signs", 0], reward=["light", 0], reward_2=["gate", 1], prompt="",
+                mode="best k", k=3, threshold=0.0, threshold_unit="raw score", hand_over="one batch")  # fmt: skip
+    result = host.run(
+        signs() | brightness() | guarded | {"keep": keep, "shown": node("PreviewAny", source=["keep", 6])}
+    )
+    assert sorted(int(text) for text in result.outputs["shown"]["text"]) == safe
+    (text,) = result.outputs["keep"]["text"]
+    assert "Kept 2 of 3" in text and "1 of 3 images left out by the safety gate" in text
+
+
+def test_a_calibration_is_measured_on_what_the_gate_lets_pass(host):
+    guarded, safe = lettered_gate(host)
+    # The signs are equally bright, but their letters mirror differently.
+    light = {"light": node("AttuneImageStatisticsReward", statistic="symmetry", goal="as high as possible", target=0.5)}
+    graph = signs() | light | guarded | {"many": node("RepeatImageBatch", image=["signs", 0], amount=5)}
+
+    def calibrated(images: str) -> dict[str, Any]:
+        widgets = {"prompt": "", "reference_name": "signs"}
+        return graph | {"own": node("AttuneCalibrateReward", reward=["gate", 1], images=[images, 0], **widgets)}
+
+    (text,) = host.run(calibrated("many")).outputs["own"]["text"]
+    assert "calibrated on 10 images" in text and "5 of 15 images left out by the safety gate" in text
+    found = [scores(host, signs() | light | scored("light", 0, ""))[number] for number in safe]
+    measured = re.search("mean ([0-9.]+),", text)
+    assert measured and float(measured[1]) == pytest.approx(sum(found) / 2, abs=2e-3)
+    where, message = shown_error(host, calibrated("signs"))
+    assert where == "own" and "1 of 3 images left out" in message and "2 images, is too little" in message
 
 
 # ---- safety where a run or a comparison makes its own pictures ----

@@ -19,7 +19,7 @@ from attune.nodes.rewards.cache import CachedReward, ScoreStore
 from attune.nodes.rewards.calibration import CalibratedReward, Calibration, level_as_score
 from attune.nodes.rewards.combine import CombineConfig, CombinedReward
 from attune.nodes.rewards.dialogue import KINDS, RelevanceReward, dialogue_reward
-from attune.nodes.rewards.keep_best import KeepConfig, choose
+from attune.nodes.rewards.keep_best import KeepConfig, choose, report
 from attune.nodes.rewards.pictures import content_hash
 from attune.nodes.rewards.safety import (
     CELLS,
@@ -33,6 +33,7 @@ from attune.nodes.rewards.safety import (
     floor_score,
     gate_pictures,
 )
+from attune.nodes.rewards.scoring import left_out, score_safe_ones
 from attune.nodes.rewards.sheet import score_sheet
 from attune.tests.colour_rewards import Blueness, NamedColour, Redness, gated, pictures
 from attune.training.interfaces import Reward, RewardContext, RewardError
@@ -378,3 +379,69 @@ def test_without_a_reward_the_gate_scores_safety(harmless):
     reward = SafetyReward(scorer)
     torch.testing.assert_close(reward(harmless, ["p"] * 3), 1 - scorer(harmless, [""] * 3))
     assert reward.higher_is_better and scorer.reward_id in reward.reward_id
+
+
+# ---- sets of pictures, of which some are left out before they are scored ----
+
+
+def coloured(*reds: float) -> list[torch.Tensor]:
+    """Pictures of different sizes; the blue channel rises with their number."""
+    return [pictures(red, blue=0.1 * n)[0].repeat(1 + n % 2, 1, 1) for n, red in enumerate(reds)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_any_gate_holds_back_reaches_no_reward(order):
+    open_one, inner = Blueness(), Blueness()
+    rewards = [open_one, gated(reward=inner)][::order]
+    images, seen = coloured(0.1, 0.9, 0.2, 0.8, 0.3), []
+    safe, tables = score_safe_ones(
+        images, list("abcde"), rewards, progress=lambda done, total: seen.append((done, total))
+    )
+    assert safe == [0, 2, 4]
+    for table in tables:
+        assert table.scores == pytest.approx([0.0, 0.2, 0.4])
+        assert table.prompts == ("a", "c", "e")
+    for reward in (open_one, inner):
+        assert set(reward.seen) == {content_hash(images[n]) for n in safe}
+    done = [step for step, _ in seen]
+    assert done == sorted(done) and {total for _, total in seen} == {15} and done[-1] == 15
+    assert left_out(3, 5) == "2 of 5 images left out by the safety gate, and not scored."
+    assert left_out(5, 5) == ""
+
+
+def test_without_a_gate_or_without_unsafe_pictures_all_are_scored():
+    for rewards in ([Blueness()], [gated()]):
+        assert score_safe_ones(coloured(0.1, 0.2), ["a", "b"], rewards)[0] == [0, 1]
+    assert score_safe_ones(coloured(0.9), ["a"], [Blueness()])[0] == [0]
+
+
+def test_where_nothing_is_left_that_is_said_and_prompts_are_numbered_as_they_came():
+    with pytest.raises(RewardError, match=r"holds back all 2 images.*raise the threshold"):
+        score_safe_ones(coloured(0.9, 0.8), ["a", "b"], [gated()])
+    with pytest.raises(RewardError, match="holds back the only image"):
+        score_safe_ones(coloured(0.9), ["a"], [gated()])
+    with pytest.raises(RewardError, match="prompt of image 2 is empty"):
+        score_safe_ones(coloured(0.9, 0.1, 0.2), ["a", "b", " "], [gated()])
+
+
+def test_a_relevance_knows_the_prompts_of_what_was_left_out():
+    images = list(pictures(0.9, 0.1, 0.2))
+    inner = RelevanceReward(NamedColour())
+    expected = inner(torch.stack(images), ["red", "green", "blue"])[1:]
+    for rewards in ([gated(reward=inner)], [inner, gated()]):
+        _, tables = score_safe_ones(images, ["red", "green", "blue"], rewards)
+        assert tables[0].scores == pytest.approx(expected.tolist())
+
+
+def test_the_best_are_chosen_among_the_safe_ones_whichever_reward_decides():
+    images, rewards = coloured(0.1, 0.2, 0.9, 0.3, 0.8), [Blueness(), gated(floor=1e6)]
+    safe, tables = score_safe_ones(images, list("abcde"), rewards)
+    scores = [table.scores for table in tables]
+    for config, kept in ((KeepConfig(k=2), [3, 1]), (KeepConfig("non-dominated"), [3]),
+                         (KeepConfig("threshold", threshold=0.05), [3, 1])):  # fmt: skip
+        chosen = choose(scores, rewards, config)
+        assert [safe[index] for index in chosen] == kept
+        text = report(chosen, scores, rewards, ["a", "b", "d"], config, numbers=safe, total=5)
+        assert f"**Kept {len(kept)} of 5**" in text and "2 of 5 images left out by the safety gate" in text
+        assert "| 1 | 3 | 0.300 | 0.300 | d |" in text
+    assert "only 3 images" in report([0, 1, 2], scores, rewards, list("abd"), KeepConfig(k=4), numbers=safe, total=5)
