@@ -34,9 +34,10 @@ from typing import Any, Literal, get_args
 import torch
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
+from ...training.presentable import compares_batch, compares_pictures
 from .cache import hashed_once
 from .calibration import LEVELS, Level, level_as_score, require_calibration
-from .wrapping import compares_batch, formula_of, is_contextual, patchers_of, refuse_gate, uses_prompt
+from .wrapping import formula_of, is_contextual, patchers_of, refuse_gate, uses_prompt
 
 Mode = Literal["weighted sum", "minimum", "product", "constrained"]
 Scale = Literal["z-scores", "raw scores"]
@@ -148,7 +149,7 @@ class CombinedReward:
         formula: what is computed, with numbers and names.
         reward_id: from the parts' ids, calibrations, weights and the mode.
         differentiable: if all parts are.
-        contextual, compares_batch, needs_previous: if any part is.
+        contextual, compares_batch, compares_pictures, needs_previous: if any part is.
         patchers: of all parts.
         image_features: of the first part that has an encoder.
 
@@ -172,6 +173,7 @@ class CombinedReward:
         self.uses_prompt = any(uses_prompt(reward) for reward in inner)
         self.contextual = any(is_contextual(reward) for reward in inner)
         self.compares_batch = any(compares_batch(reward) for reward in inner)
+        self.compares_pictures = any(compares_pictures(reward) for reward in inner)
         self.needs_previous = any(getattr(reward, "needs_previous", False) for reward in inner)
         self.patchers = tuple(dict.fromkeys(patcher for reward in inner for patcher in patchers_of(reward)))
         features = next((f for f in (getattr(r, "image_features", None) for r in inner) if callable(f)), None)

@@ -161,6 +161,7 @@ class RelevanceReward(WrappedReward):
     calibration = None
     similarities = None
     compares_batch = True
+    compares_pictures = False
     needs_previous = False
 
     def __init__(self, reward: Reward, *, temperature: float = TEMPERATURE, contrast: Sequence[str] = ()) -> None:

@@ -7,6 +7,7 @@ Besides the protocol `Reward`, a reward may carry these attributes; every wrappe
 | `uses_prompt`    | the score depends on the prompt, so an empty prompt is a mistake                 | False        |
 | `contextual`     | the score depends on the batch around a picture or on earlier rounds             | False        |
 | `compares_batch` | the score depends on the pictures beside it, which then must have one size       | `contextual` |
+| `compares_pictures` | on those pictures themselves, not only on their prompts           | `compares_batch` |
 | `needs_previous` | the score means nothing without earlier rounds, which training does not have     | False        |
 | `gated`          | unsafe pictures are kept from it; whatever compares pictures belongs inside      | False        |
 | `unsafe`         | images [B, h, w, c] → bool [B]: what the gate holds back; see `presentable`      | no gate      |
@@ -63,10 +64,6 @@ def uses_prompt(reward: Reward) -> bool:
 
 def is_contextual(reward: Reward) -> bool:
     return bool(getattr(reward, "contextual", False))
-
-
-def compares_batch(reward: Reward) -> bool:
-    return bool(getattr(reward, "compares_batch", is_contextual(reward)))
 
 
 def formula_of(reward: Reward) -> str:

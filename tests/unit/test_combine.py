@@ -15,8 +15,8 @@ from attune.nodes.rewards.calibration import CalibratedReward, Calibration
 from attune.nodes.rewards.combine import MODES, CombineConfig, CombinedReward, combine
 from attune.nodes.rewards.pictures import content_hashes
 from attune.nodes.rewards.statistics import StatisticReward
-from attune.nodes.rewards.wrapping import compares_batch
 from attune.training.interfaces import Reward, RewardContext, RewardError
+from attune.training.presentable import compares_batch
 
 # Mean 4, sample deviation √(60/8) of 0 … 8.
 REFERENCE = [float(number) for number in range(9)]

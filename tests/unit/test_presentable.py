@@ -108,18 +108,18 @@ def test_a_gate_at_either_reward_keeps_pictures_from_being_learned_from():
         both = list(rewards.values())
         rewards[place] = gated(reward=rewards[place])
         run = practice(**rewards)
-        judged = run.score(images, [0, 1])
+        judged = run.score(images, [0, 1], [0, 1])
         figures = run.figures(images, [0, 1], judged)
         assert judged.blocked.tolist() == [False, True] and run.reward_calls == 1
         assert (figures["blocked"], figures["reward"], figures["held_out_reward"]) == (1, 0.25, 0.25)
         assert [len(reward.seen) for reward in both] == [1, 1], "neither sees the unsafe picture"
     run = practice(Blueness(), Blueness())
-    assert "blocked" not in run.figures(images, [0, 1], run.score(images, [0, 1]))
+    assert "blocked" not in run.figures(images, [0, 1], run.score(images, [0, 1], [0, 1]))
 
 
 def test_relevance_can_be_trained_on_where_only_one_prompt_is_left():
     images, relevance = pictures(0.1, 0.9, blue=0.6), RelevanceReward(NamedColour())
     run = practice(gated(reward=relevance), gated(reward=RelevanceReward(NamedColour())))
-    judged = run.score(images, [0, 1])
+    judged = run.score(images, [0, 1], [0, 1])
     assert judged.rewards[0] == relevance(images, ["blue", "red"])[0] > 0
     assert run.figures(images, [0, 1], judged)["held_out_reward"] == judged.rewards[0]

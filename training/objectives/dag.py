@@ -58,6 +58,7 @@ import torch
 
 from ..diffusion import expand
 from ..interfaces import Auxiliary, LatentDecoder, Prompt, Reward, TrainingError
+from ..presentable import compares_pictures
 from ..rollout import Trajectories, step_log_probability
 from ..share import ALONE, Share
 from .dag_config import DAGConfig
@@ -110,6 +111,9 @@ class DAGObjective:
 
     A denoiser may have `text_features(cond) -> Sequence[Tensor] | None`: the tokens [L, D] of every conditioning, which
     the flow network attends to. Without it the network learns a token for each prompt.
+
+    Raises:
+        TrainingError: the reward compares pictures, or as `Practice`.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class DAGObjective:
         held_out: Reward | None = None,
         on_phase: OnPhase | None = None,
     ) -> None:
+        check_scored_alone(reward)
         self.practice = Practice(
             prompts, reward, decoder, latent_shape=latent_shape, held_out=held_out, on_phase=on_phase
         )
@@ -311,7 +316,7 @@ class DAGObjective:
         ).to(paths.states.device)
         with torch.no_grad():
             images = practice.decoder.decode(paths.pictures)
-            judged = practice.score(images, indices)
+            judged = practice.score(images, indices, practice.everyone(indices))
             rewards, blocked = self._promises(paths, indices, visits, judged.rewards, judged.blocked)
         self._figures = practice.figures(images, indices, judged)
         _, before, after = window_states(visits, paths.steps)
@@ -329,7 +334,7 @@ class DAGObjective:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of the pictures x̂0 that the states promise, and which of them are blocked; [M] each."""
         (rows, numbers), chunk = window_states(visits, paths.steps)[0].unbind(1), self.config.chunk
-        device = rows.device
+        device, batch = rows.device, self.practice.everyone(indices)
         rewards, blocked = finished.to(device)[rows], finished_blocked.to(device)[rows]
         inner = (numbers < paths.steps).nonzero().flatten()
         # Every process must ask as often as the others, or they would wait for each other for ever.
@@ -342,7 +347,7 @@ class DAGObjective:
                 cond = [paths.cond[row] for row in owners]
                 x0 = self._policy(paths.states[rows[part], numbers[part]], paths.sigmas[numbers[part]], cond)
                 images = self.practice.decoder.decode(x0)
-            judged = self.practice.score(images, [indices[row] for row in owners])
+            judged = self.practice.score(images, [indices[row] for row in owners], batch)
             rewards[part], blocked[part] = judged.rewards.to(device), judged.blocked.to(device)
             self.practice.on_phase("score", call + 1, calls)
         return rewards, blocked
@@ -410,6 +415,20 @@ class DAGObjective:
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.practice.prompts[:4]
+
+
+def check_scored_alone(reward: Reward) -> None:
+    """
+    Raises:
+        TrainingError: a picture's score depends on the pictures beside it. What states of different steps promise are
+            no pictures of one round, so that neither their scores nor the target would mean anything.
+    """
+    if compares_pictures(reward):
+        raise TrainingError(
+            f"{reward.name} compares pictures with each other, and DAG must score what every step promises by itself. "
+            "Take it out of Combine Rewards, choose another reward, or use the DDPO objective. DAG keeps pictures "
+            "varied without it."
+        )
 
 
 _PATHS = ("states", "sigmas", "log_forward", "log_backward")

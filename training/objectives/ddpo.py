@@ -288,7 +288,7 @@ class DDPOObjective:
         )
         with torch.no_grad():
             images = practice.decoder.decode(paths.pictures)
-        judged = practice.score(images, indices)
+        judged = practice.score(images, indices, practice.everyone(indices))
         self._figures = practice.figures(images, indices, judged)
         advantages = self._advantages(indices, practice.sign * judged.rewards, judged.blocked)
         return _Played(paths, indices, advantages.to(paths.states.device), config.updates_per_rollout)

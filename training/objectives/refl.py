@@ -46,6 +46,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..diffusion import DiffusionProcess
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
+from ..presentable import compares_pictures
 from ..rollout import step_divergence
 from ..share import ALONE, Share
 from .practice import DIVERGENCE_VISITS, Judgement, OnPhase, Practice
@@ -210,7 +211,8 @@ class ReFLObjective:
         on_phase: called with (phase, done, total) while pictures are played; may raise to cancel.
 
     Raises:
-        TrainingError: the reward has no gradient, or as `Practice`.
+        TrainingError: the reward has no gradient, it compares pictures that are not scored together (see
+            `check_groups`), or as `Practice`.
     """
 
     def __init__(
@@ -233,8 +235,10 @@ class ReFLObjective:
         self._policy: Any = None
         self._share: Share = ALONE
         self._figures: dict[str, float] = {}
+        check_groups(reward, self.practice.prompts, config)
 
     def prepare(self, policy: Any, share: Share = ALONE) -> None:
+        check_groups(self.practice.reward, self.practice.prompts, self.config, processes=share.count)
         self._policy, self._share = policy, share
         self.practice.prepare(policy, share)
 
@@ -243,6 +247,7 @@ class ReFLObjective:
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         config, practice, policy = self.config, self.practice, self._policy
         indices = practice.draw(config.prompts_per_update, config.images_per_prompt, generator)
+        batch = practice.everyone(indices)
         played = self._played_steps(generator)
         sigmas = policy.process.schedule(config.steps).to(policy.device)
         # Pictures are played as the finished LoRA will be used: adapter dropout belongs to learning only.
@@ -261,7 +266,7 @@ class ReFLObjective:
                 guidance=config.guidance,
             )  # fmt: skip
             pictures = lean_decode(practice.decoder, clean)
-            found = practice.score(pictures, owners)
+            found = practice.score(pictures, owners, batch)
             images.append(pictures.detach())
             judged.append(Judgement(found.rewards.detach(), found.blocked))
             practice.on_phase("learn", start + len(owners), len(indices))
@@ -349,4 +354,32 @@ def check_differentiable(reward: Reward) -> None:
             f"{reward.name} gives scores without gradients, and ReFL and DRaFT learn from nothing else. Choose a "
             "differentiable reward (most image statistics and CLIP-like networks are), or use the DDPO or the DAG "
             "objective, which take any reward."
+        )
+
+
+def check_groups(reward: Reward, prompts: Sequence[Prompt], config: ReFLConfig, *, processes: int = 1) -> None:
+    """A reward that compares the pictures of one prompt must be shown all that an update has of it, in one chunk.
+
+    Raises:
+        TrainingError: it would be shown a part, so that scores would depend on `chunk` or on the number of processes.
+    """
+    if not compares_pictures(reward):
+        return
+    each, drawn = config.images_per_prompt, config.prompts_per_update * processes
+    whole, different = config.prompts_per_update * each, len({prompt.text for prompt in prompts})
+    says = f"{reward.name} compares the pictures of one prompt with each other"
+    if each == 1 and different >= drawn:
+        raise TrainingError(f"{says}, and there is only one of each. Set images_per_prompt to at least 2.")
+    if config.chunk >= whole and processes == 1:
+        return
+    if different < max(drawn, len(prompts)):
+        repeated = (
+            f"{says}, and with {different} different prompts the same one can come up twice in an update, in parts "
+            f"that are scored apart. Write at least {drawn} prompts, no two of them the same"
+        )
+        raise TrainingError(f"{repeated}." if processes > 1 else f"{repeated}, or set chunk to {whole}.")
+    if config.chunk % each and config.chunk < whole:
+        raise TrainingError(
+            f"{says}, and a chunk of {config.chunk} pictures cuts the {each} of a prompt apart. Set chunk to a "
+            f"multiple of {each}, for example {max(1, config.chunk // each) * each}."
         )
