@@ -144,6 +144,22 @@ def test_what_cannot_be_merged_says_why(loras, weights, told: str):
         merge(loras, weights)
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("weights", [(1.0, -1.0), (0.3, 0.7, -1.0)])
+def test_what_cancels_out_is_refused(weights, dtype, rank):
+    layer = linear(1)
+    same = {QUERY: Layer(layer.up.to(dtype), layer.down.to(dtype), layer.scale)}
+    with pytest.raises(TrainingError, match=r"LoRA 1 and LoRA 2.* cancel each other out.*Change a weight"):
+        merge([same] * len(weights), weights, rank=rank)
+    merge([same] * len(weights), [*weights[:-1], -0.9], rank=rank)
+
+
+def test_loras_that_do_nothing_yet_do_not_cancel():
+    fresh = linear(1)
+    merge([{QUERY: Layer(torch.zeros_like(fresh.up), fresh.down, fresh.scale)}] * 2, [0.5, 0.5])
+
+
 def test_a_negative_rank_is_refused():
     with pytest.raises(TrainingError, match="rank is -1; use 0"):
         merge([{QUERY: linear(1)}], [1.0], rank=-1)

@@ -128,6 +128,9 @@ def tensors_of(layers: Mapping[str, Layer]) -> dict[str, torch.Tensor]:
 
 # ---- merging ----
 
+# ‖sum‖ / √Σ‖part‖² below which nothing is left of the parts but what rounding to half precision leaves. Ours.
+_CANCELLED = 1e-3
+
 
 class Merged(NamedTuple):
     """A weighted sum of LoRAs.
@@ -161,7 +164,8 @@ def merge(
         on_layer: called with (done, total) before the first layer and after each; may raise to cancel.
 
     Raises:
-        TrainingError: nothing to merge, a weight that is zero or not finite, or LoRAs of different networks.
+        TrainingError: nothing to merge, a weight that is zero or not finite, LoRAs of different networks, or LoRAs that
+            cancel each other out.
     """
     names = list(names) or [f"LoRA {number}" for number in range(1, len(loras) + 1)]
     if not loras or len(loras) != len(weights):
@@ -173,21 +177,27 @@ def merge(
         raise TrainingError(f"The rank is {rank}; use 0 for the exact sum, or the rank the merged LoRA should have.")
     _check_names(loras, names)
     keys = list(dict.fromkeys(key for lora in loras for key in lora))
-    result, lost, whole, exact_rank = {}, 0.0, 0.0, 0
+    result, lost, whole, parts, exact_rank = {}, 0.0, 0.0, 0.0, 0
     on_layer(0, len(keys))
     for done, key in enumerate(keys, 1):
         holders = [index for index, lora in enumerate(loras) if key in lora]
         _check_shapes([loras[index][key] for index in holders], [names[index] for index in holders], key)
         total = concatenated([loras[index][key] for index in holders], [weights[index] for index in holders])
         exact_rank = max(exact_rank, total.rank)
+        parts += sum(weights[index] ** 2 * squared_norm(loras[index][key]) for index in holders)
         if rank and total.rank > rank:
             total, values = reduced(total, rank)
             lost += float(values[rank:].square().sum())
             whole += float(values.square().sum())
-        elif rank:
+        else:
             whole += squared_norm(total)
         result[key] = total
         on_layer(done, len(keys))
+    if whole < _CANCELLED**2 * parts:
+        raise TrainingError(
+            f"{' and '.join(names)} cancel each other out with the weights {', '.join(f'{w:g}' for w in weights)}: the "
+            "merged LoRA would change nothing. Change a weight."
+        )
     return Merged(result, math.sqrt(lost / whole) if whole > 0 else 0.0, exact_rank)
 
 
