@@ -1,0 +1,312 @@
+"""Make the pictures of the objectives' help pages afresh, each from a real training run.
+
+    .venv/bin/python scripts/module.py attune.tests.help_pictures [METHOD …]
+
+The ring of `mixture_bed.py` is a map of all pictures: a dot is a picture, and the brighter a place, the better it is
+liked. Every method trains the same base model there for less than a minute. A picture whose run does not show what its
+caption says is not written. Look at the pictures before you commit them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from attune.nodes.drawing import BAD, COLOURS, GOOD, MUTED, PANEL, TEXT, Canvas
+from attune.training.adapters import LoraConfig, Policy
+from attune.training.interfaces import Objective
+from attune.training.objectives.dag import DAGObjective
+from attune.training.objectives.dag_config import DAGConfig
+from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
+from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
+from attune.training.objectives.refl import ReFLConfig, ReFLObjective
+from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
+from attune.training.trainer import TrainerConfig, train
+
+from . import mixture_bed as bed
+
+FOLDER = Path(__file__).resolve().parents[1] / "js" / "docs" / "pictures"
+WIDTH, HEIGHT = 720, 360
+STEPS = 16
+LORA = LoraConfig(rank=32, alpha=32.0, targets=("everything",))
+TRAINER = TrainerConfig(learning_rate=4e-3, schedule="cosine", sample_every=0)
+PRACTICE = {"prompts_per_update": 8, "images_per_prompt": 32, "steps": STEPS, "guidance": 1.0, "chunk": 4096}
+DAG = DAGConfig(
+    **PRACTICE, transitions=6, updates_per_rollout=4, beta=1.0, convention="sum", clip_range=0.2,
+    flow_channels=(32,), flow_learning_rate=1e-2,
+)  # fmt: skip
+# Pictures by which a run is judged, and how many of them are drawn.
+SAMPLES, DRAWN = 4000, 300
+# What is shown to Supervised: how many pictures of which modes.
+SHOWN = {1: 16, 3: 8}
+PAIRS, PAIRS_DRAWN = 400, 8
+
+Density = Callable[[torch.Tensor], torch.Tensor]
+Claim = Callable[[torch.Tensor, torch.Tensor], bool]
+
+
+class GentleReward(bed.TargetReward):
+    """The log-density of the target, with its gradient."""
+
+    differentiable = True
+
+    def __call__(self, images: torch.Tensor, prompts: Sequence[str], context: object = None) -> torch.Tensor:
+        self.calls += len(images)
+        return bed.log_target(images[:, 0, 0, :2])
+
+
+def target_density(points: torch.Tensor) -> torch.Tensor:
+    """exp(r)/Z at points [B, 2]."""
+    return bed.log_target(points).exp()
+
+
+def shown_density(points: torch.Tensor) -> torch.Tensor:
+    """Where the shown pictures lie, as a density at points [B, 2]."""
+    return torch.exp(-torch.cdist(points, shown_pictures()).square() / (2 * bed.DEVIATION**2)).mean(1)
+
+
+def shown_pictures() -> torch.Tensor:
+    """Points [24, 2]."""
+    generator = torch.Generator().manual_seed(5)
+    modes = torch.tensor([mode for mode, count in SHOWN.items() for _ in range(count)])
+    return bed.MEANS[modes] + bed.DEVIATION * torch.randn(len(modes), 2, generator=generator)
+
+
+def judged_pairs() -> tuple[torch.Tensor, torch.Tensor]:
+    """(better, worse) points [PAIRS, 2] of the base model; the target's density decides."""
+    with Policy(bed.RingDenoiser(), LORA) as base:
+        one, other = bed.sample(base, 2 * PAIRS, steps=STEPS, seed=9).chunk(2)
+    first = (bed.log_target(one) > bed.log_target(other))[:, None]
+    return torch.where(first, one, other), torch.where(first, other, one)
+
+
+# ---- the runs ----
+
+
+def supervised(updates: int) -> Objective:
+    latents = [point.reshape(bed.LATENT_SHAPE) for point in shown_pictures()]
+    return SupervisedObjective(latents, bed.PROMPTS, SupervisedConfig(batch=256, caption_dropout=0))
+
+
+def diffusion_dpo(updates: int) -> Objective:
+    better, worse = (points.reshape(-1, *bed.LATENT_SHAPE) for points in judged_pairs())
+    pairs = [Pair(*pair, bed.PROMPTS[0]) for pair in zip(better, worse, strict=True)]
+    return DiffusionDPOObjective(pairs, DiffusionDPOConfig(batch=256, beta=2.0, caption_dropout=0, chunk=4096))
+
+
+def refl(updates: int) -> Objective:
+    # The customary window: the last quarter of the steps. No point scores above the margin.
+    config = ReFLConfig(**PRACTICE, stop_from=3 * STEPS // 4, stop_to=STEPS - 1, weight=1.0, margin=5.0)
+    return ReFLObjective(bed.PROMPTS, GentleReward(), bed.PointDecoder(), config, latent_shape=bed.LATENT_SHAPE)
+
+
+def ddpo(updates: int) -> Objective:
+    config = DDPOConfig(**PRACTICE, transitions=8, updates_per_rollout=4, convention="sum", clip_range=0.2)
+    return DDPOObjective(bed.PROMPTS, bed.TargetReward(), bed.PointDecoder(), config, latent_shape=bed.LATENT_SHAPE)
+
+
+def dag_kl(updates: int) -> Objective:
+    return _dag(replace(DAG, variant="KL", anneal_updates=updates // 2))
+
+
+def dag_db(updates: int) -> Objective:
+    return _dag(replace(DAG, variant="DB", anneal_updates=updates // 2))
+
+
+def _dag(config: DAGConfig) -> Objective:
+    return DAGObjective(bed.PROMPTS, bed.TargetReward(), bed.PointDecoder(), config, latent_shape=bed.LATENT_SHAPE)
+
+
+# ---- what a caption promises ----
+
+
+def far_from(due: torch.Tensor, points: torch.Tensor) -> float:
+    """How much of the shares [8] would have to move to be what is due: 0 … 1 (total variation)."""
+    return float((bed.mode_shares(points) - due).abs().sum() / 2)
+
+
+def as_often_as_shown(before: torch.Tensor, after: torch.Tensor) -> bool:
+    due = torch.zeros(bed.MODES)
+    due[list(SHOWN)] = torch.tensor(list(SHOWN.values())) / sum(SHOWN.values())
+    return far_from(due, after) <= 0.15
+
+
+def mostly_better(before: torch.Tensor, after: torch.Tensor) -> bool:
+    """A new picture beats an old one two times out of three, and no half of the pictures is in one mode."""
+    wins = (bed.log_target(after)[:, None] > bed.log_target(before)).float().mean()
+    return bool(wins >= 2 / 3 and bed.mode_shares(after).max() < 0.5)
+
+
+def at_the_brightest_places(before: torch.Tensor, after: torch.Tensor) -> bool:
+    """Nearly all in the two best modes, which lie opposite; both are used, and both are narrower than they were."""
+    shares, best = bed.mode_shares(after), bed.WEIGHTS.topk(2).indices
+    return bool(shares[best].sum() >= 0.95 and shares[best].min() >= 0.1 and _spread(after) < 0.75 * _spread(before))
+
+
+def at_the_best_place(before: torch.Tensor, after: torch.Tensor) -> bool:
+    return bool(bed.mode_shares(after)[bed.WEIGHTS.argmax()] >= 0.95 and _spread(after) < 0.75 * _spread(before))
+
+
+def as_often_as_liked(before: torch.Tensor, after: torch.Tensor) -> bool:
+    """Shares as the target's; every mode has at least a quarter of what is its due, and is as wide as it was."""
+    kept = bed.mode_shares(after) >= bed.WEIGHTS / 4
+    return bool(far_from(bed.WEIGHTS, after) <= 0.08 and kept.all() and _spread(after) > 0.85 * _spread(before))
+
+
+def _spread(points: torch.Tensor) -> float:
+    """The typical distance from the nearest mode's centre."""
+    return float(torch.cdist(points, bed.MEANS).min(1).values.square().mean().sqrt())
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture.
+
+    Attributes:
+        node: whose help page shows it; the file's name.
+        caption: one line in an artist's words.
+        updates: of the run.
+        objective: a fresh one, given the number of updates.
+        holds: whether the caption is true of the pictures before and after, [SAMPLES, 2] each.
+        liked: the shading.
+        marks: (better, worse) pictures that the method is given; drawn into the left half.
+    """
+
+    node: str
+    caption: str
+    updates: int
+    objective: Callable[[int], Objective]
+    holds: Claim
+    liked: Density = target_density
+    marks: Callable[[], tuple[torch.Tensor, torch.Tensor]] = field(default=lambda: (torch.empty(0, 2),) * 2)
+
+
+SCENES = {
+    "Supervised": Scene(
+        "AttuneSupervisedObjective", "Makes what you show it (green), as often as shown.", 200,
+        supervised, as_often_as_shown, shown_density, lambda: (shown_pictures(), torch.empty(0, 2)),
+    ),
+    "Diffusion-DPO": Scene(
+        "AttuneDiffusionDPOObjective", "Away from the worse (red), to the better (green).", 300,
+        diffusion_dpo, mostly_better, marks=lambda: tuple(part[:PAIRS_DRAWN] for part in judged_pairs()),
+    ),
+    "ReFL": Scene(
+        "AttuneReFLObjective", "Climbs to the best places in reach, and stays.", 200, refl,
+        at_the_brightest_places,
+    ),
+    "DDPO": Scene(
+        "AttuneDDPOObjective", "All pictures crowd at the one best place.", 100, ddpo, at_the_best_place
+    ),
+    "DAG-KL": Scene(
+        "AttuneDAGKLObjective", "More pictures where more is liked. No place is lost.", 300, dag_kl,
+        as_often_as_liked,
+    ),
+    "DAG-DB": Scene(
+        "AttuneDAGDBObjective", "Also as often as liked, by a simpler rule.", 300, dag_db,
+        as_often_as_liked,
+    ),
+}  # fmt: skip
+
+
+def run(scene: Scene, updates: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures [SAMPLES, 2] of the base model, and of the trained one from the same noise."""
+    updates = scene.updates if updates is None else updates
+    with Policy(bed.RingDenoiser(), LORA) as policy:
+        before = bed.sample(policy, SAMPLES, steps=STEPS, seed=1)
+        train(policy, scene.objective(updates), replace(TRAINER, steps=updates))
+        return before, bed.sample(policy, SAMPLES, steps=STEPS, seed=1)
+
+
+# ---- the picture ----
+
+# Help is read in a narrow side panel, where the picture is shown at less than half its size.
+_EDGE, _TOP, _CAPTION, _LETTERS = 10, 54, 52, 29
+_HALF_WIDTH, _HALF_HEIGHT = (WIDTH - 3 * _EDGE) // 2, HEIGHT - _TOP - _CAPTION
+# How far the map reaches upwards and downwards from its middle.
+_REACH = 2.15
+_BEFORE, _AFTER, _LIKED = "#c4cad4", COLOURS["loss"], "#2f86c4"
+
+
+def draw(
+    method: str,
+    caption: str,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    liked: Density,
+    marks: tuple[torch.Tensor, torch.Tensor],
+) -> Image.Image:
+    """The map before and after; see `Scene`."""
+    canvas = Canvas(WIDTH, HEIGHT)
+    for left, title, points, colour in (
+        (_EDGE, "Before training", before, _BEFORE),
+        (2 * _EDGE + _HALF_WIDTH, f"After: {method}", after, _AFTER),
+    ):
+        canvas.dot(left + 14, _TOP / 2, colour, radius=7)
+        canvas.text(left + 32, _TOP / 2, title, size=_LETTERS, anchor="lm")
+        canvas.panel(left, _TOP, left + _HALF_WIDTH, _TOP + _HALF_HEIGHT)
+        canvas.picture(shading(liked), left + 6, _TOP + 6, _HALF_WIDTH - 12, _HALF_HEIGHT - 12)
+        for x, y in (_place(left, point) for point in points[:DRAWN]):
+            canvas.dot(x, y, colour, radius=2.5)
+    _draw_marks(canvas, *marks)
+    canvas.text(WIDTH / 2, HEIGHT - _CAPTION / 2, caption, size=_LETTERS, colour=TEXT, anchor="mm")
+    return canvas.finish()
+
+
+def shading(liked: Density) -> Image.Image:
+    """The map's ground: the panel's colour where nothing is liked, blue where the most is."""
+    width, height = (_HALF_WIDTH - 12) // 2, (_HALF_HEIGHT - 12) // 2
+    across = _REACH * width / height
+    y, x = torch.meshgrid(
+        torch.linspace(_REACH, -_REACH, height), torch.linspace(-across, across, width), indexing="ij"
+    )
+    density = liked(torch.stack([x.flatten(), y.flatten()], 1)).reshape(height, width, 1)
+    strength = (density / density.max()).sqrt().numpy()
+    low, high = (np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)], dtype=float) for code in (PANEL, _LIKED))
+    return Image.fromarray((low + strength * (high - low)).round().astype(np.uint8))
+
+
+def _place(left: float, point: torch.Tensor) -> tuple[float, float]:
+    scale = (_HALF_HEIGHT - 12) / (2 * _REACH)
+    return (
+        left + _HALF_WIDTH / 2 + scale * float(point[0]),
+        _TOP + _HALF_HEIGHT / 2 - scale * float(point[1]),
+    )
+
+
+def _draw_marks(canvas: Canvas, better: torch.Tensor, worse: torch.Tensor) -> None:
+    """Given pictures in the left half: better ones as green discs, worse ones as red crosses, pairs joined."""
+    ends = [[_place(_EDGE, point) for point in points] for points in (better, worse)]
+    for pair in zip(*ends, strict=False):
+        canvas.line(pair, MUTED, width=1.5)
+    for x, y in ends[0]:
+        canvas.dot(x, y, PANEL, radius=8)
+        canvas.dot(x, y, GOOD, radius=6)
+    for x, y in ends[1]:
+        canvas.dot(x, y, PANEL, radius=8)
+        for slope in (-1, 1):
+            canvas.line([(x - 5, y - 5 * slope), (x + 5, y + 5 * slope)], BAD, width=3)
+
+
+def main(methods: Sequence[str]) -> None:
+    """Run the named methods, or all."""
+    torch.set_flush_denormal(True)
+    FOLDER.mkdir(exist_ok=True)
+    for method in methods or SCENES:
+        scene = SCENES[method]
+        before, after = run(scene)
+        shares = ", ".join(f"{share:.2f}" for share in bed.mode_shares(after).tolist())
+        print(f"{method}: shares {shares}; distance from a mode {_spread(before):.2f} to {_spread(after):.2f}")
+        if not scene.holds(before, after):
+            sys.exit(f"{method}: the run does not show what the caption says: {scene.caption}")
+        picture = draw(method, scene.caption, before, after, scene.liked, scene.marks())
+        picture.save(FOLDER / f"{scene.node}.jpg", quality=90, subsampling=0, optimize=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
