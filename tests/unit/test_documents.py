@@ -74,6 +74,44 @@ def test_no_help_page_without_a_node():
     assert pages <= set(node_ids())
 
 
+def objective_ids() -> list[str]:
+    return [node for node in node_ids() if node.endswith("Objective")]
+
+
+def help_section(node: str, title: str) -> str:
+    """The part of a help page under a heading of the second level; "" without it."""
+    text = (ROOT / "js" / "docs" / f"{node}.md").read_text(encoding="utf-8")
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize("node", objective_ids())
+def test_help_of_an_objective_shows_a_picture(node: str):
+    from PIL import Image
+
+    docs = ROOT / "js" / "docs"
+    shown = re.findall(r"!\[(.*?)\]\((.*?)\)", (docs / f"{node}.md").read_text(encoding="utf-8"))
+    assert [path for _, path in shown] == [f"pictures/{node}.jpg"], "one, by a path that the host's help panel resolves"
+    assert len(shown[0][0].split()) >= 8, "who cannot see the picture is told what it shows"
+    with Image.open(docs / shown[0][1]) as picture:
+        picture.load()
+        assert (picture.format, picture.size) == ("JPEG", (720, 360))
+    assert (docs / shown[0][1]).stat().st_size <= 80_000
+
+
+def test_no_picture_without_a_help_page():
+    folder = ROOT / "js" / "docs" / "pictures"
+    assert {file.name for file in folder.iterdir()} == {f"{node}.jpg" for node in objective_ids()}
+
+
+def test_every_objective_is_in_the_choice_that_all_their_pages_show():
+    sections = {node: help_section(node, "Which objective?") for node in objective_ids()}
+    assert len(sections) >= 6
+    assert set(sections.values()) == {sections["AttuneDDPOObjective"]}, "the section is the same on all pages"
+    rows = re.findall(r"^\|[^|]+\| \*\*(.+?)\*\*: ", sections["AttuneDDPOObjective"], re.MULTILINE)
+    assert sorted(f"Attune{row.replace('-', '')}Objective" for row in rows) == sorted(sections)
+
+
 @pytest.mark.parametrize("node", node_ids())
 def test_node_appears_in_a_template(node: str):
     assert [name for name, types in nodes_in_templates().items() if node in types], f"no template shows {node}"
