@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,13 +160,40 @@ def _metadata(
 
 
 def _warning(ingredients: Sequence[Ingredient], entries: Sequence[Entry | None]) -> str:
-    bases = {
-        part.metadata.get("attune.base_hash", "") or (entry.base_hash if entry is not None else "")
-        for part, entry in zip(ingredients, entries, strict=True)
-    }
-    if len(bases - {""}) > 1:
-        return "They were trained on different base models: their sum may not do what each of them did."
+    """What speaks against adding these: other architectures, other base models, or a base that nobody knows.
+
+    Weights are told apart by their digest where every file has one. Files of other tools have the base model's name
+    alone, which people choose freely, so that it only suggests.
+    """
+    hashes, names, architectures = (
+        [
+            part.metadata.get(key, "") or (getattr(entry, column) if entry is not None and column else "")
+            for part, entry in zip(ingredients, entries, strict=True)
+        ]
+        for key, column in (
+            ("attune.base_hash", "base_hash"), ("ss_sd_model_name", "base_model"), ("modelspec.architecture", ""),
+        )
+    )  # fmt: skip
+    unlike = "their sum may not do what each of them did."
+    families = _different(text.partition("/")[0] for text in architectures)
+    if families:
+        return f"They are for different architectures ({', '.join(families)}): {unlike}"
+    if _different(hashes):
+        return f"They were trained on different base models: {unlike}"
+    if all(hashes):
+        return ""
+    if found := _different(names):
+        return f"They seem to be trained on different base models ({', '.join(found)}): {unlike}"
+    unknown = [part.name for part, *known in zip(ingredients, hashes, names, strict=True) if not any(known)]
+    if unknown:
+        return f"Base model unknown: {', '.join(unknown)}. If it is not the others' base model, {unlike}"
     return ""
+
+
+def _different(values: Iterable[str]) -> list[str]:
+    """The known values, if there are several."""
+    known = sorted({value for value in values if value})
+    return known if len(known) > 1 else []
 
 
 def _words(report: Mapping[str, Any]) -> str:

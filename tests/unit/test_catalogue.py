@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -647,6 +648,23 @@ def test_loras_from_wires_are_known_by_their_weights_and_other_bases_warned_of(c
     assert [parent.name for parent in entry.parents] == ["a 001", "b 001"]
     assert entry.base_hash == ""
     assert "different base models" in result.words
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"base_hash": "", "base_model": "sdX"}, {"base_hash": "", "base_model": "sdY"}, r"seem to be .*\(sdX, sdY\)"),
+        ({"architecture": "one/lora"}, {"architecture": "two/lora"}, r"different architectures \(one, two\)"),
+        ({}, {"base_hash": ""}, "Base model unknown: b_001. If it is not the others'"),
+        ({"base_model": "sdX"}, {"base_hash": "", "base_model": "sdY"}, r"seem to be .*\(sdX, sdY\)"),
+        ({"base_model": "sdX"}, {"base_model": "renamed"}, "^$"),
+        ({"base_hash": "", "base_model": "sdX"}, {"base_model": "sdX"}, "^$"),
+    ],
+)
+def test_a_merge_of_other_or_unknown_bases_is_warned_of(catalogue, folder, first, second, told):
+    write(folder, "a_001", 1, **first)
+    write(folder, "b_001", 2, **second)
+    assert re.search(told, soup(catalogue, folder, parts_of(folder, 0.5, 0.5)).report["warning"])
 
 
 def test_one_lora_is_nothing_to_merge(catalogue, folder):
