@@ -8,7 +8,8 @@
  * @typedef {{test: string, voter: "person"|"reward", pairs: Pair[], alike: number, blurred: number}} Shown
  * @typedef {{names: string[], voter: string, reward: string, pairs: number, blurred: number, missing: number, votes: number,
  *            a: number, b: number, ties: number, win_rate: number|null, interval: number[], p_value: number,
- *            still_needed: number, decision: "A"|"B"|"even"|"open"}} Standing
+ *            still_needed: number|null, decision: "A"|"B"|"even"|"open"}} Standing
+ *            still_needed: null = too few votes to say
  * @typedef {{prompt: string, seed: number, a: string, b: string, width: number, height: number,
  *            choice: "a"|"b"|"tie"}} Decided
  * @typedef {{test: string, standing: Standing, pairs: Decided[]}} Result
@@ -176,8 +177,10 @@ export function resultTexts(standing) {
         `${b} ${standing.b} : ${standing.a} ${a}, ${plural(standing.ties, "tie")}`,
         `Chance alone would do as much with ${chance}`,
     ];
-    if (standing.still_needed) lines.push(`About ${plural(standing.still_needed, "more vote")} for an answer, at this rate`);
-    if (standing.still_needed > standing.missing) lines.push("For more votes raise images_per_prompt, or add prompts.");
+    const needed = standing.still_needed;
+    if (needed === null) lines.push("Too early to say how many more votes it takes");
+    else if (needed) lines.push(`About ${plural(needed, "more vote")} for an answer, at this rate`);
+    if ((needed ?? 1) > standing.missing) lines.push("For more votes raise images_per_prompt, or add prompts.");
     return { headline: headlines[standing.decision] ?? "Still open", decision: standing.decision, lines };
 }
 

@@ -235,7 +235,7 @@ class Ballots:
             "pairs": len(test.pairs),
             "blurred": blurred,
             "missing": len(test.pairs) - blurred - tally.votes,
-            **verdict(tally, peeking=test.voter == "person"),
+            **verdict(tally),
         }
 
     # ---- for the page ----

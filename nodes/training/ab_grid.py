@@ -87,7 +87,7 @@ def _place(
 def _headline(canvas: Canvas, report: Mapping[str, Any]) -> None:
     a, b = report["names"]
     judge = "a person" if report["voter"] == "person" else report["reward"]
-    rate = report["win_rate"]
+    rate, needed = report["win_rate"], report["still_needed"]
     title = "No votes yet" if rate is None else _DECISIONS[report["decision"]].format(a=a, b=b)
     colour = GOOD if report["decision"] in ("A", "B") else TEXT
     room = canvas.width - 2 * _EDGE
@@ -98,7 +98,7 @@ def _headline(canvas: Canvas, report: Mapping[str, Any]) -> None:
         (b, "no votes yet" if rate is None else f"{100 * rate:.0f} % of {report['votes']} votes", TEXT),
         ("Votes", f"{report['a']} : {report['b']}, {report['ties']} tie{'' if report['ties'] == 1 else 's'}", TEXT),
         ("Chance alone (p)", f"{report['p_value']:.2g}", TEXT),
-        ("Votes still needed", str(report["still_needed"]) if rate is not None else "?", TEXT),
+        ("Votes still needed", "too early to say" if needed is None else str(needed), TEXT),
     ]
     if report["missing"]:
         cells.append(("Not voted on yet", str(report["missing"]), TEXT))
@@ -128,8 +128,14 @@ def _scale(canvas: Canvas, report: Mapping[str, Any], top: float) -> None:
         canvas.line([(at(low), y), (at(high), y)], colour, width=4)
         canvas.dot(at(report["win_rate"]), y, colour, radius=8)
         canvas.dot(at(report["win_rate"]), y, PANEL, radius=3)
-    kind = "95 % interval, may be watched while voting" if report["voter"] == "person" else "95 % interval"
     room = (right - left) / 2 - 150
     canvas.text(left, y + 26, wrapped(f"always {a}", room, size=13, lines=1)[0], size=13, colour=MUTED, anchor="lm")
     canvas.text(right, y + 26, wrapped(f"always {b}", room, size=13, lines=1)[0], size=13, colour=MUTED, anchor="rm")
-    canvas.text(at(0.5), y + 26, f"50 %   ({kind})", size=13, colour=MUTED, anchor="mm")
+    canvas.text(
+        at(0.5),
+        y + 26,
+        "50 %   (95 % interval, may be watched while votes come in)",
+        size=13,
+        colour=MUTED,
+        anchor="mm",
+    )

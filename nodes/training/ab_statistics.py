@@ -2,20 +2,22 @@
 
 A vote for B scores 1, for A 0, a tie ½. The win rate is the mean score, an estimate of
     P(B preferred) + ½ P(tie),
-for votes that are independent given the two models. Two intervals at the level 1 − α are given:
+for votes that are independent given the two models. Two intervals at the level 1 − α are given. Verdict and plan follow
+the first, whoever votes:
 
-*Fixed*: Wilson's score interval for n votes that were decided on beforehand (Wilson 1927). Ties enter it as half a win
-and half a loss of n binomial trials. Since Var(score) = μ(1 − μ) − P(tie)/4, that is wider than needed where there are
-ties, never narrower. Shrinking it by the observed share of ties would give a single tie an interval of width 0.
-
-*Always valid*: for votes that somebody looks at while they come in, and stops when it pleases. With S the sum of the
-scores, the wealth of a gambler who bets against the mean p with a uniform prior over q,
+*Always valid*: for votes that somebody looks at while they come in, and stops when it pleases. So does a person who
+votes, and so does whoever adds seeds and prompts for a reward until it has decided. With S the sum of the scores, the
+wealth of a gambler who bets against the mean p with a uniform prior over q,
     M_n(p) = ∫ q^S (1 − q)^(n − S) dq / (p^S (1 − p)^(n − S)) = B(S + 1, n − S + 1) / (p^S (1 − p)^(n − S)),
 is a supermartingale if the scores' conditional mean is p: for every q, (q/p)^s ((1 − q)/(1 − p))^(1 − s) is convex in
 s, so on [0, 1] at most its chord, whose mean is 1 at E[s] = p. Hence P(M_n(p) ≥ 1/α for any n) ≤ α (Ville 1939), and
 {p : M_n(p) < 1/α} holds the truth at all times at once (Robbins 1970; ties: the convexity above). 1/M_n(½) is a p-value
-that
-may be looked at at any time.
+that may be looked at at any time.
+
+*Fixed*: Wilson's score interval for n votes that were decided on beforehand (Wilson 1927), for the report only. Ties
+enter it as half a win and half a loss of n binomial trials. Since Var(score) = μ(1 − μ) − P(tie)/4, that is wider than
+needed where there are ties, never narrower. Shrinking it by the observed share of ties would give a single tie an
+interval of width 0.
 
 Both hold for the pairs of prompts and seeds as a sample of such pairs. Votes on several seeds of one prompt say less
 about other prompts than votes on as many prompts.
@@ -32,6 +34,8 @@ from typing import Any
 ALPHA = 0.05
 # Half the width of an interval from which on more votes are not asked for.
 CLOSE_ENOUGH = 0.05
+# With fewer votes the win rate is no guide to how many more it takes.
+FEWEST_TO_PLAN = 10
 _BISECTIONS = 60
 
 Interval = tuple[float, float]
@@ -123,23 +127,9 @@ def always_valid_p(score: float, votes: int) -> float:
     return min(1.0, math.exp(-log_wealth(score, votes, 0.5))) if votes else 1.0
 
 
-def wilson_votes(rate: float, *, alpha: float = ALPHA, close: float = CLOSE_ENOUGH) -> int:
-    """The least number of votes at which Wilson's interval is clear of ½, or at most ±`close` wide, at this win rate.
-
-    ½ lies outside iff |rate − ½| > z/(2√n), so n > z²/(4 (rate − ½)²). Half the width is at most w iff
-    z²(rate(1 − rate) n + z²/4) ≤ w² (n + z²)², a quadratic in n.
-    """
-    z = quantile(alpha)
-    clear = math.floor(z * z / (4 * (rate - 0.5) ** 2)) + 1 if rate != 0.5 else math.inf
-    spread, square = rate * (1 - rate), close * close
-    linear = z * z * (2 * square - spread)
-    constant = z**4 * (square - 0.25)
-    root = (-linear + math.sqrt(linear * linear - 4 * square * constant)) / (2 * square)
-    return int(min(clear, max(1, math.ceil(root - 1e-9))))
-
-
 def always_valid_votes(rate: float, *, alpha: float = ALPHA, close: float = CLOSE_ENOUGH) -> int:
-    """The same for the always valid interval, by bisection: at a fixed rate more votes never widen it for long.
+    """The least number of votes at which the always valid interval is clear of ½, or at most ±`close` wide, at this
+    win rate; by bisection: at a fixed rate more votes never widen it for long.
 
     M_n(½) at a fixed rate falls first and then rises for ever, and begins at 1: it reaches 1/α once.
     """
@@ -168,17 +158,17 @@ def _first(reached: Callable[[int], bool], upper: int | None = None) -> int:
     return upper
 
 
-def still_needed(tally: Tally, *, peeking: bool, alpha: float = ALPHA, close: float = CLOSE_ENOUGH) -> int:
+def still_needed(tally: Tally, *, alpha: float = ALPHA, close: float = CLOSE_ENOUGH) -> int | None:
     """How many more votes until the interval is clear of ½ or within ±`close`, if the win rate stays as it is.
 
-    Without a vote: as if the win rate were ½, the longest way. With few votes the rate is a poor guide, and so is this.
+    None: not clear, and too few votes to say (`FEWEST_TO_PLAN`).
     """
-    interval = (always_valid if peeking else wilson)(tally.score, tally.votes, alpha=alpha)
+    interval = always_valid(tally.score, tally.votes, alpha=alpha)
     if is_clear(interval) or interval[1] - interval[0] <= 2 * close:
         return 0
-    rate = tally.rate if tally.votes else 0.5
-    total = (always_valid_votes if peeking else wilson_votes)(rate, alpha=alpha, close=close)
-    return max(1, total - tally.votes)
+    if tally.votes < FEWEST_TO_PLAN:
+        return None
+    return max(1, always_valid_votes(tally.rate, alpha=alpha, close=close) - tally.votes)
 
 
 def is_clear(interval: Interval) -> bool:
@@ -186,26 +176,22 @@ def is_clear(interval: Interval) -> bool:
     return interval[0] > 0.5 or interval[1] < 0.5
 
 
-def verdict(tally: Tally, *, peeking: bool) -> dict[str, Any]:
+def verdict(tally: Tally) -> dict[str, Any]:
     """All figures of a tally; JSON-able, None where there is nothing to say.
 
-    Args:
-        peeking: whether somebody could see the votes while they came in; decides which interval and p count.
-
     Returns:
-        votes, a, b, ties, win_rate, interval, interval_kind ("always valid" | "fixed number of votes"), p_value,
-        fixed_interval, sign_test_p, always_valid_interval, always_valid_p, still_needed, decision ("B" | "A" | "even" |
-        "open"; even = the interval holds ½ and is within ±5 points).
+        votes, a, b, ties, win_rate, interval and p_value (those that may be looked at at any time), interval_kind
+        ("always valid"), fixed_interval and sign_test_p (only of meaning if the number of votes was decided on
+        beforehand), still_needed, decision ("B" | "A" | "even" | "open"; even = the interval holds ½ and is within ±5
+        points).
     """
-    fixed, any_time = wilson(tally.score, tally.votes), always_valid(tally.score, tally.votes)
-    interval = any_time if peeking else fixed
-    needed = still_needed(tally, peeking=peeking)
+    interval = always_valid(tally.score, tally.votes)
+    needed = still_needed(tally)
     decision = "open"
     if is_clear(interval):
         decision = "B" if interval[0] > 0.5 else "A"
-    elif tally.votes and not needed:
+    elif needed == 0:
         decision = "even"
-    sign, watched = sign_test(tally.a, tally.b), always_valid_p(tally.score, tally.votes)
     return {
         "votes": tally.votes,
         "a": tally.a,
@@ -213,12 +199,10 @@ def verdict(tally: Tally, *, peeking: bool) -> dict[str, Any]:
         "ties": tally.ties,
         "win_rate": tally.rate if tally.votes else None,
         "interval": list(interval),
-        "interval_kind": "always valid" if peeking else "fixed number of votes",
-        "p_value": watched if peeking else sign,
-        "fixed_interval": list(fixed),
-        "sign_test_p": sign,
-        "always_valid_interval": list(any_time),
-        "always_valid_p": watched,
+        "interval_kind": "always valid",
+        "p_value": always_valid_p(tally.score, tally.votes),
+        "fixed_interval": list(wilson(tally.score, tally.votes)),
+        "sign_test_p": sign_test(tally.a, tally.b),
         "still_needed": needed,
         "decision": decision,
     }

@@ -287,9 +287,13 @@ def summary(report: Mapping[str, Any]) -> str:
         return left or "There is nothing to vote on."
     low, high = (round(100 * end) for end in report["interval"])
     parts = [f"{b} is preferred in {100 * report['win_rate']:.0f} % of {report['votes']} votes ({low} to {high} %)."]
+    needed = report["still_needed"]
+    more = (
+        "too early to say how many more votes it takes" if needed is None else f"about {needed} more votes at this rate"
+    )
     parts.append({
         "A": f"{a} is better.", "B": f"{b} is better.", "even": "There is hardly a difference.",
-        "open": f"Still open: about {report['still_needed']} more votes at this rate.",
+        "open": f"Still open: {more}.",
     }[report["decision"]])  # fmt: skip
     return " ".join([*parts, *([left] if left else [])])
 

@@ -137,7 +137,7 @@ def test_a_reward_votes_at_once(host: HostServer):
     graph = ab_graph(voter="reward")
     found = outcome(host, graph)
     report = found["report"]
-    assert report["missing"] == 0 and report["votes"] == 4 and report["interval_kind"] == "fixed number of votes"
+    assert report["missing"] == 0 and report["votes"] == 4 and report["interval_kind"] == "always valid"
     assert found["rate"] == pytest.approx((report["b"] + report["ties"] / 2) / 4)
     assert "of 4 votes" in found["text"]
     assert outcome(host, with_changes(graph, "ab", least_margin=1000.0))["report"]["ties"] == 4

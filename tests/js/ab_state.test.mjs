@@ -142,6 +142,9 @@ test("the result in words", () => {
     assert.match(open.lines[3], /About 30 more votes/);
     assert.match(open.lines[4], /raise images_per_prompt/);
     assert.equal(resultTexts({ ...STANDING, decision: "open", still_needed: 3 }).lines.length, 4);
+    const early = { ...STANDING, decision: "open", still_needed: null };
+    assert.deepEqual(resultTexts(early).lines.slice(3), ["Too early to say how many more votes it takes"]);
+    assert.match(resultTexts({ ...early, missing: 0 }).lines[4], /raise images_per_prompt/);
     assert.deepEqual(resultTexts({ ...STANDING, win_rate: null, missing: 1 }), { headline: "No votes yet", decision: "open", lines: ["1 vote missing"] });
 });
 
