@@ -152,4 +152,14 @@ _FILE_STATES: Step = (
     """,
 )
 
-MIGRATIONS: tuple[Step, ...] = ((*_SCORES, *_CALIBRATIONS), _CATALOGUE, _BLIND_VOTES, _FILE_DIGESTS, _FILE_STATES)
+# `trashed_as`: name of the file in the trash, since copies of one content may be there together; "" = the first of them.
+_TRASH_NAMES: Step = ("ALTER TABLE loras ADD COLUMN trashed_as TEXT NOT NULL DEFAULT ''",)
+
+MIGRATIONS: tuple[Step, ...] = (
+    (*_SCORES, *_CALIBRATIONS),
+    _CATALOGUE,
+    _BLIND_VOTES,
+    _FILE_DIGESTS,
+    _FILE_STATES,
+    _TRASH_NAMES,
+)

@@ -18,7 +18,17 @@ from pathlib import Path
 from ..store import Store
 from .lora_files import identify
 from .records import CatalogueError, Entry, change, note_event, read_entries
-from .scanning import TRASH, Refusal, back_from_trash, is_settled, live_files, look, settle, trash_name
+from .scanning import (
+    TRASH,
+    Refusal,
+    back_from_trash,
+    free_name,
+    is_settled,
+    live_files,
+    look,
+    name_in_trash,
+    settle,
+)
 
 PROMOTED, NEWEST = " (promoted)", " (newest)"
 NEWEST_OF_ALL = "the newest LoRA"
@@ -245,8 +255,9 @@ class Catalogue:
                 continue
             if entry.missing:
                 raise CatalogueError(f"The file of {entry.title} is not there any more, so it cannot be moved.")
-            with self._moved(self.path(entry), self._inside(self._trash_path(entry))) as connection:
-                change(connection, entry.id, status="trashed", status_before=entry.status)
+            name = free_name(self.folder, entry)
+            with self._moved(self.path(entry), self._inside(self.folder / TRASH / name)) as connection:
+                change(connection, entry.id, status="trashed", status_before=entry.status, trashed_as=name)
                 note_event(connection, entry.id, "trashed")
             moved.append(entry.id)
         return moved
@@ -317,7 +328,7 @@ class Catalogue:
         return max(own, key=lambda entry: (not entry.stopped, entry.created, entry.id))
 
     def _trash_path(self, entry: Entry) -> Path:
-        return self.folder / TRASH / trash_name(entry.file, entry.content)
+        return self.folder / TRASH / name_in_trash(entry)
 
     def _inside(self, path: Path) -> Path:
         folder = self.folder.resolve()
@@ -337,6 +348,9 @@ class Catalogue:
     def _moved(self, source: Path, target: Path) -> Iterator[sqlite3.Connection]:
         """Move a file, then run the block in a transaction; if that fails, the file goes back."""
         with self._scanning:
+            if target.exists():
+                # A move would overwrite it.
+                raise CatalogueError(f"{source.name} was not moved: there is a {target.name} already. Try again.")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(source, target)

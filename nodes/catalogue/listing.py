@@ -13,7 +13,7 @@ from .picture import method_name
 from .records import CatalogueError, Entry
 
 MOST_AT_ONCE = 500
-_LEFT_OUT = ("content", "modified", "status_before")
+_LEFT_OUT = ("content", "modified", "status_before", "trashed_as")
 
 
 def as_json(entry: Entry) -> dict[str, Any]:

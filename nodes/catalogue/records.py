@@ -17,7 +17,7 @@ STATUSES = ("new", "promoted", "retired", "trashed", "erased")
 _COLUMNS = (
     "id", "file", "content", "weights_id", "size", "modified", "run", "version", "stopped", "method", "base_model",
     "base_hash", "data_hash", "reward", "reward_id", "steps", "rank", "metrics", "settings", "status", "status_before",
-    "missing", "created", "note",
+    "missing", "created", "note", "trashed_as",
 )  # fmt: skip
 
 
@@ -59,6 +59,7 @@ class Entry:
         status: one of `STATUSES`; at most one LoRA of a run is promoted.
         status_before: what a trashed one was.
         missing: the file is not there any more.
+        trashed_as: name of the file in the trash.
         tags: sorted.
         parents: in their order.
     """
@@ -87,6 +88,7 @@ class Entry:
     missing: bool
     created: int
     note: str
+    trashed_as: str
     tags: tuple[str, ...] = ()
     parents: tuple[Parent, ...] = ()
 
@@ -139,7 +141,9 @@ def _entry(row: tuple, tags: Mapping[int, list[str]], parents: Mapping[int, list
     return Entry(**values, tags=tuple(tags.get(id, ())), parents=tuple(parents.get(id, ())))
 
 
-def insert(connection: sqlite3.Connection, file: str, facts: LoraFacts, *, status: str = "new") -> int:
+def insert(
+    connection: sqlite3.Connection, file: str, facts: LoraFacts, *, status: str = "new", trashed_as: str = ""
+) -> int:
     """A new entry; its id."""
     values = {
         "file": file, "content": facts.content, "weights_id": facts.weights_id, "size": facts.size,
@@ -148,6 +152,7 @@ def insert(connection: sqlite3.Connection, file: str, facts: LoraFacts, *, statu
         "data_hash": facts.data_hash, "reward": facts.reward, "reward_id": facts.reward_id, "steps": facts.steps,
         "rank": facts.rank, "metrics": json.dumps(dict(facts.metrics)), "settings": json.dumps(dict(facts.settings)),
         "status": status, "status_before": "new", "missing": 0, "created": facts.created, "note": "",
+        "trashed_as": trashed_as,
     }  # fmt: skip
     marks = ", ".join("?" * len(values))
     cursor = connection.execute(f"INSERT INTO loras ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))

@@ -5,6 +5,7 @@ Files are recognised by their content, so a renamed LoRA keeps its tags, its not
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,31 @@ TRASH = ".trash"
 TRASHED = ".trashed"
 
 
-def trash_name(file: str, content: str) -> str:
-    """The name in the trash of a LoRA: readable for people, and another one for another content."""
-    return f"{Path(file).stem}.{content[:12]}{TRASHED}"
+def trash_name(file: str, content: str, number: int = 1) -> str:
+    """A name in the trash for a LoRA: readable for people, and another one for another content.
+
+    Args:
+        number: above 1 where copies of it are in the trash already.
+    """
+    return f"{Path(file).stem}.{content[:12]}{f'-{number}' if number > 1 else ''}{TRASHED}"
+
+
+def name_in_trash(entry: Entry) -> str:
+    """The name that the file of an entry in the trash has there."""
+    return entry.trashed_as or trash_name(entry.file, entry.content)
+
+
+def free_name(folder: Path, entry: Entry) -> str:
+    """A name that no file in the trash has."""
+    number = 1
+    while (folder / TRASH / trash_name(entry.file, entry.content, number)).exists():
+        number += 1
+    return trash_name(entry.file, entry.content, number)
+
+
+def _first_name(trashed: str) -> str:
+    """The name in the trash of the first copy, from that of any."""
+    return re.sub(rf"-\d+({re.escape(TRASHED)})$", r"\1", trashed)
 
 
 def name_before(trashed: str) -> str:
@@ -94,7 +117,7 @@ def look(
     """
     found = Findings(live_files(folder), trashed_files(folder))
     known = {entry.file: (entry.size, entry.modified) for entry in entries if entry.usable}
-    in_trash = {trash_name(entry.file, entry.content) for entry in entries if entry.in_trash}
+    in_trash = {name_in_trash(entry) for entry in entries if entry.in_trash}
     unread = [name for name, stamp in found.live.items() if known.get(name) != stamp]
     strangers = [name for name in found.trashed if name not in in_trash]
     total = len(unread) + len(strangers)
@@ -135,7 +158,7 @@ def settle(connection: sqlite3.Connection, found: Findings) -> None:
             change(connection, entry.id, missing=0, size=size, modified=modified)
             if entry.missing:
                 note_event(connection, entry.id, "found", file=entry.file)
-    cut = [entry for entry in entries if entry.in_trash and trash_name(entry.file, entry.content) not in found.trashed]
+    cut = [entry for entry in entries if entry.in_trash and name_in_trash(entry) not in found.trashed]
     homeless = {entry.id: entry for entry in [*absent, *cut]}
     for name in sorted(found.facts.keys() - claimed):
         _take_in(connection, name, found.facts[name], homeless)
@@ -184,14 +207,15 @@ def _settle_trash(
 ) -> None:
     by_trash_name = {trash_name(entry.file, entry.content): entry for entry in homeless.values() if not entry.in_trash}
     for name, facts in found.trash_facts.items():
-        if owner := by_trash_name.pop(name, None):
-            change(connection, owner.id, status="trashed", status_before=owner.status, missing=0)
+        if owner := by_trash_name.pop(_first_name(name), None):
+            change(connection, owner.id, status="trashed", status_before=owner.status, missing=0, trashed_as=name)
             note_event(connection, owner.id, "trashed")
         else:
             file = name_before(name)
-            if trash_name(file, facts.content) == name:
-                insert(connection, file, facts, status="trashed")
-    lost = {entry.id for entry in by_trash_name.values()}
+            if trash_name(file, facts.content) == _first_name(name):
+                insert(connection, file, facts, status="trashed", trashed_as=name)
+    brought = {row[0] for row in connection.execute("SELECT id FROM loras WHERE status = 'trashed'")}
+    lost = {id for id, entry in homeless.items() if not entry.in_trash and id not in brought}
     for entry in entries:
         if entry.in_trash and entry.id in homeless and not entry.missing:
             change(connection, entry.id, missing=1)
@@ -204,6 +228,5 @@ def _settle_trash(
 def is_settled(found: Findings, entries: list[Entry]) -> bool:
     """Whether the catalogue says what is on the disk already."""
     files = {entry.file for entry in entries if entry.usable}
-    names = {trash_name(entry.file, entry.content): entry for entry in entries if entry.in_trash}
-    trash_agrees = all((name in found.trashed) != entry.missing for name, entry in names.items())
+    trash_agrees = all((name_in_trash(entry) in found.trashed) != entry.missing for entry in entries if entry.in_trash)
     return not found.facts and not found.trash_facts and files <= found.live.keys() and trash_agrees

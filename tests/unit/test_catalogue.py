@@ -386,6 +386,35 @@ def test_a_restored_file_never_overwrites_what_has_taken_its_name(catalogue, fol
     assert len(scanned(catalogue)) == 2
 
 
+def test_copies_of_one_content_lie_in_the_trash_side_by_side(catalogue, folder, tmp_path):
+    write(folder, "warm_001", 1)
+    for place in ("x", "y"):
+        (folder / place).mkdir()
+        (folder / place / "warm_001.safetensors").write_bytes((folder / "warm_001.safetensors").read_bytes())
+    ids = sorted(entry.id for entry in scanned(catalogue).values())
+    catalogue.trash(ids)
+    assert len(trashed_files(folder)) == len(ids) == 3
+    fresh = Catalogue(Store(tmp_path / "other.sqlite3"), folder)
+    fresh.scan()
+    assert len(fresh.entries()) == 3 and all(entry.in_trash for entry in fresh.entries())
+    catalogue.scan()
+    assert catalogue.erase(ids[:1]) == 1
+    catalogue.scan()
+    assert catalogue.restore(ids[1:]) == ids[1:]
+    assert len(list(folder.rglob("*.safetensors"))) == 2
+    assert len(scanned(catalogue)) == 2 and not any(entry.missing for entry in catalogue.entries())
+
+
+def test_a_move_never_overwrites(catalogue, folder, monkeypatch):
+    write(folder, "warm_001", 1)
+    write(folder, "warm_002", 2)
+    first, before = one(catalogue, "warm_001"), content(folder)
+    monkeypatch.setattr(catalogue_module, "free_name", lambda *_: "../warm_002.safetensors")
+    with pytest.raises(CatalogueError, match="there is a warm_002.safetensors already"):
+        catalogue.trash([first.id])
+    assert content(folder) == before
+
+
 def test_only_the_trash_is_emptied_and_only_when_told(catalogue, folder):
     first, second, third = three(catalogue, folder)
     catalogue.trash([first, second])
