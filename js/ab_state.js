@@ -174,7 +174,7 @@ export function resultTexts(standing) {
     const chance = standing.p_value < 0.001 ? "p < 0.001" : `p = ${Number(standing.p_value.toPrecision(2))}`;
     const lines = [
         `${b} gets ${percent(standing.win_rate)} of ${votes} (95 % interval ${percent(low)} to ${percent(high)})`,
-        `${b} ${standing.b} : ${standing.a} ${a}, ${plural(standing.ties, "tie")}`,
+        `${a} ${standing.a} : ${standing.b} ${b}, ${plural(standing.ties, "tie")}`,
         `Chance alone would do as much with ${chance}`,
     ];
     const needed = standing.still_needed;

@@ -96,7 +96,11 @@ def _headline(canvas: Canvas, report: Mapping[str, Any]) -> None:
     canvas.text(_EDGE, 46, what, size=14, colour=MUTED)
     cells = [
         (b, "no votes yet" if rate is None else f"{100 * rate:.0f} % of {report['votes']} votes", TEXT),
-        ("Votes", f"{report['a']} : {report['b']}, {report['ties']} tie{'' if report['ties'] == 1 else 's'}", TEXT),
+        (
+            f"{a} : {b}",
+            f"{report['a']} : {report['b']}, {report['ties']} tie{'' if report['ties'] == 1 else 's'}",
+            TEXT,
+        ),
         ("Chance alone (p)", f"{report['p_value']:.2g}", TEXT),
         ("Votes still needed", "too early to say" if needed is None else str(needed), TEXT),
     ]

@@ -180,7 +180,7 @@ def test_voting_by_keys_undo_reload_and_result(graph: Page, host: HostServer, re
     expect(result).to_contain_text("<i>base</i>")
     expect(result.locator(".attune-ab-decided")).to_have_count(PAIRS)
     standing = host.get(f"/attune/ab/result/{current_test(page)}")["standing"]
-    expect(result).to_contain_text(f"other {standing['b']} : {standing['a']} <i>base</i>, 1 tie")
+    expect(result).to_contain_text(f"<i>base</i> {standing['a']} : {standing['b']} other, 1 tie")
     won = result.locator(".attune-ab-decided button.won")
     expect(won).to_have_count(3)
     keep_picture(page, f"ab_result_{renderer}")

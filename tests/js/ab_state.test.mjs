@@ -133,7 +133,7 @@ test("the result in words", () => {
     assert.equal(headline, "tuned is better");
     assert.equal(decision, "B");
     assert.equal(lines[0], "tuned gets 78 % of 16 votes (95 % interval 52 % to 93 %)");
-    assert.equal(lines[1], "tuned 12 : 3 base, 1 tie");
+    assert.equal(lines[1], "base 3 : 12 tuned, 1 tie");
     assert.equal(lines[2], "Chance alone would do as much with p = 0.034");
     assert.equal(lines.length, 3);
     const open = resultTexts({ ...STANDING, decision: "open", still_needed: 30, p_value: 1e-5 });
