@@ -20,6 +20,13 @@ from .ab_pictures import PictureStore, StoredPicture, digest_of, picture_name
 from .compare import SamplingSettings, check_different, sample_all
 
 AT_ONCE = 8
+# The host's samplers whose picture depends on its own starting noise alone. Others draw noise for the whole batch, or
+# fit their steps to it: a picture of theirs would depend on which others were missing when it was drawn.
+_NOISELESS = {
+    "euler", "euler_cfg_pp", "heun", "heunpp2", "dpm_2", "lms", "dpm_fast", "dpmpp_2m", "dpmpp_2m_cfg_pp", "ipndm",
+    "ipndm_v", "deis", "res_multistep", "res_multistep_cfg_pp", "gradient_estimation", "gradient_estimation_cfg_pp",
+    "ddim", "uni_pc", "uni_pc_bh2",
+}  # fmt: skip
 _SIDES = ("a", "b")
 
 
@@ -156,6 +163,8 @@ def pictures(setup: Setup, weights: Sequence[str], store: PictureStore) -> list[
         "settings": asdict(setup.settings),
         "gate": setup.reward.reward_id if is_guarded([setup.reward]) else "",
     }
+    if _at_once(setup) == 1:
+        common["drawn"] = "alone"
     names, found = [], {}
     for model, weight in zip(setup.models, weights, strict=True):
         size = list(empty_latent(model, setup.latent).shape[1:])
@@ -193,14 +202,20 @@ def pictures(setup: Setup, weights: Sequence[str], store: PictureStore) -> list[
 def _missing(
     setup: Setup, names: Sequence[Mapping[tuple[str, int], str]], found: Mapping[str, StoredPicture | None]
 ) -> Iterator[tuple[int, str, list[int]]]:
-    """What is to be drawn: (side, prompt, seeds), at most `AT_ONCE` seeds each. Both sides of a prompt in turn."""
+    """What is to be drawn: (side, prompt, seeds), at most `AT_ONCE` seeds each, and one if the sampler adds noise.
+    Both sides of a prompt in turn."""
+    at_once = _at_once(setup)
     planned: set[str] = set()
     for prompt in setup.prompts:
         for side, own in enumerate(names):
             seeds = [s for s in setup.seeds if found[own[prompt, s]] is None and own[prompt, s] not in planned]
             planned.update(own[prompt, seed] for seed in seeds)
-            for start in range(0, len(seeds), AT_ONCE):
-                yield side, prompt, seeds[start : start + AT_ONCE]
+            for start in range(0, len(seeds), at_once):
+                yield side, prompt, seeds[start : start + at_once]
+
+
+def _at_once(setup: Setup) -> int:
+    return AT_ONCE if setup.settings.sampler in _NOISELESS else 1
 
 
 # ---- votes ----

@@ -48,6 +48,13 @@ def ab_slots() -> list[Slot]:
         tooltip="Pairs per prompt, one per seed. Raising it makes the result more certain and needs more votes; pairs "
         "that were voted on stay.",
     )  # fmt: skip
+    given["sampler_name"] = slot(
+        "Combo", "sampler_name",
+        **given["sampler_name"].keywords | {
+            "tooltip": "The sampler, as in KSampler. Those that add noise on the way (ancestral, SDE …) draw one "
+            "picture at a time, so that both models get the same noise: slower.",
+        },
+    )  # fmt: skip
     shared = [found for name, found in given.items() if name not in ("reward", "held_out_reward")]
     return [
         *shared,
@@ -168,14 +175,17 @@ def _add_routes() -> None:
         except AttuneError as error:
             return web.json_response({"error": str(error)}, status=400)
 
+    def refused(words: str) -> web.HTTPBadRequest:
+        return web.HTTPBadRequest(text=as_text({"error": words}), content_type="application/json")
+
     async def asked(request: web.Request, *names: str) -> list[Any]:
         try:
             body = await request.json()
             values = [body[name] for name in names]
-        except (ValueError, KeyError, TypeError) as error:
-            raise web.HTTPBadRequest(text=f"Send a JSON object with {', '.join(names)}.") from error
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise refused(f"Send a JSON object with {', '.join(names)}.") from error
         if not all(value is None or isinstance(value, str) for value in values):
-            raise web.HTTPBadRequest(text=f"{', '.join(names)} are texts.")
+            raise refused(f"{', '.join(names)} must be texts.")
         return values
 
     @routes.get("/attune/ab/test/{name}")

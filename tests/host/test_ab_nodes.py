@@ -174,7 +174,8 @@ def test_requests_that_are_refused(host: HostServer):
     code, words = refused(lambda: vote(host, test, key, "up"))
     assert code == 400 and "'up' is no side" in words
     for body in ({}, [], {"test": test, "pair": key, "side": 3}):
-        assert refused(lambda body=body: host.post("/attune/ab/vote", body))[0] == 400
+        code, words = refused(lambda body=body: host.post("/attune/ab/vote", body))
+        assert code == 400 and "test, pair, side" in json.loads(words)["error"]
 
 
 @pytest.mark.parametrize(

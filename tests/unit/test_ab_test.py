@@ -143,6 +143,18 @@ def test_only_missing_pictures_are_drawn_and_each_once(sides):
     assert len(list(_missing(setup_of(seeds=[0]), [names[0], names[0]], found))) == 2
 
 
+@pytest.mark.parametrize(("sampler", "most"), [("euler", 4), ("euler_ancestral", 1), ("dpmpp_2m_sde", 1), ("x", 1)])
+def test_noise_of_a_sampler_does_not_depend_on_what_is_missing(sides, sampler: str, most: int):
+    """Where only one side lacks pictures, batches would differ between the sides, and so would their noise."""
+    setup = setup_of(settings=SamplingSettings(2, 1.0, sampler, "normal"))
+    names = [{(p, s): f"{side}{p}{s}" for p in PROMPTS for s in SEEDS} for side in "ab"]
+    found = {name: sides[0][0] if name.startswith("aa cat") else None for side in names for name in side.values()}
+    found["aa cat6"] = None
+    jobs = list(_missing(setup, names, found))
+    assert max(len(seeds) for _, _, seeds in jobs) == most
+    assert sum(len(seeds) for _, _, seeds in jobs) == 24 - 3
+
+
 # ---- tests ----
 
 
