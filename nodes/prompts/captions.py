@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .files import prompt_of
+from .files import json_lines, prompt_of
 from .lines import Arrangement, PromptError, PromptList, arrange, counted, noted, one_line
 from .places import read_text
 
@@ -55,16 +54,7 @@ def read_captions(folder: Path, name: str, field: str) -> tuple[list[str], int]:
 
 def _from_metadata(text: str, name: str, field: str, pictures: Sequence[Path]) -> tuple[list[str], int]:
     captions, described = [], set()
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{name}, line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PromptError(
-                f"{where}: not JSON ({error.msg}, letter {error.colno}). Every line is one object."
-            ) from None
+    for where, entry in json_lines(text, name):
         caption = one_line(prompt_of(entry, where, field))
         if caption:
             captions.append(caption)

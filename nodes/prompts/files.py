@@ -5,21 +5,31 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .lines import PromptError, one_line, prompt_lines
+from .lines import Arrangement, PromptError, PromptList, arrange, noted, one_line, prompt_lines, text_lines
 from .places import read_text
+
+Found = tuple[list[str], list[str]]
+"""Prompts, and remarks on how they were read."""
 
 # Names under which prompts are found where no column is named, in this order.
 USUAL_FIELDS = ("prompt", "text", "caption")
+# A table's heading may as well name all that is below it.
+USUAL_HEADINGS = (*USUAL_FIELDS, "prompts", "captions")
 # Of a field that a program may hold deeper, e.g. {"prompts": [...]}.
 USUAL_LISTS = ("prompts", "data", "items", "captions")
 
 
-def read_prompts(path: Path, name: str, field: str = "") -> list[str]:
-    """The prompts of a file, in its order; empty entries are left out.
+# Excel's own first line, which says what parts the columns; no data.
+_EXCEL_MARK = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
+
+
+def read_prompts(path: Path, name: str, field: str = "") -> tuple[list[str], list[str]]:
+    """The prompts of a file, in its order, and what is to be said of how they were read; empty entries are left out.
 
     Args:
         path: the file; its ending decides how it is read.
@@ -33,32 +43,33 @@ def read_prompts(path: Path, name: str, field: str = "") -> list[str]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise PromptError(f"{name} is none of the files that hold prompts: {', '.join(READERS)}. Choose another one.")
-    prompts = [one_line(prompt) for prompt in reader(read_text(path, name), name, field.strip())]
-    return [prompt for prompt in prompts if prompt]
+    found, remarks = reader(read_text(path, name), name, field.strip())
+    return [prompt for prompt in map(one_line, found) if prompt], remarks
 
 
-def _from_text(text: str, name: str, field: str) -> list[str]:
+def from_file(path: Path, name: str, *, field: str, arrangement: Arrangement) -> PromptList:
+    """The prompts of a file, arranged.
+
+    Raises:
+        PromptError: see `read_prompts`, or there is no prompt.
+    """
+    prompts, remarks = read_prompts(path, name, field)
+    return noted(arrange(prompts, arrangement, source=name), remarks)
+
+
+def _from_text(text: str, name: str, field: str) -> Found:
     if field:
         raise PromptError(f"{name} is a text file and has no field {field!r}. Empty the box 'field'.")
-    return prompt_lines(text)
+    return prompt_lines(text), []
 
 
-def _from_csv(text: str, name: str, field: str) -> list[str]:
+def _from_csv(text: str, name: str, field: str) -> Found:
     """The first row is a heading if it holds the field's name, or if no field is given, one of the usual names."""
-    heading = text.partition("\n")[0]
-    # Spreadsheets write semicolons where a comma is the decimal sign.
-    delimiter = max("\t;,", key=heading.count) if any(mark in heading for mark in "\t;,") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append((reader.line_num, row))
-    except csv.Error as error:
-        raise PromptError(f"{name}, line {reader.line_num}: not CSV ({error}). Check the quotation marks.") from None
+    rows = _csv_rows(text, name)
     if not rows:
-        return []
-    column, first = _csv_column(rows[0][1], name, field)
+        return [], []
+    heading = rows[0][1]
+    column, first = _csv_column(heading, name, field)
     prompts = []
     for line, row in rows[first:]:
         if column >= len(row):
@@ -66,8 +77,39 @@ def _from_csv(text: str, name: str, field: str) -> list[str]:
                 f"{name}, line {line}: there is no column {column + 1}, only {len(row)}. A comma inside a prompt needs "
                 'quotation marks around the prompt: "a cat, flat style".'
             )
+        if any(cell.strip() for cell in row[len(heading) :]):
+            raise PromptError(
+                f"{name}, line {line}: there are {len(row)} columns, but {len(heading)} in the first row. A comma "
+                'inside a prompt needs quotation marks around the prompt: "a cat, flat style".'
+            )
         prompts.append(row[column])
-    return prompts
+    return prompts, [] if first or not field else ["the first row counts as a prompt"]
+
+
+def _csv_rows(text: str, name: str) -> list[tuple[int, list[str]]]:
+    """(line in the file where the row ends, cells) of every row that is not blank."""
+    mark = _EXCEL_MARK.match(text)
+    if mark:
+        text, delimiter = text[mark.end() :], mark[1]
+    else:
+        heading = text.partition("\n")[0]
+        # Spreadsheets write semicolons where a comma is the decimal sign.
+        delimiter = max("\t;,", key=heading.count) if any(sign in heading for sign in "\t;,") else ","
+    above = 1 if mark else 0
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    except (TypeError, ValueError):
+        raise PromptError(f"{name}, line 1: {delimiter!r} cannot part columns. Remove this line.") from None
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append((reader.line_num + above, row))
+    except csv.Error as error:
+        raise PromptError(
+            f"{name}, line {reader.line_num + above}: not CSV ({error}). Check the quotation marks."
+        ) from None
+    return rows
 
 
 def _csv_column(heading: Sequence[str], name: str, field: str) -> tuple[int, int]:
@@ -76,13 +118,13 @@ def _csv_column(heading: Sequence[str], name: str, field: str) -> tuple[int, int
     if field:
         if field.lower() in titles:
             return titles.index(field.lower()), 1
-        if field.isdecimal() and 1 <= int(field) <= len(titles):
-            return int(field) - 1, 1 if set(titles) & set(USUAL_FIELDS) else 0
+        if re.fullmatch(r"\d{1,9}", field) and 1 <= int(field) <= len(titles):
+            return int(field) - 1, 1 if set(titles) & set(USUAL_HEADINGS) else 0
         raise PromptError(
             f"{name}, line 1: there is no column {field!r}. Its columns are: {', '.join(heading)}. Write one of these "
             "names into 'field', or a column's number, counted from 1."
         )
-    for usual in USUAL_FIELDS:
+    for usual in USUAL_HEADINGS:
         if usual in titles:
             return titles.index(usual), 1
     if len(titles) == 1:
@@ -93,32 +135,52 @@ def _csv_column(heading: Sequence[str], name: str, field: str) -> tuple[int, int
     )
 
 
-def _from_json_lines(text: str, name: str, field: str) -> list[str]:
-    prompts = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            where = f"{name}, line {number}"
-            prompts.append(prompt_of(_parsed(line, where), where, field))
-    return prompts
+def _from_json_lines(text: str, name: str, field: str) -> Found:
+    return [prompt_of(entry, where, field) for where, entry in json_lines(text, name)], []
 
 
-def _from_json(text: str, name: str, field: str) -> list[str]:
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise PromptError(f"{name}, line {error.lineno}: not JSON ({error.msg}). Check the file's end, too.") from None
+def _from_json(text: str, name: str, field: str) -> Found:
+    found = _parsed(text, name)
     if isinstance(found, Mapping):
         found = next((found[key] for key in USUAL_LISTS if isinstance(found.get(key), list)), found)
     if not isinstance(found, list):
         raise PromptError(f'{name} holds no list of prompts. Write ["a cat", "a dog"], or a list of objects.')
-    return [prompt_of(entry, f"{name}, entry {number}", field) for number, entry in enumerate(found, 1)]
+    return [prompt_of(entry, f"{name}, entry {number}", field) for number, entry in enumerate(found, 1)], []
 
 
-def _parsed(text: str, where: str) -> Any:
+def json_lines(text: str, name: str) -> Iterator[tuple[str, Any]]:
+    """(file and line for errors, value) of every line that is not blank.
+
+    Raises:
+        PromptError: a line is not JSON.
+    """
+    for number, line in enumerate(text_lines(text), 1):
+        if line.strip():
+            yield f"{name}, line {number}", _parsed(line, name, number)
+
+
+def _parsed(text: str, name: str, line: int | None = None) -> Any:
+    """A JSON value.
+
+    Args:
+        line: of JSON lines; None if the text is a whole file.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise PromptError(f"{where}: not JSON ({error.msg}, letter {error.colno}). Every line is one object.") from None
+        if line is None:
+            words = f"{name}, line {error.lineno}: not JSON ({error.msg}). Check the file's end, too."
+        else:
+            words = f"{name}, line {line}: not JSON ({error.msg}, letter {error.colno}). Every line is one object."
+        raise PromptError(words) from None
+    except (RecursionError, ValueError) as error:
+        what = (
+            "lists inside each other, too deep"
+            if isinstance(error, RecursionError)
+            else "a number with too many digits"
+        )
+        where = name if line is None else f"{name}, line {line}"
+        raise PromptError(f"{where}: {what} to be read. Prompts are texts; remove what is none.") from None
 
 
 def prompt_of(entry: Any, where: str, field: str) -> str:
@@ -145,7 +207,7 @@ def prompt_of(entry: Any, where: str, field: str) -> str:
     return entry[key]
 
 
-READERS: dict[str, Callable[[str, str, str], list[str]]] = {
+READERS: dict[str, Callable[[str, str, str], Found]] = {
     ".txt": _from_text,
     ".csv": _from_csv,
     ".jsonl": _from_json_lines,

@@ -12,8 +12,8 @@ from comfy_api.latest import io
 from ..host.examples import PROMPTS, STYLE, WILDCARDS, offer_pictures
 from ..host.schema import AttuneNode
 from .captions import caption_files, from_captions
-from .files import READERS, read_prompts
-from .lines import MOST_PROMPTS, Arrangement, PromptError, PromptList, arrange, from_text
+from .files import READERS, from_file
+from .lines import MOST_PROMPTS, Arrangement, PromptError, PromptList, from_text
 from .places import content_digest, inside, listed_files, listed_folders
 from .template import MODES, WILDCARD_FOLDER, Wildcards, from_template
 
@@ -128,7 +128,8 @@ class PromptsFromFile(PromptSource):
                     "field",
                     default="",
                     tooltip="The column of a table (its heading, or its number counted from 1), or the field of JSON "
-                    "objects. Empty = the one called prompt, text or caption. Text files have none.",
+                    "objects. Empty = the one called prompt, text or caption. Text files have none. With a number, the "
+                    "first row counts as a prompt unless one of its headings is such a name.",
                 ),
             ],
         )
@@ -152,8 +153,8 @@ class PromptsFromFile(PromptSource):
 
     @classmethod
     def execute(cls, file: str, field: str, **arrangement: Any) -> io.NodeOutput:
-        prompts = read_prompts(inside(input_folder(), file, what="file"), file, field)
-        return cls.result(arrange(prompts, Arrangement(**arrangement), source=file))
+        path = inside(input_folder(), file, what="file")
+        return cls.result(from_file(path, file, field=field, arrangement=Arrangement(**arrangement)))
 
 
 class PromptTemplate(PromptSource):

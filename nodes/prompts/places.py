@@ -12,6 +12,7 @@ from .lines import PromptError
 # Folders of pictures can be deep and huge; what lies deeper than this is not offered.
 DEEPEST = 3
 MOST_LISTED = 1000
+_LONGEST_NAME = 255  # bytes, on every usual file system
 LARGEST_BYTES = 64 * 1024 * 1024
 
 
@@ -25,8 +26,12 @@ def inside(root: Path, name: str, *, what: str) -> Path:
         PromptError: the name is empty or leads out of the folder.
     """
     plain = name.replace("\\", "/").strip()
-    path, base = (root / plain).resolve(), root.resolve()
-    if not plain or PurePosixPath(plain).is_absolute() or base not in path.parents:
+    try:
+        path, base = (root / plain).resolve(), root.resolve()
+        longest = max(len(os.fsencode(part)) for part in ("", *path.parts))
+    except (ValueError, OSError, RuntimeError):  # a NUL, half a character, a circle of links
+        path, base, longest = root, root, 0
+    if not plain or PurePosixPath(plain).is_absolute() or base not in path.parents or longest > _LONGEST_NAME:
         raise PromptError(
             f"{name!r} is no {what} inside the folder {root.name!r}. Choose one of those in the list; copy yours into "
             "ComfyUI's input folder first."

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from attune.nodes.prompts.captions import from_captions
-from attune.nodes.prompts.files import read_prompts
+from attune.nodes.prompts.files import from_file, read_prompts
 from attune.nodes.prompts.grammar import fill, filled, parse_text, ways
 from attune.nodes.prompts.lines import MOST_PROMPTS, MOST_SHOWN, Arrangement, PromptError, from_text
 from attune.nodes.prompts.places import content_digest, inside, listed_files, listed_folders, read_text
@@ -82,7 +82,17 @@ def test_names_stay_inside(tmp_path: Path):
     (root / "set").mkdir(parents=True)
     (tmp_path / "secret.txt").write_text("x", encoding="utf-8")
     assert inside(root, "set/a.txt", what="file") == (root / "set" / "a.txt").resolve()
-    for name in ("../secret.txt", "set/../../secret.txt", str(tmp_path / "secret.txt"), "", ".", "..\\secret.txt"):
+    for name in (
+        "../secret.txt",
+        "set/../../secret.txt",
+        str(tmp_path / "secret.txt"),
+        "",
+        ".",
+        "..\\secret.txt",
+        "a\0b",
+        "\ud800",
+        "a" * 300,
+    ):
         with pytest.raises(PromptError, match="is no file inside the folder 'input'"):
             inside(root, name, what="file")
 
@@ -147,6 +157,11 @@ def test_digest_follows_the_content(tmp_path: Path):
         ("p.csv", '"a cat, red",x\na dog,y\n', "1"),
         ("p.csv", '"a cat, red"\na dog\n', ""),
         ("p.csv", "text\tn\na cat, red\t1\na dog\t2\n", ""),
+        ("p.csv", 'Prompts\n"a cat, red"\na dog\n', ""),
+        ("p.csv", "sep=;\r\nprompt;n\r\na cat, red;1\r\na dog;2\r\n", ""),
+        ("p.csv", '"sep=|"\nprompt\na cat, red|\na dog\n', ""),
+        ("p.txt", "a cat,\u2028red\r\na\x85dog\r\n", ""),
+        ("p.jsonl", '{"prompt": "a cat,\u2028red"}\n{"prompt": "a dog"}\r\n', ""),
         ("p.jsonl", '{"caption": "a cat, red"}\n\n"a  dog"\n', ""),
         ("p.jsonl", '{"text": "no", "x": "a cat, red"}\n{"x": "a dog"}\n', "x"),
         ("p.json", '["a cat, red", "a dog", ""]', ""),
@@ -155,7 +170,17 @@ def test_digest_follows_the_content(tmp_path: Path):
 )
 def test_files_of_all_kinds(tmp_path: Path, name: str, content: str, field: str):
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
-    assert read_prompts(tmp_path / name, name, field) == ["a cat, red", "a dog"]
+    assert read_prompts(tmp_path / name, name, field)[0] == ["a cat, red", "a dog"]
+
+
+def test_a_column_by_number_says_that_the_first_row_is_a_prompt(tmp_path: Path):
+    (tmp_path / "p.csv").write_text("id,words\n1,a cat\n", encoding="utf-8")
+    found = from_file(tmp_path / "p.csv", "p.csv", field="2", arrangement=PLAIN)
+    assert found.prompts == ("words", "a cat")
+    assert found.note == "2 prompts; the first row counts as a prompt"
+    assert from_file(tmp_path / "p.csv", "p.csv", field="words", arrangement=PLAIN).note == "1 prompt"
+    (tmp_path / "p.csv").write_text("id,prompt\n1,a cat\n", encoding="utf-8")
+    assert from_file(tmp_path / "p.csv", "p.csv", field="2", arrangement=PLAIN).note == "1 prompt"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +191,12 @@ def test_files_of_all_kinds(tmp_path: Path, name: str, content: str, field: str)
         ("p.csv", "a,b\n1,2\n", "c", r"p\.csv, line 1: there is no column 'c'"),
         ("p.csv", "a,b\n1,2\n", "3", r"p\.csv, line 1: there is no column '3'"),
         ("p.csv", "n,prompt\n1,a\n2\n", "", r"p\.csv, line 3: there is no column 2, only 1"),
+        ("p.csv", "prompt\na cat\na dog, flat\n", "", r"p\.csv, line 3: there are 2 columns, but 1 in the first row"),
+        ("p.csv", "sep=;\nn;prompt\n1;a;b\n", "", r"p\.csv, line 3: there are 3 columns, but 2 in the first row"),
+        ("p.csv", "a,b\n1,2\n", "9" * 5000, r"p\.csv, line 1: there is no column '999"),
+        ("p.json", "[" * 100_000, "", r"p\.json: lists inside each other, too deep"),
+        ("p.json", "[" + "9" * 5000 + "]", "", r"p\.json: a number with too many digits"),
+        ("p.jsonl", '"a"\n' + "[" * 100_000, "", r"p\.jsonl, line 2: lists inside each other, too deep"),
         ("p.csv", 'prompt\n"a"b\n', "", r"p\.csv, line 2: not CSV"),
         ("p.jsonl", '{"text": "a"}\n{"text": \n', "", r"p\.jsonl, line 2: not JSON"),
         ("p.jsonl", '{"x": "a"}\n', "", r"p\.jsonl, line 1: there is none of the fields prompt, text, caption"),
@@ -398,6 +429,11 @@ def test_captions_of_a_metadata_file(folder: Path):
     found = from_captions(folder, "pictures", trigger="", field="", arrangement=PLAIN)
     assert found.prompts == ("a fox", "a cat")
     assert found.note == "2 prompts; 1 picture without a caption"
+    (folder / "metadata.jsonl").write_text('{"text": "a\u2028fox"}\r\n{"text": "a\x85cat"}', encoding="utf-8")
+    assert from_captions(folder, "pictures", trigger="", field="", arrangement=PLAIN).prompts == ("a fox", "a cat")
+    (folder / "metadata.jsonl").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(PromptError, match=r"metadata\.jsonl, line 1: lists inside each other, too deep"):
+        from_captions(folder, "pictures", trigger="", field="", arrangement=PLAIN)
 
 
 def test_captions_that_cannot_be_read(folder: Path, tmp_path: Path):
