@@ -132,7 +132,7 @@ def _scale(canvas: Canvas, report: Mapping[str, Any], top: float) -> None:
         canvas.line([(at(low), y), (at(high), y)], colour, width=4)
         canvas.dot(at(report["win_rate"]), y, colour, radius=8)
         canvas.dot(at(report["win_rate"]), y, PANEL, radius=3)
-    room = (right - left) / 2 - 150
+    room = (right - left) / 2 - 190
     canvas.text(left, y + 26, wrapped(f"always {a}", room, size=13, lines=1)[0], size=13, colour=MUTED, anchor="lm")
     canvas.text(right, y + 26, wrapped(f"always {b}", room, size=13, lines=1)[0], size=13, colour=MUTED, anchor="rm")
     canvas.text(
