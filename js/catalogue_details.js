@@ -23,6 +23,7 @@ export function createDetails(document, id, ask, page) {
     });
     const pick = button(document, "Compare", { picture: "compare", title: "Choose two to see them side by side." });
     const trash = button(document, "Trash", { picture: "trash", title: "Move the file into the trash (Delete). It can be restored." });
+    const forget = button(document, "Forget", { picture: "cross", title: "Take it off this list. Its file is gone already." });
     const list = element(document, "dl", "");
     const chips = element(document, "div", "attune-cat-tags");
     const typed = element(document, "input", "");
@@ -35,12 +36,13 @@ export function createDetails(document, id, ask, page) {
     note.setAttribute("aria-label", "Note");
     const root = element(
         document, "div", "attune-cat-details",
-        element(document, "div", "attune-cat-actions", promote, pick, trash), list, chips, typed, note,
+        element(document, "div", "attune-cat-actions", promote, pick, trash, forget), list, chips, typed, note,
     );
 
     promote.addEventListener("click", () => ask("promote", { id }));
     pick.addEventListener("click", () => page.pick(id));
     trash.addEventListener("click", () => page.trash(id));
+    forget.addEventListener("click", () => ask("forget", { ids: [id] }));
     typed.addEventListener("keydown", (event) => {
         if (event.key !== "Enter") return;
         const added = typedTags(typed.value).filter((tag) => !tags.includes(tag));
@@ -87,7 +89,8 @@ export function createDetails(document, id, ask, page) {
     function render(lora, state) {
         promote.disabled = lora.missing || lora.status === "promoted";
         promote.lastChild.textContent = lora.status === "promoted" ? "Promoted" : "Promote";
-        trash.disabled = lora.missing;
+        trash.hidden = lora.missing;
+        forget.hidden = !lora.missing;
         const picked = state.picked.includes(id);
         pick.setAttribute("aria-pressed", String(picked));
         pick.lastChild.textContent = picked ? "Picked" : "Compare";

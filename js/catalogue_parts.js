@@ -66,6 +66,7 @@ const CSS = `
   border-width: 0 0 1.5px 1.5px; border-radius: 0 0 0 4px; }
 .attune-cat-figure { display: flex; align-items: center; gap: 6px; color: var(--quiet); font-size: 11px; white-space: nowrap; }
 .attune-cat .attune-cat-curve { width: 44px; height: 16px; overflow: visible; color: var(--accent); stroke-width: 1.6; }
+.attune-cat-gone { padding: 0 4px 6px; color: #d05a5a; font-size: 12px; overflow-wrap: anywhere; }
 .attune-cat-rows { border-radius: 8px; background: var(--softer); overflow: hidden; }
 .attune-cat-row + .attune-cat-row { border-top: 1px solid color-mix(in srgb, var(--edge) 45%, transparent); }
 .attune-cat .attune-cat-line { display: grid; grid-template-columns: 14px minmax(0, auto) minmax(0, 1fr) auto;
@@ -105,9 +106,8 @@ const CSS = `
 .attune-cat dd { overflow-wrap: anywhere; user-select: text; font-variant-numeric: tabular-nums; }
 .attune-cat dd > .attune-cat-link { color: inherit; text-decoration: underline; text-underline-offset: 2px; }
 .attune-cat-label { display: block; margin-bottom: 4px; color: var(--quiet); font-size: 12px; }
-.attune-cat table { width: 100%; border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums; }
-.attune-cat :is(th, td) { padding: 5px 6px; text-align: right; vertical-align: top; font-weight: 400; overflow-wrap: break-word; }
-.attune-cat .attune-cat-texts td { overflow-wrap: anywhere; }
+.attune-cat table { width: 100%; table-layout: fixed; border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums; }
+.attune-cat :is(th, td) { padding: 5px 6px; text-align: right; vertical-align: top; font-weight: 400; overflow-wrap: anywhere; }
 .attune-cat :is(th, td):first-child { text-align: left; color: var(--quiet); padding-left: 0; }
 .attune-cat tr + tr > * { border-top: 1px solid color-mix(in srgb, var(--edge) 45%, transparent); }
 .attune-cat thead th { color: var(--ink); font-weight: 600; }
@@ -118,7 +118,7 @@ const CSS = `
 .attune-cat-bad { color: #d05a5a; }
 .attune-cat-foot { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; padding: 8px 12px; flex: none;
   border-top: 1px solid var(--edge); }
-.attune-cat-foot > span { flex: 1; min-width: 120px; }
+.attune-cat-foot > span { flex: 1; min-width: 120px; overflow-wrap: anywhere; }
 .attune-cat-problem { padding: 8px 12px; flex: none; background: color-mix(in srgb, #d05a5a 18%, transparent); display: flex;
   gap: 8px; align-items: start; overflow-wrap: anywhere; }
 .attune-cat-problem > span { flex: 1; white-space: pre-wrap; }

@@ -127,6 +127,15 @@ export function shownFamilies(state) {
         .filter((family) => family.versions.length);
 }
 
+/** What to say of a run whose promoted version was deleted, or "". */
+export function goneText(state, family) {
+    const gone = family.all.find((lora) => lora.missing && lora.status === "promoted");
+    if (!gone) return "";
+    const target = loraOf(state, family.roll_back);
+    const back = target ? `Roll back to ${target.title}` : "Promote another version";
+    return `The file of ${gone.title}, the promoted version, is gone. ${back}, or put the file back.`;
+}
+
 /** Ids in the order in which the keyboard goes through them. */
 export function order(state) {
     return shownFamilies(state).flatMap((family) => family.versions.map((lora) => lora.id));

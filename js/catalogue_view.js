@@ -4,7 +4,7 @@
 
 import { createDetails, marks } from "./catalogue_details.js";
 import { button, curve, element, icon, iconButton, injectStyle, methodColour, table } from "./catalogue_parts.js";
-import { ageText, barLength, distanceText, figureName, loraOf, order, shownFamilies, sizeText, sparkline, tagsInUse } from "./catalogue_state.js";
+import { ageText, barLength, distanceText, figureName, goneText, loraOf, order, shownFamilies, sizeText, sparkline, tagsInUse } from "./catalogue_state.js";
 import { formatNumber } from "./live_curves.js";
 
 const CURVE = Object.freeze([42, 14]);
@@ -138,7 +138,9 @@ export function createCatalogue(document, page) {
             line.append(back);
         }
         const list = element(document, "ul", "attune-cat-rows", ...family.versions.map((lora) => renderRow(lora, family, now)));
-        const made = element(document, "section", "attune-cat-family", line, list);
+        const gone = goneText(state, family);
+        const notice = gone ? [element(document, "p", "attune-cat-gone", gone)] : [];
+        const made = element(document, "section", "attune-cat-family", line, ...notice, list);
         made.style.setProperty("--depth", String(Math.min(family.depth, 4)));
         return made;
     }
@@ -186,17 +188,12 @@ export function createCatalogue(document, page) {
                 ? table(document, ["", ...names, "change"], metrics)
                 : element(document, "p", "", "Neither file holds figures.")),
             section("Settings that differ", settings.length
-                ? texts(table(document, ["", ...names], settings))
+                ? table(document, ["", ...names], settings)
                 : element(document, "p", "", "Nothing differs in what the files say.")),
             section("How far the weights lie apart", found.problem
                 ? element(document, "p", "", found.problem)
                 : table(document, ["", "difference"], apart)),
         );
-    }
-
-    function texts(made) {
-        made.classList.add("attune-cat-texts");
-        return made;
     }
 
     /** A change in green or red where it is clear which way is better. */

@@ -152,7 +152,7 @@ _FILE_STATES: Step = (
     """,
 )
 
-# `trashed_as`: name of the file in the trash, since copies of one content may be there together; "" = the first of them.
+# `trashed_as`: name of the file in the trash, where copies of one content may lie together; "" = the first of them.
 _TRASH_NAMES: Step = ("ALTER TABLE loras ADD COLUMN trashed_as TEXT NOT NULL DEFAULT ''",)
 
 MIGRATIONS: tuple[Step, ...] = (

@@ -127,7 +127,8 @@ class Catalogue:
                 " (promoted)" or " (newest)"; or "the newest LoRA".
 
         Raises:
-            CatalogueError: there is none, or its file is missing or in the trash.
+            CatalogueError: there is none, or its file is missing or in the trash. For a promoted version whose file is
+                gone, it says what to roll back to.
         """
         entries = [entry for entry in self.entries() if entry.usable]
         if name == NEWEST_OF_ALL:
@@ -138,6 +139,8 @@ class Catalogue:
             if name.endswith(ending):
                 run = name.removesuffix(ending)
                 own = [entry for entry in entries if entry.run == run]
+                if ending == PROMOTED:
+                    self._refuse_gone(run)
                 if not own:
                     raise CatalogueError(f"There is no LoRA of a run {run!r}. {_listed(entries)}")
                 return choose(run, own)
@@ -303,6 +306,25 @@ class Catalogue:
                 note_event(connection, entry.id, "erased")
         return len(entries)
 
+    def forget(self, ids: Iterable[int]) -> int:
+        """Take missing LoRAs off the list; what is known of them stays for their descendants. Returns how many.
+
+        Raises:
+            CatalogueError: the file of one of them is there.
+        """
+        self.scan()
+        entries = self._each(ids)
+        for entry in entries:
+            if not entry.missing:
+                raise CatalogueError(
+                    f"The file of {entry.title} is there, so it cannot be forgotten. Move it into the trash instead."
+                )
+        with self.store.writing() as connection:
+            for entry in entries:
+                change(connection, entry.id, status="erased")
+                note_event(connection, entry.id, "forgotten")
+        return len(entries)
+
     # ---- inside ----
 
     def _read(self, where: str, values: Iterable[object] = ()) -> list[Entry]:
@@ -311,6 +333,17 @@ class Catalogue:
 
     def _each(self, ids: Iterable[int]) -> list[Entry]:
         return [self.entry(id) for id in dict.fromkeys(ids)]
+
+    def _refuse_gone(self, run: str) -> None:
+        gone = next((entry for entry in self._read("run = ? AND status = 'promoted' AND missing = 1", [run])), None)
+        if gone is None:
+            return
+        earlier = self.roll_back_targets().get(run)
+        back = f"roll back to {self.entry(earlier).title} or " if earlier else ""
+        raise CatalogueError(
+            f"The file of {gone.title}, the promoted version of {run!r}, was deleted. Put {gone.file} back, or {back}"
+            "promote another version in the LoRA Catalogue tab."
+        )
 
     @staticmethod
     def _promoted(run: str, own: list[Entry]) -> Entry:

@@ -1,6 +1,7 @@
 """The tree of versions: runs, the versions in each, and the runs that grew out of others.
 
-A run stands below another one if its first version came from a LoRA of it: trained on top of it, or merged from it.
+A run stands below another one if its first version came from a LoRA of it: trained on top of it, or merged from it. One
+that was merged from several runs stands below the last of them, and so after all of them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def families(entries: Sequence[Entry]) -> list[Family]:
     for entry in sorted(entries, key=lambda entry: (entry.created, entry.version, entry.id), reverse=True):
         groups.setdefault(entry.run, []).append(entry)
     runs = {entry.id: entry.run for entry in entries}
-    above = {run: _parent_run(versions, runs) for run, versions in groups.items()}
+    above = {run: _parent_runs(versions, runs) for run, versions in groups.items()}
     result: list[Family] = []
     placed: set[str] = set()
 
@@ -51,7 +52,7 @@ def families(entries: Sequence[Entry]) -> list[Family]:
         placed.add(run)
         result.append(Family(run, depth, telling_figure(groups[run]), tuple(groups[run])))
         for other in groups:
-            if above[other] == run:
+            if run in above[other] and above[other] <= placed:
                 place(other, depth + 1)
 
     for run in groups:
@@ -69,11 +70,10 @@ def telling_figure(versions: Sequence[Entry]) -> str:
     return best if counts[best] else ""
 
 
-def _parent_run(versions: Sequence[Entry], runs: dict[int, str]) -> str:
-    """The run that the oldest version with parents came from, "" if it is none or this very one."""
+def _parent_runs(versions: Sequence[Entry], runs: dict[int, str]) -> set[str]:
+    """The runs that the oldest version with parents came from, without this very one."""
     for entry in reversed(versions):
-        for parent in entry.parents:
-            run = runs.get(parent.id, "") if parent.id is not None else ""
-            if run and run != entry.run:
-                return run
-    return ""
+        found = {runs[parent.id] for parent in entry.parents if parent.id in runs} - {entry.run}
+        if found:
+            return found
+    return set()

@@ -13,6 +13,8 @@ from .picture import method_name
 from .records import CatalogueError, Entry
 
 MOST_AT_ONCE = 500
+# What the store holds as a whole number.
+_LARGEST = 2**63 - 1
 _LEFT_OUT = ("content", "modified", "status_before", "trashed_as")
 
 
@@ -56,7 +58,7 @@ def comparison(catalogue: Catalogue, query: Mapping[str, str]) -> dict[str, Any]
         first, second = int(query.get("a", "")), int(query.get("b", ""))
     except ValueError as error:
         raise CatalogueError("Name the two LoRAs to compare by their numbers, as in ?a=1&b=2.") from error
-    return compare_entries(catalogue, first, second)
+    return compare_entries(catalogue, *(_number({"id": id}) for id in (first, second)))
 
 
 def change(catalogue: Catalogue, action: str, body: Any) -> dict[str, Any]:
@@ -81,6 +83,10 @@ def _number(body: Mapping[str, Any]) -> int:
     id = body.get("id")
     if isinstance(id, bool) or not isinstance(id, int):
         raise CatalogueError(f"'id' must be the number of a LoRA, not {id!r}.")
+    if not 0 < id <= _LARGEST:
+        raise CatalogueError(
+            "'id' must be the number of a LoRA; the catalogue has none of that number. Refresh the list."
+        )
     return id
 
 
@@ -95,6 +101,13 @@ def _text(body: Mapping[str, Any], name: str) -> str:
     text = body.get(name)
     if not isinstance(text, str):
         raise CatalogueError(f"'{name}' must be a text, not {text!r}.")
+    return _whole(text, name)
+
+
+def _whole(text: str, name: str) -> str:
+    """JSON can hold half a character, which the store cannot."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise CatalogueError(f"'{name}' holds half of a character. Type it anew.")
     return text
 
 
@@ -102,7 +115,7 @@ def _tags(body: Mapping[str, Any]) -> list[str]:
     tags = body.get("tags")
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise CatalogueError("'tags' must be a list of texts.")
-    return tags
+    return [_whole(tag, "tags") for tag in tags]
 
 
 ACTIONS: dict[str, Callable[[Catalogue, Mapping[str, Any]], Any]] = {
@@ -113,4 +126,5 @@ ACTIONS: dict[str, Callable[[Catalogue, Mapping[str, Any]], Any]] = {
     "trash": lambda catalogue, body: catalogue.trash(_numbers(body)),
     "restore": lambda catalogue, body: catalogue.restore(_numbers(body)),
     "empty": lambda catalogue, body: catalogue.erase(_numbers(body)),
+    "forget": lambda catalogue, body: catalogue.forget(_numbers(body)),
 }

@@ -58,6 +58,6 @@ def add_routes() -> None:
     async def changed(request: web.Request) -> web.Response:
         try:
             body = await request.json()
-        except ValueError:
+        except (ValueError, LookupError, RecursionError):  # no JSON, an unknown encoding, nested too deeply
             return web.json_response({"error": "What was sent is not JSON. Send a JSON object."}, status=400)
         return await answered(change, request.match_info["action"], body)

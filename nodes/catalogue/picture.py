@@ -14,7 +14,10 @@ from .records import Entry
 
 WIDTH = 900
 MOST_ROWS = 24
-METHODS = {"ddpo": "DDPO", "dag_db": "DAG-DB", "dag_kl": "DAG-KL", "refl": "ReFL", "dpo": "DPO", "merge": "merged"}
+METHODS = {
+    "ddpo": "DDPO", "dag_db": "DAG-DB", "dag_kl": "DAG-KL", "refl": "ReFL", "draft": "DRaFT", "dpo": "DPO",
+    "diffusion_dpo": "Diffusion-DPO", "merge": "merged",
+}  # fmt: skip
 _EDGE, _HEADER, _RUN, _ROW, _INDENT = 18, 78, 40, 34, 26
 _FIGURE, _BAR = 590, 120
 _CHOSEN = "#2a3547"

@@ -52,11 +52,16 @@ def name_before(trashed: str) -> str:
 
 
 def live_files(folder: Path) -> dict[str, tuple[int, int]]:
-    """LoRA files below the folder, outside hidden folders: name with forward slashes → (size, modified)."""
+    """LoRA files below the folder, outside hidden folders: name with forward slashes → (size, modified).
+
+    Links to files elsewhere are left out: nothing that leaves the folder could be moved or compared.
+    """
+    inside = folder.resolve()
     return {
         name: stamp
         for path in folder.rglob("*.safetensors")
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.resolve().is_relative_to(inside)
         and (stamp := _stamp(path))
         and (name := path.relative_to(folder).as_posix())
     }

@@ -276,7 +276,7 @@ def _add_routes() -> None:
         try:
             asked = await request.json()
             identity = {name: str(asked[name]) for name in ("node", "workflow", "run")}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             return web.json_response({"error": "Send a JSON object with node, workflow and run."}, status=400)
         if not LIVE.ask_to_stop(identity):
             return web.json_response({"error": f"No run {identity['run']!r} of that node is at work."}, status=404)

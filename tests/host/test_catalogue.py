@@ -119,6 +119,9 @@ def test_every_refusal_says_what_to_do_and_changes_nothing(host):
         ("note", f'{{"id": {id}}}'): "'note' must be a text",
         ("promote", '{"id": 99999}'): "has no LoRA number 99999. Refresh",
         ("promote", '{"id": true}'): "'id' must be the number",
+        ("promote", '{"id": 9223372036854775808}'): "'id' must be the number",
+        ("note", f'{{"id": {id}, "note": "\\ud800"}}'): "half of a character",
+        ("forget", f'{{"ids": [{id}]}}'): "Move it into the trash instead",
         ("rollback", '{"run": "kept"}'): "Nothing was changed",
         ("trash", '{"ids": []}'): "'ids' must be a list of 1 to 500",
         ("trash", '{"ids": ["../../../checkpoints/x"]}'): "'id' must be the number",
@@ -129,10 +132,11 @@ def test_every_refusal_says_what_to_do_and_changes_nothing(host):
     for (action, body), words in expected.items():
         assert words in refused(host, f"/attune/catalogue/{action}", json.loads(body)), action
     assert "by their numbers" in refused(host, "/attune/catalogue/compare?a=1")
-    request = urllib.request.Request(f"{host.url}/attune/catalogue/tag", data=b"{not json", method="POST")
-    with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(request)
-    assert error.value.code == 400 and "not JSON" in json.loads(error.value.read())["error"]
+    for data in (b"{not json", b"\xff", b"[" * 100_000):
+        request = urllib.request.Request(f"{host.url}/attune/catalogue/tag", data=data, method="POST")
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(request)
+        assert error.value.code == 400 and "not JSON" in json.loads(error.value.read())["error"]
     assert host.get("/attune/catalogue") == before
 
 

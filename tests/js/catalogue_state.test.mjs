@@ -7,6 +7,7 @@ import {
     barLength,
     distanceText,
     facts,
+    goneText,
     initialState,
     loraOf,
     matches,
@@ -73,6 +74,18 @@ test("a search looks for every word everywhere; a tag narrows it; families witho
     assert.deepEqual(shownFamilies(ready({ kind: "search", text: "soup" })).map((family) => family.run), ["soup"]);
     assert.deepEqual(order(ready({ kind: "search", text: "nowhere" })), []);
     assert.equal(matches(DATA.loras[0], "", ""), true);
+});
+
+test("a deleted promoted version is named with the way back", () => {
+    const loras = DATA.loras.map((found) => (found.id === 2 ? { ...found, missing: true, status: "promoted" } : found));
+    const shown = (roll_back) => {
+        const families = DATA.families.map((family) => (family.run === "warm" ? { ...family, roll_back } : family));
+        const state = play({ kind: "listed", data: { ...DATA, loras, families } });
+        return shownFamilies(state).map((family) => goneText(state, family));
+    };
+    assert.deepEqual(shown(1), [
+        "The file of warm 002, the promoted version, is gone. Roll back to warm 001, or put the file back.", ""]);
+    assert.match(shown(null)[0], /Promote another version/);
 });
 
 test("tags in use come by how often they are used", () => {

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 
 from attune.nodes.catalogue import Catalogue, CatalogueError, Entry, compare_entries, families, version_picture
 from attune.nodes.catalogue import catalogue as catalogue_module
+from attune.nodes.catalogue.listing import change, comparison
 from attune.nodes.catalogue.merging import Ingredient, merge_loras, read_ingredient
-from attune.nodes.catalogue.picture import related
+from attune.nodes.catalogue.picture import method_name, related
 from attune.nodes.catalogue.scanning import TRASH, trashed_files
 from attune.nodes.store import Store, StoreError
 from attune.training.adapters import LoraMetadata, LoraParent, load_lora, save_lora, weights_id
@@ -410,7 +411,7 @@ def test_a_move_never_overwrites(catalogue, folder, monkeypatch):
     write(folder, "warm_002", 2)
     first, before = one(catalogue, "warm_001"), content(folder)
     monkeypatch.setattr(catalogue_module, "free_name", lambda *_: "../warm_002.safetensors")
-    with pytest.raises(CatalogueError, match="there is a warm_002.safetensors already"):
+    with pytest.raises(CatalogueError, match=r"there is a warm_002\.safetensors already"):
         catalogue.trash([first.id])
     assert content(folder) == before
 
@@ -522,7 +523,73 @@ def test_no_path_leaves_the_folder(catalogue, folder, tmp_path):
     assert outside.read_bytes() == b"mine"
 
 
+def test_a_link_out_of_the_folder_is_not_listed(catalogue, folder, tmp_path):
+    write(folder, "warm_001", 1)
+    write(tmp_path, "outside_001", 2)
+    try:
+        (folder / "link_001.safetensors").symlink_to(tmp_path / "outside_001.safetensors")
+        (folder / "inner_001.safetensors").symlink_to(folder / "warm_001.safetensors")
+    except OSError:
+        pytest.skip("no links can be made here")
+    assert scanned(catalogue).keys() == {"warm_001.safetensors", "inner_001.safetensors"}
+    assert "attune/link_001.safetensors" not in catalogue.choices()
+
+
+# ---- what is gone, and what the page sends ----
+
+
+def test_only_what_is_missing_can_be_forgotten(catalogue, folder):
+    parent = write(folder, "warm_001", 1)
+    write(folder, "fine_001", 2, parents=[LoraParent(parent, "warm 001", 1.0)])
+    gone, kept = one(catalogue, "warm_001").id, one(catalogue, "fine_001").id
+    with pytest.raises(CatalogueError, match=r"The file of warm 001 is there.*trash instead"):
+        change(catalogue, "forget", {"ids": [gone]})
+    (folder / "warm_001.safetensors").unlink()
+    left = change(catalogue, "forget", {"ids": [gone]})
+    assert [lora["id"] for lora in left["loras"]] == [kept]
+    assert catalogue.entry(kept).parents[0].name == "warm 001", "descendants still know it"
+    write(folder, "warm_001", 1)
+    assert one(catalogue, "warm_001").id != gone
+
+
+def test_a_promoted_version_that_was_deleted_is_named_with_a_way_back(catalogue, folder):
+    first, second, _ = three(catalogue, folder)
+    catalogue.promote(first)
+    catalogue.promote(second)
+    (folder / "warm_002.safetensors").unlink()
+    catalogue.scan()
+    with pytest.raises(CatalogueError, match=r"warm 002, the promoted version.*was deleted.*roll back to warm 001"):
+        catalogue.find("warm (promoted)")
+    catalogue.roll_back("warm")
+    assert catalogue.find("warm (promoted)").id == first
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "told"),
+    [
+        ("promote", {"id": 2**63}, "number of a LoRA"),
+        ("promote", {"id": -1}, "number of a LoRA"),
+        ("trash", {"ids": [10**30]}, "number of a LoRA"),
+        ("tag", {"id": 1, "tags": ["\ud800"]}, "half of a character"),
+        ("note", {"id": 1, "note": "\udc00"}, "half of a character"),
+        ("rollback", {"run": "\ud800"}, "half of a character"),
+    ],
+)
+def test_what_the_store_cannot_hold_is_refused(catalogue, folder, action, body, told):
+    write(folder, "warm_001", 1)
+    catalogue.scan()
+    with pytest.raises(CatalogueError, match=told):
+        change(catalogue, action, body)
+    with pytest.raises(CatalogueError, match="number of a LoRA"):
+        comparison(catalogue, {"a": "1", "b": "9" * 30})
+
+
 # ---- tree, comparison, picture ----
+
+
+def test_every_method_has_the_name_that_people_write():
+    assert [method_name(name) for name in ("draft", "ReFL", "dag-kl", "diffusion_dpo", "supervised", "")] == [
+        "DRaFT", "ReFL", "DAG-KL", "Diffusion-DPO", "Supervised", "other tool"]  # fmt: skip
 
 
 def test_the_tree_follows_parents_also_after_a_rename(catalogue, folder):
@@ -548,6 +615,17 @@ def test_the_tree_follows_parents_also_after_a_rename(catalogue, folder):
     assert [(p.name, p.strength) for p in by_run["soup"].parents] == [("fine 001", 0.6), ("cold 001", 0.4)]
     assert [(p.id, p.name) for p in by_run["lost"].parents] == [(None, "attune/gone.safetensors")]
     assert {family.run for family in related(entries, by_run["fine"])} == {"warm", "fine", "soup", "cold"}
+
+
+@pytest.mark.parametrize("days", [(1, 2), (2, 1)])
+def test_a_merge_stands_below_all_its_parents(catalogue, folder, days):
+    parents = [
+        LoraParent(write(folder, f"{name}_001", day, day=day), f"{name} 001", 0.5)
+        for name, day in zip(("warm", "dim"), days, strict=True)
+    ]
+    write(folder, "soup_001", 9, day=3, parents=parents)
+    tree = families(list(scanned(catalogue).values()))
+    assert [family.depth for family in tree] == [0, 0, 1] and tree[-1].run == "soup"
 
 
 def test_runs_that_came_from_each_other_still_have_a_place(catalogue, folder):
