@@ -50,7 +50,7 @@ class LiveCallbacks(HostCallbacks):
         self._send({"kind": "start", **message, "first_curves": list(first_curves), "note": note})
 
     def end(self, status: str, *, file: str, message: str) -> None:
-        """The run is over: "finished", "stopped", "failed", or "budget" if it ended by going too far."""
+        """The run is over: "finished", "stopped", "failed", or "ended" if a rule of its settings ended it early."""
         if self.log is not None:
             self.log.close()
         self._send({"kind": "end", "status": status, "file": file, "message": message})

@@ -57,10 +57,10 @@ def _first(least_images: int) -> list[Slot]:
             "Float",
             "beta",
             default=DAG["beta"],
-            min=1e-4,
+            min=0.001,
             max=1e6,
-            step=0.1,
-            round=1e-4,
+            step=0.001,
+            round=0.001,
             tooltip="How sharply the reward counts: pictures become as frequent as exp(beta × reward). Raising it "
             "favours the best pictures and costs variety; lowering it keeps variety and gains less. It depends on the "
             "reward's unit: behind Calibrate Reward, scores are deviations.",
@@ -103,7 +103,8 @@ def _last() -> list[Slot]:
             default=DAG["anchor"],
             min=0.0,
             max=1000.0,
-            step=0.1,
+            step=0.01,
+            round=0.01,
             advanced=True,
             tooltip="How strongly later updates of a round are held to the model that made its pictures. Raising it is "
             "safer and slower. Acts only with several updates per round. 0 = off.",
@@ -141,8 +142,8 @@ def _last() -> list[Slot]:
             default=DAG["flow_learning_rate"],
             min=1e-7,
             max=1.0,
-            step=1e-5,
-            round=1e-8,
+            step=1e-7,
+            round=1e-7,
             advanced=True,
             tooltip="Learning rate of the small network that learns how much reward lies ahead. Raising it follows "
             "faster and more nervously.",
@@ -171,7 +172,7 @@ DAG_KL_OBJECTIVE = [
         min=1e-6,
         max=1.0,
         step=1e-6,
-        round=1e-7,
+        round=1e-6,
         advanced=True,
         tooltip="How far an update may move before it is held back. Raising it learns faster and less safely. Acts "
         "only with several updates per round.",

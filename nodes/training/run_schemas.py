@@ -7,6 +7,7 @@ from typing import get_args
 
 from ...training.memory import CHECKPOINTING, CHOICES, MemorySettings
 from ...training.trainer_config import Keep, Precision, Schedule
+from .figures import FIGURES
 from .schemas import SEED_LIMIT, TRAINER, Slot, slot
 from .widgets import RUN_EXISTS
 
@@ -39,10 +40,10 @@ TRAIN_LORA = [
         "Float",
         "learning_rate",
         default=TRAINER["learning_rate"],
-        min=1e-8,
+        min=1e-7,
         max=1.0,
-        step=1e-6,
-        round=1e-9,
+        step=1e-7,
+        round=1e-7,
         tooltip="Size of each update. Raising it learns faster until it breaks; lower it if the loss "
         "explodes or pictures fall apart.",
     ),
@@ -96,11 +97,11 @@ TRAIN_LORA = [
         default=TRAINER["ema"],
         min=0.0,
         max=0.9999,
-        step=0.001,
+        step=0.0001,
         round=0.0001,
         advanced=True,
-        tooltip="Saves a running average of the LoRA instead of its last state; smoother. 0.99 averages "
-        "about the last 100 updates. 0 = off.",
+        tooltip="Saves a running average of the LoRA instead of its last state. Raising it averages over more updates: "
+        "smoother, but further behind. 0.99 averages about the last 100: for runs of several hundred. 0 = off.",
     ),
     slot(
         "Float",
@@ -108,7 +109,8 @@ TRAIN_LORA = [
         default=TRAINER["clip_norm"],
         min=0.0,
         max=1000.0,
-        step=0.1,
+        step=0.01,
+        round=0.01,
         advanced=True,
         tooltip="Longer gradients are shortened to this length: a guard against jumps. Raising it allows "
         "larger ones. 0 = off.",
@@ -119,8 +121,8 @@ TRAIN_LORA = [
         default=TRAINER["weight_decay"],
         min=0.0,
         max=1.0,
-        step=1e-5,
-        round=1e-8,
+        step=1e-6,
+        round=1e-6,
         advanced=True,
         tooltip="Pulls the LoRA towards doing nothing. Raising it counters overfitting. 0 = off.",
     ),
@@ -188,11 +190,14 @@ TRAIN_LORA = [
         default=TRAINER["kl_budget"],
         min=0.0,
         max=1e6,
-        step=0.1,
+        step=0.01,
+        round=0.01,
         optional=True,
         advanced=True,
         tooltip="Ends the run when its pictures have drifted this far from the model it began with (the curve "
-        "'Distance from the base model', in nats per picture). Raising it lets the model move further. 0 = no limit.",
+        f"'{FIGURES['kl_to_reference'].title}', in nats per picture). Raising it lets the model move further. It grows "
+        "with sampler steps and picture size: a run with the demo model reaches about 184, so 100 to 200 is customary "
+        "there; for other models read it off the curve of a first run. 0 = no limit.",
     ),
     slot(
         "Boolean",

@@ -137,7 +137,7 @@ SUPERVISED_OBJECTIVE = [
         default=SUPERVISED["min_snr_gamma"],
         min=0.0,
         max=100.0,
-        step=0.5,
+        step=0.05,
         advanced=True,
         tooltip="Evens out how much each noise level counts, for faster learning. Lower values level more; "
         "5 is customary. 0 = off. Flow models ignore it.",
@@ -168,7 +168,8 @@ SUPERVISED_OBJECTIVE = [
         max=30.0,
         step=0.5,
         advanced=True,
-        tooltip="Guidance scale of those pictures, as in KSampler. 1 = off.",
+        tooltip="Guidance scale of those pictures, as in KSampler; use the one you will sample with. Raising it "
+        "follows the prompt more closely. It changes nothing in what is learned. 1 = off.",
     ),
 ]
 
@@ -268,7 +269,7 @@ DDPO_OBJECTIVE = [
         min=1e-6,
         max=1.0,
         step=1e-6,
-        round=1e-7,
+        round=1e-6,
         advanced=True,
         tooltip="How far an update may move before it is held back. Raising it learns faster and less "
         "safely. Acts only with several updates per round.",
