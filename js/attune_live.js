@@ -5,7 +5,7 @@
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { choiceOf, switched } from "./live_curves.js";
-import { initialState, isActive, isFor, isForNode, reduce, snapshotFor } from "./live_state.js";
+import { initialState, isActive, isFor, isForNode, reduce, snapshotFor, snapshotOfResult } from "./live_state.js";
 import { createView } from "./live_view.js";
 import { separateCopy, workflowId } from "./workflow_tabs.js";
 
@@ -21,6 +21,25 @@ const views = new Set();
 const queued = new Set();
 /** Ids of the nodes that the running prompt does not run again. */
 let cached = [];
+
+/** Under which name this tab of the browser remembers whose cached result a node showed, so that a reload shows it again. */
+const originKey = ({ workflow, node, run }) => `attune.origin/${workflow}/${node}/${run}`;
+
+function originOf(own) {
+    try {
+        return sessionStorage.getItem(originKey(own)) ?? "";
+    } catch {
+        return ""; // a browser may forbid it
+    }
+}
+
+function rememberOrigin(own, origin) {
+    try {
+        sessionStorage.setItem(originKey(own), origin);
+    } catch (error) {
+        console.warn("Attune: a reload will not show this result again.", error);
+    }
+}
 
 function dispatch(message) {
     for (const view of views) if (isFor(message, view.identity())) view.apply(message);
@@ -42,7 +61,8 @@ async function restore(again = false) {
     // A copy is loaded again under an id of its own, and comes back here.
     if (views.size && separateCopy(app)) return;
     for (const view of views) {
-        const snapshot = snapshotFor(Object.values(runs), view.identity());
+        const own = view.identity();
+        const snapshot = snapshotFor(Object.values(runs), own, originOf(own));
         if (snapshot) view.apply(snapshot);
         else if (again) view.apply({ kind: "lost" });
     }
@@ -112,11 +132,17 @@ function attach(node) {
     const executed = node.onExecuted;
     node.onExecuted = function (output) {
         executed?.apply(this, arguments);
-        const text = output?.attune_report?.[0];
-        if (!text) return;
         const own = view.identity();
-        const result = { kind: "snapshot", node: own.node, samples: state.samples, elapsed: 0, ...JSON.parse(text).live };
-        if (isFor(result, own) || isCachedFor(result, own)) view.apply(result);
+        const [report] = output?.attune_report ?? [];
+        const [job] = output?.attune_job ?? [];
+        if (!report && !job) return;
+        const result = report
+            ? snapshotOfResult(state, JSON.parse(report).live, own.node)
+            : { kind: "job", node: own.node, ...JSON.parse(job) };
+        const fromCache = !isFor(result, own) && isCachedFor(result, own);
+        if (!fromCache && !isFor(result, own)) return;
+        if (fromCache && report) rememberOrigin(own, result.workflow);
+        view.apply(result);
     };
     const removed = node.onRemoved;
     node.onRemoved = function () {

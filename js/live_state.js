@@ -13,6 +13,9 @@
  * @typedef {Identity & {kind: "end", status: "finished"|"ended"|"stopped"|"failed", file: string,
  *           message: string}} EndMessage   ended = before its last update, by a rule of its settings, which message names
  *
+ * Outputs of the node, which the host may also take from its cache: "attune_report", the report with live = a Snapshot that
+ * has only the last picture, without node and elapsed; "attune_job", {workflow, run, text: where the job file is}.
+ *
  * Answer of GET /attune/training/state: {runs: {<key>: Snapshot}}, a snapshot being all that is needed after a reload:
  * @typedef {Identity & {kind: "snapshot", status: string, method: string, first_curves: string[], step: number,
  *            first: number, total: number, elapsed: number, history: Row[], samples: Sample[], note: string, file: string,
@@ -35,6 +38,7 @@ const STATUS_TEXT = Object.freeze({
     ended: "Ended early",
     stopped: "Stopped, work saved",
     failed: "Failed",
+    job: "Job file written, nothing trained",
 });
 const LOST = "The server was restarted. Press Run: the run goes on from its last saved state.";
 
@@ -61,7 +65,8 @@ export function initialState() {
 /**
  * The state after a message.
  * @param {object} state
- * @param {object} message one of the messages above, or {kind: "lost"} when the server knows nothing of the run
+ * @param {object} message one of the messages above; {kind: "lost"} when the server knows nothing of the run;
+ *        {kind: "job", text} when only a job file was written
  * @param {number} now milliseconds
  */
 export function reduce(state, message, now) {
@@ -103,6 +108,8 @@ export function reduce(state, message, now) {
             return isActive(state) ? { ...state, status: "stopping" } : state;
         case "lost":
             return isActive(state) ? { ...state, status: "stopped", message: LOST, phase: null } : state;
+        case "job":
+            return { ...initialState(), status: "job", message: message.text };
         case "end":
             return { ...state, status: message.status, file: message.file ?? "", message: message.message ?? "", phase: null };
         case "snapshot":
@@ -241,8 +248,20 @@ export function isFor(message, own) {
     return message.workflow && own.workflow ? message.workflow === own.workflow : message.run === own.run;
 }
 
-/** The snapshot to show after a reload, if any: one that names the workflow goes before one that only has the run's name. */
-export function snapshotFor(snapshots, own) {
+/**
+ * The snapshot to show after a reload, if any: one that names the workflow goes before one that only has the run's name.
+ * @param {string} [origin] workflow whose result this node showed out of the host's cache; counts where it has none of its own
+ */
+export function snapshotFor(snapshots, own, origin = "") {
     const fitting = snapshots.filter((snapshot) => isFor(snapshot, own));
-    return fitting.findLast((snapshot) => snapshot.workflow) ?? fitting.at(-1);
+    const found = fitting.findLast((snapshot) => snapshot.workflow) ?? fitting.at(-1);
+    if (found || !origin) return found;
+    const made = snapshots.filter(({ workflow, run, status }) => workflow === origin && run === own.run && !isActive({ status }));
+    return made.findLast(({ node }) => isForNode(node, own.node)) ?? made.at(-1);
+}
+
+/** A node's output as a snapshot; the page's own pictures of the same run, which are more, stay. */
+export function snapshotOfResult(state, live, node) {
+    const kept = state.run === live.run ? state.samples : [];
+    return { kind: "snapshot", node, elapsed: 0, ...live, samples: kept.length ? kept : live.samples ?? [] };
 }

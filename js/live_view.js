@@ -18,7 +18,7 @@ const CSS = `
 .attune-live-head { display: flex; align-items: center; gap: 8px; flex: none; }
 .attune-live-title { flex: 1; font-weight: 600; font-size: 13px; font-variant-numeric: tabular-nums; }
 .attune-live-below { display: flex; align-items: baseline; gap: 10px; flex: none; }
-.attune-live-detail { flex: 1; color: #9aa4b2; overflow-wrap: anywhere; min-height: 16px; }
+.attune-live-detail { flex: 1; color: #9aa4b2; overflow-wrap: anywhere; white-space: pre-line; min-height: 16px; }
 .attune-live-kept { flex: none; color: #6ecb8b; font-variant-numeric: tabular-nums; }
 .attune-live button.attune-live-stop { flex: none; border-radius: 5px; padding: 4px 10px; background: #8f3d3d; color: #fff; }
 .attune-live button.attune-live-stop:hover { background: #a94a4a; }

@@ -118,6 +118,12 @@ class LiveRuns:
             run = self._runs.get(key_of(identity))
             return run is not None and run["status"] == "stopping" and run["run"] == identity["run"]
 
+    def last_sample(self, identity: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The latest picture of a run, alone in a list; empty if there is none."""
+        with self._lock:
+            run = self._runs.get(key_of(identity), {})
+            return list(run["samples"][-1:]) if run.get("run") == identity["run"] else []
+
     def snapshot(self) -> dict[str, dict[str, Any]]:
         """Everything a page needs after a reload, by `key_of`; JSON-able."""
         with self._lock:

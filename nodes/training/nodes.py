@@ -188,7 +188,8 @@ class AttuneTrainLora(AttuneNode):
         if job_file_only:
             told = export_job(cls.hidden.prompt, cls.hidden.unique_id, run_name.strip())
             blocked = ExecutionBlocker(None)  # without words: it is no error that nodes behind have nothing to do
-            return io.NodeOutput(*[blocked] * 5, told, ui={"text": [told]})
+            shown = {"workflow": workflow_id(cls.hidden.extra_pnginfo), "run": run_name.strip(), "text": told}
+            return io.NodeOutput(*[blocked] * 5, told, ui={"text": [told], "attune_job": [json.dumps(shown)]})
         words = {field.name: knobs.pop(field.name) for field in fields(MemorySettings) if field.name in knobs}
         trainer = TrainerConfig(
             seed=knobs.pop("training_seed"),

@@ -24,7 +24,7 @@ from .figures import curves_of, first_curves
 from .fitting import Fit
 from .job_file import FILE_NAME as JOB_NAME
 from .job_file import job_of, write_job
-from .live import rows_of
+from .live import LIVE, rows_of
 from .plans import ObjectivePlan
 from .records import (
     ARCHITECTURES,
@@ -310,6 +310,8 @@ class RunRecords:
                 "total": max(result.steps_done, request.trainer.steps),
                 "first_curves": first_curves(plan.method),
                 "history": rows_of(result.history),
+                # All of them would be too much for the host's history of outputs.
+                "samples": LIVE.last_sample({"node": str(request.node_id), **self.callbacks.identity}),
                 "note": self.note,
                 "file": name,
                 "message": message,

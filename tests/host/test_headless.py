@@ -127,6 +127,8 @@ def test_the_node_can_write_the_job_alone(host):
     train["inputs"]["job_file_only"] = True
     result = host.run(graph)
     assert "run.py train" in result.ui("AttuneTrainLora", "text")[0]
+    shown = json.loads(result.ui("AttuneTrainLora", "attune_job")[0])
+    assert shown["run"] == "only a job" and str(job_file(host, "only a job")) in shown["text"]
     job = json.loads(job_file(host, "only a job").read_text())
     assert job["graph"][job["node"]]["inputs"]["job_file_only"] is False, "carried out, it trains"
     assert not list(job_file(host, "only a job").parent.glob("state-*"))

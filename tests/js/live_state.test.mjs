@@ -18,6 +18,7 @@ import {
     sampleCaption,
     secondsLeft,
     snapshotFor,
+    snapshotOfResult,
     thinned,
 } from "../../js/live_state.js";
 
@@ -193,6 +194,34 @@ test("after a reload each workflow gets its own run, and a run without a workflo
     // Two instances of one subgraph: the one that began last is at the end.
     const twice = [{ node: "3:8", workflow: "one", run: "a" }, { node: "5:8", workflow: "one", run: "b" }];
     assert.equal(snapshotFor(twice, { node: "8", workflow: "one", run: "b" }).node, "5:8");
+});
+
+test("a cached result of another workflow is found again after a reload, and only where it was shown", () => {
+    const own = { node: "8", workflow: "copy", run: "warm" };
+    const made = { node: "8", workflow: "one", run: "warm", status: "finished", step: 3 };
+    assert.equal(snapshotFor([made], own), undefined);
+    assert.equal(snapshotFor([made], own, "one").step, 3);
+    assert.equal(snapshotFor([{ ...made, status: "running" }], own, "one"), undefined);
+    assert.equal(snapshotFor([{ ...made, run: "cold" }], own, "one"), undefined);
+    assert.equal(snapshotFor([made, { ...made, workflow: "copy", step: 5 }], own, "one").step, 5);
+});
+
+test("a result brings its last picture where the page has none of that run", () => {
+    const last = [{ step: 10, image: "last" }];
+    const live = { status: "finished", workflow: "one", run: "warm", method: "DDPO", step: 10, first: 0, total: 10, history: [],
+        samples: last, note: "", file: "warm.safetensors", message: "" };
+    assert.deepEqual(reduce(initialState(), snapshotOfResult(initialState(), live, "8"), 0).samples, last);
+    const seen = play([START, 0], [{ kind: "samples", step: 5, image: "a" }, 1], [{ kind: "samples", step: 10, image: "b" }, 2]);
+    assert.equal(snapshotOfResult(seen, live, "8").samples.length, 2);
+    assert.deepEqual(snapshotOfResult(seen, { ...live, run: "cold" }, "8").samples, last);
+});
+
+test("where only a job file was written, the view says where it is", () => {
+    const state = reduce(play([START, 0]), { kind: "job", text: "Job file: /runs/warm/job.json" }, 1);
+    const { headline, detail } = describe(state, 2);
+    assert.match(headline, /nothing trained/);
+    assert.equal(detail, "Job file: /runs/warm/job.json");
+    assert.ok(!isActive(state));
 });
 
 test("an unknown message changes nothing", () => {

@@ -269,6 +269,18 @@ def test_message_for_a_node_that_never_started_is_ignored():
     assert runs.snapshot() == {}
 
 
+def test_a_result_takes_the_last_picture_of_its_own_run():
+    runs = live.LiveRuns()
+    own = {"node": "8", "workflow": "one", "run": "warm"}
+    assert runs.last_sample(own) == []
+    runs.record({"kind": "start", **own, "method": "", "step": 0, "total": 2, "first_curves": [], "history": [],
+                 "note": ""})  # fmt: skip
+    for step in (0, 2):
+        runs.record({"kind": "samples", **own, "step": step, "image": f"picture {step}"})
+    assert runs.last_sample(own) == [{"step": 2, "image": "picture 2"}]
+    assert runs.last_sample(own | {"run": "cold"}) == []
+
+
 def test_live_state_is_bounded():
     runs = live.LiveRuns()
     for node in range(live.MOST_RUNS + 5):
