@@ -184,8 +184,9 @@ def _warning(ingredients: Sequence[Ingredient], entries: Sequence[Entry | None])
         return ""
     if found := _different(names):
         return f"They seem to be trained on different base models ({', '.join(found)}): {unlike}"
-    unknown = [part.name for part, *known in zip(ingredients, hashes, names, strict=True) if not any(known)]
-    if unknown:
+    if not all(names):
+        told = hashes if any(hashes) else names
+        unknown = [part.name for part, known in zip(ingredients, told, strict=True) if not known]
         return f"Base model unknown: {', '.join(unknown)}. If it is not the others' base model, {unlike}"
     return ""
 

@@ -764,6 +764,8 @@ def test_loras_from_wires_are_known_by_their_weights_and_other_bases_warned_of(c
         ({"architecture": "one/lora"}, {"architecture": "two/lora"}, r"different architectures \(one, two\)"),
         ({}, {"base_hash": ""}, "Base model unknown: b_001. If it is not the others'"),
         ({"base_model": "sdX"}, {"base_hash": "", "base_model": "sdY"}, r"seem to be .*\(sdX, sdY\)"),
+        ({}, {"base_hash": "", "base_model": "sdY"}, "Base model unknown: b_001"),
+        ({"base_hash": ""}, {"base_hash": ""}, "Base model unknown: a_001, b_001"),
         ({"base_model": "sdX"}, {"base_model": "renamed"}, "^$"),
         ({"base_hash": "", "base_model": "sdX"}, {"base_model": "sdX"}, "^$"),
     ],
