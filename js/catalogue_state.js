@@ -16,6 +16,8 @@
  *            norm_b: number, relative: number, cosine: number|null}[], problem: string}} Comparison
  */
 
+import { figureOf } from "./live_curves.js";
+
 const NOTHING = Object.freeze({ revision: 0, folder: "attune", problems: [], loras: [], families: [], trash: [] });
 
 export function initialState() {
@@ -168,9 +170,9 @@ function round(value) {
     return Math.round(value * 10) / 10;
 }
 
-/** Figures have underscores, people have not. */
+/** A figure's title, as in the live view. */
 export function figureName(name) {
-    return name.replaceAll("_", " ");
+    return figureOf(name).title;
 }
 
 /** 12 kB · 3.4 MB · 1.2 GB */

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..drawing import short_number
 from .catalogue import Catalogue
-from .families import TELLING
+from .families import TELLING, TITLES
 from .listing import as_json
 from .records import Entry
 
@@ -24,7 +24,7 @@ def summary_of(catalogue: Catalogue, entry: Entry) -> str:
     lines = [first, f"{catalogue.folder.name}/{entry.file}"]
     figures = [name for name in TELLING if name in entry.metrics][:2]
     if figures:
-        lines.append(", ".join(f"{name.replace('_', ' ')} {short_number(entry.metrics[name])}" for name in figures))
+        lines.append(", ".join(f"{TITLES[name]} {short_number(entry.metrics[name])}" for name in figures))
     if entry.parents:
         lines.append("from " + ", ".join(f"{p.name or 'an unlisted LoRA'} ({p.strength:g})" for p in entry.parents))
     if entry.tags:

@@ -13,6 +13,14 @@ from .records import Entry
 
 # The figures by which versions are told apart, the most telling first; of the last one less is better.
 TELLING = ("held_out_reward", "held_out_accuracy", "reward", "accuracy", "loss")
+# What people read, as in the report and the live view.
+TITLES = {
+    "held_out_reward": "Held-out reward",
+    "held_out_accuracy": "Held-out accuracy",
+    "reward": "Reward",
+    "accuracy": "Accuracy",
+    "loss": "Loss",
+}
 
 
 @dataclass(frozen=True)

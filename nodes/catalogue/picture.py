@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..drawing import COLOURS, GOOD, GRID, MUTED, PANEL, TEXT, Canvas, short_number, text_width, wrapped
-from .families import Family, families
+from .families import TITLES, Family, families
 from .records import Entry
 
 WIDTH = 900
@@ -76,7 +76,7 @@ def _family(canvas: Canvas, family: Family, chosen: Entry, top: float) -> float:
     left = _EDGE + family.depth * _INDENT
     canvas.text(left, top + 22, _cut(family.run, 480 - left, 16), size=16, anchor="lm", bold=True)
     if family.figure:
-        name = family.figure.replace("_", " ")
+        name = TITLES[family.figure]
         canvas.text(_FIGURE, top + 22, name, size=13, colour=MUTED, anchor="lm")
     top += _RUN
     versions = family.versions[:MOST_ROWS]

@@ -139,11 +139,47 @@ def test_two_are_compared(page: Page, page_errors: list[str]):
     view.get_by_role("button", name="Compare these").click()
     expect(view.locator("h2")).to_have_text("Compare two")
     figures, settings, apart = (view.locator("table").nth(index) for index in range(3))
-    expect(figures.locator("tbody tr").first).to_have_text(re.compile(r"held out reward0\.280\.4\+0\.12"))
+    expect(figures.locator("tbody tr").first).to_have_text(re.compile(r"Held-out reward0\.280\.4\+0\.12"))
     expect(settings).to_contain_text("training: learning rate")
     expect(apart.locator("tbody tr")).to_have_count(3)
     keep_picture(page, "catalogue_compared")
     view.get_by_role("button", name="All LoRAs").click()
+    expect(view.locator(".attune-cat-row")).to_have_count(6)
+    assert page_errors == []
+
+
+def test_what_is_gone_is_named_and_can_be_forgotten_and_long_names_stay_inside(
+    page: Page, folder: Path, page_errors: list[str]
+):
+    long = "a_very_long_name_without_any_blank_" * 3
+    for number in (1, 2):
+        facts = {"metrics": {"reward": 0.1 * number}, "settings": {"training": {"run": f"{long}{number}"}}}
+        write(folder, f"{long}_{number:03d}", 30 + number, method="draft", **facts)
+    view = open_tab(page)
+    view.get_by_role("button", name="Look into the folder again").click()
+    for number in ("001", "002"):
+        line(view, long, number).click()
+        opened = row(view, long, number)
+        opened.get_by_role("button", name="Promote", exact=True).click()
+        opened.get_by_role("button", name="Compare", exact=True).click()
+    view.get_by_role("button", name="Compare these").click()
+    expect(view.locator("table").nth(2)).to_be_visible()
+    sideways = """() => [...document.querySelectorAll(".attune-cat, .attune-cat-body, .attune-cat-foot")]
+        .filter((found) => found.scrollWidth > found.clientWidth).map((found) => found.className)"""
+    assert page.evaluate(sideways) == []
+    view.get_by_role("button", name="All LoRAs").click()
+    assert page.evaluate(sideways) == []
+
+    (folder / f"{long}_002.safetensors").unlink()
+    view.get_by_role("button", name="Look into the folder again").click()
+    expect(view.locator(".attune-cat-gone")).to_contain_text(f"Roll back to {long} 001")
+    row(view, long, "002").get_by_role("button", name="Forget", exact=True).click()
+    expect(row(view, long, "002")).to_have_count(0)
+    expect(view.locator(".attune-cat-gone")).to_have_count(0)
+    (folder / f"{long}_001.safetensors").unlink()
+    view.get_by_role("button", name="Look into the folder again").click()
+    line(view, long, "001").click()
+    row(view, long, "001").get_by_role("button", name="Forget", exact=True).click()
     expect(view.locator(".attune-cat-row")).to_have_count(6)
     assert page_errors == []
 

@@ -7,6 +7,7 @@ import {
     barLength,
     distanceText,
     facts,
+    figureName,
     goneText,
     initialState,
     loraOf,
@@ -86,6 +87,11 @@ test("a deleted promoted version is named with the way back", () => {
     assert.deepEqual(shown(1), [
         "The file of warm 002, the promoted version, is gone. Roll back to warm 001, or put the file back.", ""]);
     assert.match(shown(null)[0], /Promote another version/);
+});
+
+test("figures are called as in the live view", () => {
+    const names = ["held_out_reward", "kl_to_reference", "relative_error"].map(figureName);
+    assert.deepEqual(names, ["Held-out reward", "Drift from base", "Relative error"]);
 });
 
 test("tags in use come by how often they are used", () => {

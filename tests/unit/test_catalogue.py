@@ -19,11 +19,13 @@ from safetensors.torch import save_file
 
 from attune.nodes.catalogue import Catalogue, CatalogueError, Entry, compare_entries, families, version_picture
 from attune.nodes.catalogue import catalogue as catalogue_module
+from attune.nodes.catalogue.families import TELLING, TITLES
 from attune.nodes.catalogue.listing import change, comparison
 from attune.nodes.catalogue.merging import Ingredient, merge_loras, read_ingredient
 from attune.nodes.catalogue.picture import method_name, related
 from attune.nodes.catalogue.scanning import TRASH, trashed_files
 from attune.nodes.store import Store, StoreError
+from attune.nodes.training.figures import figure
 from attune.training.adapters import LoraMetadata, LoraParent, load_lora, save_lora, weights_id
 from attune.training.interfaces import AttuneError
 
@@ -585,6 +587,10 @@ def test_what_the_store_cannot_hold_is_refused(catalogue, folder, action, body, 
 
 
 # ---- tree, comparison, picture ----
+
+
+def test_figures_are_called_as_in_the_report():
+    assert {name: figure(name).title for name in TELLING} == TITLES
 
 
 def test_every_method_has_the_name_that_people_write():
