@@ -23,8 +23,6 @@ from ..rollout import Trajectories, play, step_divergence
 from ..share import ALONE, Share
 
 OnPhase = Callable[[str, int, int], None]
-# Transitions per update on which the divergence from the reference is measured: each costs one call of the network.
-DIVERGENCE_VISITS = 8
 # Most sampler steps at which it is measured; each costs two predictions without gradients.
 DIVERGENCE_STEPS = 16
 # Pictures that are measured by `Practice.evaluate`.
@@ -212,23 +210,6 @@ class Practice:
     # ---- divergence ----
 
     @torch.no_grad()
-    def divergence(self, paths: Trajectories, visits: torch.Tensor, x0: torch.Tensor, *, guidance: float) -> float:
-        """KL of the policy's trajectories from the reference's, in nats, estimated on some of their steps.
-
-        Args:
-            visits: (row, step) [N, 2], drawn evenly; x0: what the policy predicted there [N, C, H, W]. Only the first
-                `DIVERGENCE_VISITS` are looked at.
-        """
-        visits, x0 = visits[:DIVERGENCE_VISITS], x0[:DIVERGENCE_VISITS].detach()
-        rows, steps = visits.unbind(1)
-        x, sigma, sigma_next = paths.states[rows, steps], paths.sigmas[steps], paths.sigmas[steps + 1]
-        cond = [paths.cond[row] for row in rows.tolist()]
-        with self.policy.role(None):
-            reference = self.policy(x, sigma, cond, guidance=guidance)
-        divergence = step_divergence(self.policy.process, x, x0, reference, sigma, sigma_next)
-        return divergence.mean().item() * paths.steps
-
-    @torch.no_grad()
     def kl_to_reference(self, paths: Trajectories, visits: torch.Tensor, *, guidance: float, chunk: int) -> float:
         """KL of the policy's trajectories from the reference's, in nats per picture, estimated.
 
@@ -240,7 +221,7 @@ class Practice:
             chunk: predictions per call of the network.
         """
         row_at = {step: row for row, step in reversed(visits.tolist())}
-        wanted, weights = _measured_steps(sorted(row_at))
+        wanted, weights = measured_steps(sorted(row_at))
         found = []
         for start in range(0, len(wanted), chunk):
             steps = wanted[start : start + chunk]
@@ -314,7 +295,7 @@ class Practice:
         self.rollouts, self.reward_calls = int(state["rollouts"]), int(state["reward_calls"])
 
 
-def _measured_steps(steps: Sequence[int]) -> tuple[list[int], list[float]]:
+def measured_steps(steps: Sequence[int]) -> tuple[list[int], list[float]]:
     """Which of the steps, ascending, to measure, and how many steps each of them stands for."""
     if len(steps) <= DIVERGENCE_STEPS:
         return list(steps), [1.0] * len(steps)

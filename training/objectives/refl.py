@@ -49,7 +49,7 @@ from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
 from ..presentable import compares_pictures
 from ..rollout import step_divergence
 from ..share import ALONE, Share
-from .practice import DIVERGENCE_VISITS, Judgement, OnPhase, Practice
+from .practice import Judgement, OnPhase, Practice, measured_steps
 
 Mode = Literal["refl", "draft"]
 # Called after every step played with (its number, x [B, …], x̂0 [B, …], σ [B], next σ [B]).
@@ -285,17 +285,18 @@ class ReFLObjective:
         config, practice, policy = self.config, self.practice, self._policy
         noise = practice.noise(len(indices), generator)
         steps = len(sigmas) - 1
-        visits = torch.randint(max(1, steps), (DIVERGENCE_VISITS,), generator=generator)
+        weights = dict(zip(*measured_steps(range(steps)), strict=True))
         divergences: list[torch.Tensor] = []
 
         def compare(index: int, x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, after: torch.Tensor) -> None:
-            rows = (visits[: len(indices)] == index).nonzero().flatten().tolist()
-            if not rows:
+            if index not in weights:
                 return
-            cond = [practice.prompts[indices[row]].positive for row in rows]
+            row = [index % len(indices)]  # every step on another picture
+            cond = [practice.prompts[indices[index % len(indices)]].positive]
             with policy.role(None):
-                reference = policy(x[rows], sigma[rows], cond, guidance=config.guidance)
-            divergences.append(step_divergence(policy.process, x[rows], x0[rows], reference, sigma[rows], after[rows]))
+                reference = policy(x[row], sigma[row], cond, guidance=config.guidance)
+            found = step_divergence(policy.process, x[row], x0[row], reference, sigma[row], after[row])
+            divergences.append(weights[index] * found)
 
         x = approach(
             policy,
@@ -313,7 +314,7 @@ class ReFLObjective:
         practice.rollouts += len(indices) * self._share.count
         self._figures = {}
         if divergences:
-            own = torch.cat(divergences).mean().item() * steps
+            own = torch.cat(divergences).sum().item()
             self._figures = self._share.mean({"kl_to_reference": own})
         return x
 
