@@ -181,3 +181,19 @@ def check_latents_with_a_frame_axis() -> None:
     sound = cases()["demo (v)"][0].clone()
     sound.add_object_patch("latent_format", comfy.latent_formats.StableAudio1())
     raises(AttuneError, "makes no pictures but sound or shapes", has_frames, sound)
+
+
+def check_text_features_are_the_encoders_tokens() -> None:
+    """What networks beside the denoiser read: a prompt's own tokens, those of combined prompts one after another."""
+    for name, (_, conditionings, _, _) in cases().items():
+        with session(name) as (denoiser, prompts, _), Policy(denoiser, LoraConfig(targets=("everything",))) as policy:
+            for tokens, conditioning in zip(policy.text_features(prompts), conditionings, strict=True):
+                assert tokens.dtype == torch.float32 and not tokens.is_inference(), name
+                assert torch.equal(tokens.cpu(), conditioning[0][0][0].float()), name
+    model, (first, second, _), _, _ = cases()["demo (v)"]
+    with torch.inference_mode(), training_session(model) as denoiser:
+        combined = denoiser.prompt("", nodes.ConditioningCombine().combine(first, second)[0]).positive
+        (tokens,) = denoiser.text_features([combined])
+        assert torch.equal(tokens.cpu(), torch.cat([first[0][0][0], second[0][0][0]]).float())
+        mute = denoiser.prompt("", [[None, {}]]).positive
+        assert denoiser.text_features([combined, mute]) is None
