@@ -30,6 +30,7 @@ class Callbacks:
 
     def __init__(self, total: int, **_: Any) -> None:
         self.total, self.updates = total, 0
+        self.identity = {"workflow": "", "run": "warm"}
         self.ends: list[dict[str, str]] = []
         self.at_first_update = lambda: None
 
