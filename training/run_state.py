@@ -27,6 +27,8 @@ _OTHER = {
     "VAE": "VAE weights other than now",
     "data": "data other than now: the pictures, captions, prompts, reward or size differ",
 }
+# What a run has that does not say so.
+_UNSAID = {"base precision": "as loaded", "processes": 1}
 _NAME = re.compile(r"(state|fresh)-(\d+)\.safetensors")
 
 
@@ -210,8 +212,9 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, fold
         TrainingError: names the first field that differs, with both values, or in words where they are hashes.
     """
     for name, old, new in _differences(saved, current, ""):
-        what = f"{name} = {_plain(old)}, now it is {_plain(new)}"
-        if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (old, new)):
+        what = f"{name} {_plain(name, old)}, now it is {_plain(name, new).removeprefix('= ')}"
+        known = [value for value in (old, new) if not _unset(value)]
+        if all(isinstance(value, str) and _HASH.fullmatch(value) for value in known):
             what = _OTHER.get(name, f"{name} other than now")
         raise TrainingError(
             f"The run in {folder} cannot be resumed: it was started with {what}. Set it back, or start a new run under "
@@ -223,7 +226,7 @@ def _differences(saved: Any, current: Any, name: str) -> Iterable[tuple[str, Any
     if isinstance(saved, Mapping) and isinstance(current, Mapping):
         for key in dict.fromkeys([*saved, *current]):
             yield from _differences(saved.get(key), current.get(key), f"{name} {key}".strip())
-    elif _listed(saved) != _listed(current):
+    elif _listed(saved) != _listed(current) and not (_unset(saved) and _unset(current)):
         yield name, saved, current
 
 
@@ -231,8 +234,14 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _plain(value: Any) -> str:
-    return "nothing" if value is None else repr(_listed(value))
+def _unset(value: Any) -> bool:
+    return value is None or value == ""
+
+
+def _plain(name: str, value: Any) -> str:
+    """The value behind an equals sign, or in words that there is none."""
+    value = _UNSAID.get(name) if _unset(value) else value
+    return "not set" if value is None else f"= {_listed(value)!r}"
 
 
 def pack_history(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -559,7 +559,7 @@ def test_starting_over_is_refused_where_the_old_states_cannot_be_removed(
         ({"lora": replace(LORA, rank=4)}, "LoRA rank = 2, now it is 4"),
         ({"lora": replace(LORA, targets=("everything",))}, "LoRA targets"),
         ({"objective": Chase(ChaseConfig(batch=3))}, "method setting batch = 2, now it is 3"),
-        ({"identity": {"VAE": "other"}}, "VAE = nothing, now it is 'other'"),
+        ({"identity": {"VAE": "other"}}, "with VAE not set, now it is 'other'"),
         ({"identity": {"base model": "91c2" * 4}}, "started with base model weights other than now: the checkpoint or"),
     ],
 )
@@ -587,6 +587,25 @@ def test_what_is_known_by_its_hash_is_told_in_words(tmp_path: Path, name: str, t
         check_same_run({name: "8f3a" * 4}, {name: "91c2" * 4}, folder=tmp_path)
     assert "8f3a" not in str(caught.value)
     check_same_run({name: "8f3a" * 4}, {name: "8f3a" * 4}, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "saved", "current", "told"),
+    [
+        ("held-out reward", "", "clip", "with held-out reward not set, now it is 'clip'"),
+        ("held-out reward", "clip", None, "with held-out reward = 'clip', now it is not set"),
+        ("base precision", None, "nf4", "with base precision = 'as loaded', now it is 'nf4'"),
+        ("base precision", "nf4", None, "with base precision = 'nf4', now it is 'as loaded'"),
+        ("processes", None, 2, "with processes = 1, now it is 2"),
+        ("processes", 2, None, "with processes = 2, now it is 1"),
+        ("VAE", None, "91c2" * 4, r"with VAE weights other than now\."),
+    ],
+)
+def test_what_is_not_set_is_told_in_words(tmp_path: Path, name: str, saved: Any, current: Any, told: str) -> None:
+    given = [{} if value is None else {name: value} for value in (saved, current)]
+    with pytest.raises(TrainingError, match=told):
+        check_same_run(*given, folder=tmp_path)
+    check_same_run({name: ""}, {}, folder=tmp_path)
 
 
 def test_a_setting_that_its_method_calls_free_may_change(
