@@ -155,6 +155,130 @@ _FILE_STATES: Step = (
 # `trashed_as`: name of the file in the trash, where copies of one content may lie together; "" = the first of them.
 _TRASH_NAMES: Step = ("ALTER TABLE loras ADD COLUMN trashed_as TEXT NOT NULL DEFAULT ''",)
 
+# What a person prefers; see nodes/preferences. Times are seconds since 1970.
+# `profiles.name`: "" = being erased. `folded`: what counts as the same name. `revision`: rises with every decision that
+# is made, changed or taken back. The counts are of questions by their verdict; triggers keep them.
+# `erasures`: profiles that are to leave no bytes, until none are left.
+# `pictures.hash`: see nodes/preferences/pictures.py.
+# `questions`: pictures of one prompt that are judged together; `key`: digest of the kind and of the pictures.
+# `decision`, `verdict`: of the newest of its decisions, which is the one that stands; NULL = none. `open`: 1 = waits
+# for a person. `seed`: text, since a whole number in SQLite ends at 2^63.
+_PREFERENCES: Step = (
+    """
+    CREATE TABLE profiles (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        folded TEXT NOT NULL UNIQUE,
+        revision INTEGER NOT NULL DEFAULT 0,
+        created INTEGER NOT NULL,
+        chosen INTEGER NOT NULL DEFAULT 0,
+        ties INTEGER NOT NULL DEFAULT 0,
+        skipped INTEGER NOT NULL DEFAULT 0,
+        rated INTEGER NOT NULL DEFAULT 0,
+        waiting INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE TABLE erasures (profile INTEGER NOT NULL PRIMARY KEY)",
+    """
+    CREATE TABLE pictures (
+        id INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL UNIQUE,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL
+    )
+    """,
+    "CREATE TABLE prompts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)",
+    """
+    CREATE TABLE questions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        profile INTEGER NOT NULL REFERENCES profiles (id) ON DELETE CASCADE,
+        key BLOB NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('pair', 'best', 'stars')),
+        prompt INTEGER NOT NULL REFERENCES prompts (id),
+        open INTEGER NOT NULL DEFAULT 1,
+        decision INTEGER,
+        verdict TEXT,
+        UNIQUE (profile, key)
+    )
+    """,
+    "CREATE INDEX questions_waiting ON questions (profile, id) WHERE open = 1",
+    "CREATE INDEX questions_decided ON questions (profile, decision) WHERE decision IS NOT NULL",
+    "CREATE INDEX questions_by_prompt ON questions (prompt)",
+    """
+    CREATE TRIGGER questions_asked AFTER INSERT ON questions
+    BEGIN UPDATE profiles SET waiting = waiting + NEW.open WHERE id = NEW.profile; END
+    """,
+    """
+    CREATE TRIGGER questions_answered AFTER UPDATE OF verdict, open ON questions
+    BEGIN
+        UPDATE profiles SET
+            chosen = chosen + (NEW.verdict IS 'chosen') - (OLD.verdict IS 'chosen'),
+            ties = ties + (NEW.verdict IS 'tie') - (OLD.verdict IS 'tie'),
+            skipped = skipped + (NEW.verdict IS 'skip') - (OLD.verdict IS 'skip'),
+            rated = rated + (NEW.verdict IS 'stars') - (OLD.verdict IS 'stars'),
+            waiting = waiting + NEW.open - OLD.open
+        WHERE id = NEW.profile;
+    END
+    """,
+    """
+    CREATE TRIGGER questions_forgotten AFTER DELETE ON questions
+    BEGIN
+        UPDATE profiles SET
+            chosen = chosen - (OLD.verdict IS 'chosen'),
+            ties = ties - (OLD.verdict IS 'tie'),
+            skipped = skipped - (OLD.verdict IS 'skip'),
+            rated = rated - (OLD.verdict IS 'stars'),
+            waiting = waiting - OLD.open
+        WHERE id = OLD.profile;
+    END
+    """,
+    """
+    CREATE TABLE question_pictures (
+        question INTEGER NOT NULL REFERENCES questions (id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        picture INTEGER NOT NULL REFERENCES pictures (id),
+        seed TEXT NOT NULL,
+        PRIMARY KEY (question, position)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX question_pictures_by_picture ON question_pictures (picture)",
+    """
+    CREATE TABLE decisions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        profile INTEGER NOT NULL REFERENCES profiles (id) ON DELETE CASCADE,
+        question INTEGER NOT NULL REFERENCES questions (id) ON DELETE CASCADE,
+        verdict TEXT NOT NULL CHECK (verdict IN ('chosen', 'tie', 'skip', 'stars')),
+        chosen INTEGER REFERENCES pictures (id),
+        made INTEGER NOT NULL,
+        CHECK ((verdict = 'chosen') = (chosen IS NOT NULL))
+    )
+    """,
+    "CREATE INDEX decisions_by_profile ON decisions (profile, id)",
+    "CREATE INDEX decisions_by_question ON decisions (question, id)",
+    "CREATE INDEX decisions_by_chosen ON decisions (chosen) WHERE chosen IS NOT NULL",
+    """
+    CREATE TABLE ratings (
+        decision INTEGER NOT NULL REFERENCES decisions (id) ON DELETE CASCADE,
+        picture INTEGER NOT NULL REFERENCES pictures (id),
+        stars INTEGER NOT NULL CHECK (stars BETWEEN 1 AND 5),
+        PRIMARY KEY (decision, picture)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX ratings_by_picture ON ratings (picture)",
+    # `encoder`: what made it. `revision`: of the profile it was made from. `content`: a safetensors file.
+    """
+    CREATE TABLE embeddings (
+        profile INTEGER NOT NULL REFERENCES profiles (id) ON DELETE CASCADE,
+        encoder TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        content BLOB NOT NULL,
+        made INTEGER NOT NULL,
+        PRIMARY KEY (profile, encoder)
+    ) WITHOUT ROWID
+    """,
+)
+
 MIGRATIONS: tuple[Step, ...] = (
     (*_SCORES, *_CALIBRATIONS),
     _CATALOGUE,
@@ -162,4 +286,5 @@ MIGRATIONS: tuple[Step, ...] = (
     _FILE_DIGESTS,
     _FILE_STATES,
     _TRASH_NAMES,
+    _PREFERENCES,
 )

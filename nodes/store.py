@@ -86,6 +86,30 @@ class Store:
             finally:
                 self._writing = False
 
+    def scrub(self) -> bool:
+        """Write the file anew and empty its log, so that nothing of what was deleted can be read in their bytes.
+
+        SQLite's secure_delete alone does not do that: pages that were split keep copies of rows. Takes time with the
+        size of the file.
+
+        Returns:
+            Whether the log is empty too; another program that is reading keeps it.
+
+        Raises:
+            StoreError: the file cannot be written, or another program kept it busy; deleted bytes may still be there.
+        """
+        with self._lock, self._explained():
+            if self._writing:
+                raise RuntimeError("The file cannot be written anew in the middle of a transaction.")
+            connection = self._open()
+            connection.execute("VACUUM")
+            deadline = time.monotonic() + self.patience
+            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(_PAUSE)
+            return True
+
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:

@@ -1,0 +1,11 @@
+"""The nodes of preferences: a profile, and what is made from it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .nodes_routes import add_routes
+
+add_routes()
+
+NODES: list[type[io.ComfyNode]] = []

@@ -1,0 +1,152 @@
+"""What the page asks the server for about preferences.
+
+GET  /attune/preferences/profiles
+        {profiles: [PROFILE]}, by name.
+GET  /attune/preferences/waiting?profile=KEY[&limit=50][&before=ID]
+        {profile: PROFILE, questions: [QUESTION]}: what waits for an answer, the one asked last first. `before`: id of a
+        question, for the next part of a long list.
+POST /attune/preferences/questions {profile: KEY, questions: [QUESTION.key]}
+        {profile: PROFILE, questions: [QUESTION], missing: [key]}: those questions in that order, answered or not.
+POST /attune/preferences/decide {profile: KEY, question: QUESTION.key, choice: HASH | "tie" | "skip"}
+POST /attune/preferences/decide {profile: KEY, question: QUESTION.key, stars: {HASH: 1…5, …}}
+        {profile: PROFILE, question: QUESTION}: as it stands now. The same answer again changes nothing, another one
+        takes its place. Stars may be sent picture by picture: they are added to those that stand.
+POST /attune/preferences/undo {profile: KEY, decision?: DECISION.id}
+        {profile: PROFILE, question: QUESTION | null}: takes back that decision, or the profile's newest; the question
+        as it stands now, with what the person had said before, if anything. null = there was nothing to take back:
+        sent twice with the decision's id, it takes back once.
+POST /attune/preferences/create {name}            {profile: PROFILE}: a new one, or the one of that name.
+POST /attune/preferences/rename {profile, name}   {profile: PROFILE}
+POST /attune/preferences/delete {profile}
+        {deleted: true, clean: bool, note: str, profiles: [PROFILE]}: for good, with all bytes. clean = false: as the
+        note says, traces stay until the next start.
+GET  /attune/preferences/picture/HASH             the picture as PNG; with ?small=1 as JPEG of at most 512 pixels.
+
+    PROFILE  = {key, name, revision, created, choices, chosen, ties, rated, skipped, waiting}
+               key: 32 hex digits; revision: rises with every decision made, changed or taken back; counts of questions
+    QUESTION = {id, key, kind: "pair" | "best" | "stars", prompt, pictures: [{hash, width, height, seed}], open: bool,
+                decision: null | DECISION}
+               key: 64 hex digits, of kind and pictures alone; id: higher = asked later; pictures: in the order in which
+               they are to be shown; seed: a text of digits, "" = not known; open: waits for an answer (of stars: for
+               some of them)
+    DECISION = {id, choice: HASH | "tie" | "skip" | null, stars: {HASH: 1…5} | null, made: seconds since 1970}
+
+Every change is told to all tabs by the event "attune.preferences" {profile: KEY, revision, question: QUESTION.key | "",
+action: "decide" | "undo" | "create" | "rename" | "delete" | "ask"}; "ask": a node has asked new questions.
+
+What the sender could have done better is a 400, what is not there (any more) a 404, each with {error: words to show}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...training.interfaces import AttuneError
+from ..host.folders import user_folder
+from ..store import FILE_NAME, shared_store
+from . import listing
+from .pictures import PictureFolder, to_thumbnail
+from .records import UnknownError
+from .store import PreferenceStore
+
+EVENT = "attune.preferences"
+PICTURES = "pictures"
+_stores: dict[Path, PreferenceStore] = {}
+
+
+def preferences() -> PreferenceStore:
+    """The preferences in the host's user folder, one for all threads; nothing is opened before it is needed."""
+    folder = user_folder()
+    made = PreferenceStore(shared_store(folder / FILE_NAME), PictureFolder(folder / PICTURES))
+    return _stores.setdefault(folder, made)
+
+
+def tell(action: str, profile: str, revision: int, question: str = "") -> None:
+    """Tell all tabs of a change. Without a server there is nobody to tell."""
+    server = _server()
+    if server is not None:
+        told = {"action": action, "profile": profile, "revision": revision, "question": question}
+        server.send_sync(EVENT, told)
+
+
+def _server() -> Any:
+    try:
+        from server import PromptServer
+    except ImportError:
+        return None
+    return getattr(PromptServer, "instance", None)
+
+
+def _acted(action: str, body: Any) -> dict[str, Any]:
+    found = listing.act(preferences(), action, body)
+    if action in listing.CHANGES:
+        question = found.get("question") or {}
+        tell(action, body.get("profile") or found["profile"]["key"], found.get("profile", {}).get("revision", 0),
+             question.get("key", ""))  # fmt: skip
+    return found
+
+
+def add_routes() -> None:
+    """Without a server there is nothing to add."""
+    if _server() is None:
+        return
+    from aiohttp import web
+
+    routes = _server().routes
+
+    async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
+        try:
+            # Reading files and the store would hold up every other page.
+            found = await asyncio.to_thread(work, *values)
+        except UnknownError as error:
+            return web.json_response({"error": str(error)}, status=404)
+        except AttuneError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return found if isinstance(found, web.Response) else web.json_response(found)
+
+    @routes.get("/attune/preferences/profiles")
+    async def profiles(request: web.Request) -> web.Response:
+        return await answered(lambda: listing.profiles(preferences()))
+
+    @routes.get("/attune/preferences/waiting")
+    async def waiting(request: web.Request) -> web.Response:
+        return await answered(lambda: listing.waiting(preferences(), dict(request.query)))
+
+    @routes.get("/attune/preferences/picture/{name}")
+    async def picture(request: web.Request) -> web.Response:
+        name, small = request.match_info["name"], request.query.get("small") == "1"
+
+        def read() -> web.Response:
+            kind, content = _picture(name, small=small)
+            # A deleted profile must not live on in the browser's cache.
+            return web.Response(body=content, content_type=kind, headers={"Cache-Control": "no-store"})
+
+        return await answered(read)
+
+    @routes.post("/attune/preferences/{action}")
+    async def changed(request: web.Request) -> web.Response:
+        try:
+            body = await request.json()
+        except (ValueError, LookupError, RecursionError):  # no JSON, an unknown encoding, nested too deeply
+            return web.json_response({"error": "What was sent is not JSON. Send a JSON object."}, status=400)
+        return await answered(_acted, request.match_info["action"], body)
+
+
+def _picture(name: str, *, small: bool) -> tuple[str, bytes]:
+    """(content type, bytes).
+
+    Raises:
+        UnknownError: there is no such picture.
+    """
+    folder = preferences().pictures
+    if not small:
+        return "image/png", folder.read(name)
+    buffer = io.BytesIO()
+    to_thumbnail(Image.fromarray(folder.get(name))).save(buffer, "JPEG", quality=90)
+    return "image/jpeg", buffer.getvalue()
