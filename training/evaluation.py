@@ -17,7 +17,8 @@ class Evaluations:
     """Asks the objective every so often, and remembers the best weights if they are to be kept.
 
     Args:
-        objective: may have `evaluate`, `best_metric` and `best_is_high` (True without), see `interfaces.Objective`.
+        objective: may have `evaluate`, `best_metric`, `best_is_high` (True without) and `tie_metric`, see
+            `interfaces.Objective`.
 
     Raises:
         TrainingError: the best weights are to be kept, and the objective cannot tell which are.
@@ -28,12 +29,13 @@ class Evaluations:
         self.can = callable(getattr(objective, "evaluate", None))
         self.metric = getattr(objective, "best_metric", "")
         self.sign = 1.0 if getattr(objective, "best_is_high", True) else -1.0
+        self.tie_metric = getattr(objective, "tie_metric", "")
         if (config.keep == "best" or config.patience) and not (self.can and self.metric):
             raise TrainingError(
                 f"The method {objective.name!r} has nothing to tell better weights from worse, so the best cannot be "
                 "kept. Set keep to last and patience to 0."
             )
-        self.best_step, self.best_value = 0, -math.inf
+        self.best_step, self.best_value, self.best_tie = 0, -math.inf, -math.inf
         self.best_tensors: dict[str, torch.Tensor] = {}
         self.since_best = 0
 
@@ -60,24 +62,28 @@ class Evaluations:
         if value is None or not math.isfinite(value):
             return found
         self.since_best += 1
-        if self.sign * value > self.best_value:
-            kept = tensors() if self.config.keep == "best" else {}
-            self.best_tensors, self.best_step, self.best_value, self.since_best = kept, step, self.sign * value, 0
+        value, tie = self.sign * value, found.get(self.tie_metric, math.nan)
+        tie = tie if math.isfinite(tie) else -math.inf
+        if (value, tie) > (self.best_value, self.best_tie):
+            self.best_tensors = tensors() if self.config.keep == "best" else {}
+            self.best_step, self.best_value, self.best_tie, self.since_best = step, value, tie, 0
         return found | {"best_step": float(self.best_step)}
 
     def exhausted(self) -> str:
         """Why the run should end, as a sentence; nothing if it should not."""
         if not 0 < self.config.patience <= self.since_best:
             return ""
+        besides = f" (where it stayed the same, {self.tie_metric})" if self.tie_metric else ""
         return (
-            f"{self.metric} has not become better in {self.since_best} evaluations since update {self.best_step}, so "
-            "the run ended (patience)."
+            f"{self.metric}{besides} has not become better in {self.since_best} evaluations since update "
+            f"{self.best_step}, so the run ended (patience)."
         )
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "best_step": self.best_step,
             "best_value": None if math.isinf(self.best_value) else self.best_value,
+            "best_tie": None if math.isinf(self.best_tie) else self.best_tie,
             "best_tensors": dict(self.best_tensors),
             "since_best": self.since_best,
         }
@@ -86,11 +92,13 @@ class Evaluations:
         if not state:
             return
         self.best_step, self.since_best = int(state["best_step"]), int(state["since_best"])
-        self.best_value = -math.inf if state["best_value"] is None else float(state["best_value"])
+        value, tie = state["best_value"], state.get("best_tie")
+        self.best_value = -math.inf if value is None else float(value)
+        self.best_tie = -math.inf if tie is None else float(tie)
         self.best_tensors = dict(state["best_tensors"])
         if self.config.keep == "best" and not self.best_tensors:
             # The earlier part of the run kept none: what is best from now on is what can be given.
-            self.best_step, self.best_value, self.since_best = 0, -math.inf, 0
+            self.best_step, self.best_value, self.best_tie, self.since_best = 0, -math.inf, -math.inf, 0
 
 
 def check_budget(report: Mapping[str, float], config: TrainerConfig, method: str) -> None:

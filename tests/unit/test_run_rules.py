@@ -107,6 +107,48 @@ def test_the_best_weights_are_kept(denoiser, high):
     assert any(not torch.equal(value, last.tensors[name]) for name, value in best.tensors.items())
 
 
+class Tied(Parabola):
+    """Figures as told, and another one for where they are equal."""
+
+    tie_metric = "certainty"
+
+    def __init__(self, values: list[float], certainties: list[float], **words: Any) -> None:
+        super().__init__(values, **words)
+        self.certainties = certainties
+
+    def evaluate(self) -> dict[str, float]:
+        found = super().evaluate()
+        return found | {"certainty": self.certainties[self.evaluated - 1]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.evaluated = state["evaluated"] + 1  # an evaluation follows the update whose state is saved
+
+
+@pytest.mark.parametrize(
+    ("values", "certainties", "kept"),
+    [
+        ([5.0, 5.0, 5.0], [1.0, 3.0, 2.0], 4),
+        ([5.0, 5.0, 5.0], [3.0, 3.0, 2.0], 2),  # equal in both: the earlier one
+        ([5.0, 4.0, 5.0], [1.0, 9.0, 0.5], 2),
+    ],
+)
+def test_equal_figures_are_told_apart_by_another(denoiser, tmp_path, values, certainties, kept):
+    rules = {"evaluate_every": 2, "keep": "best"}
+    assert run(denoiser, Tied(values, certainties), **rules).kept_step == kept
+    cost = Tied([-value for value in values], certainties, high=False)
+    assert run(denoiser, cost, **rules).kept_step == kept
+    run(denoiser, Tied(values, certainties), {"run_folder": tmp_path}, **rules, steps=2)
+    assert run(denoiser, Tied(values, certainties), {"run_folder": tmp_path}, **rules).kept_step == kept
+
+
+def test_patience_waits_as_long_as_equal_weights_become_more_certain(denoiser):
+    rules = {"evaluate_every": 1, "patience": 2, "steps": 6}
+    certain = run(denoiser, Tied([1.0] * 6, [1.0, 2.0, 3.0, 3.0, 2.0, 9.0]), **rules)
+    assert (certain.steps_done, certain.status) == (5, "ended")
+    assert "quality (where it stayed the same, certainty) has not become better in 2 evaluations" in certain.reason
+    assert run(denoiser, Parabola([1.0] * 6), **rules).steps_done == 3
+
+
 def test_the_best_survive_a_stop(denoiser, tmp_path):
     values = [1.0, 5.0, 2.0]
     folder = {"run_folder": tmp_path}

@@ -215,6 +215,8 @@ class DiffusionDPOObjective:
         self.on_phase = on_phase or (lambda text, done, total: None)
         # Without held-out pairs there is nothing to choose the best weights by.
         self.best_metric = "held_out_accuracy" if self.held_out else ""
+        # Few pairs have few different accuracies, and many weights would share the best of them.
+        self.tie_metric = "held_out_margin" if self.held_out else ""
         self._mean_weight = sum(pair.weight for pair in self.pairs) / len(self.pairs)
         self._policy: Any = None
         self._share: Share = ALONE
