@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from itertools import combinations, islice
 from pathlib import Path
 
@@ -158,6 +159,31 @@ def test_pictures_whose_questions_were_never_kept_go_with_the_next_deletion(stor
 
 
 # ---- many at once ----
+
+
+class Overtaken(PictureFolder):
+    """A folder in which something happens just after the first picture was written."""
+
+    then: Callable[[], object] | None = None
+
+    def put(self, pixels: np.ndarray) -> str:
+        name, then, self.then = super().put(pixels), self.then, None
+        if then is not None:
+            then()
+        return name
+
+
+def test_a_picture_that_is_deleted_between_its_file_and_its_row_is_written_again(
+    store: PreferenceStore, tmp_path: Path
+):
+    questions, pixels = make(range(2))
+    guest, bob = store.create("guest"), store.create("Bob")
+    store.ask(guest.key, questions, pixels)
+    folder = Overtaken(store.pictures.folder)
+    folder.then = lambda: store.delete(guest.key)
+    PreferenceStore(opened(tmp_path).store, folder).ask(bob.key, questions, pixels)
+    assert store.names() == ["Bob"] and folder.then is None
+    assert set(store.pictures.names()) == set(pixels)
 
 
 def test_one_deletes_what_another_asks_about(store: PreferenceStore):
