@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from . import nodes_profile
 from .nodes_routes import add_routes
 
 add_routes()
 
-NODES: list[type[io.ComfyNode]] = []
+NODES: list[type[io.ComfyNode]] = [*nodes_profile.NODES]

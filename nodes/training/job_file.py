@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...training.interfaces import AttuneError
+from ..job_inputs import job_inputs
 
 FORMAT = "attune-job-1"
 FILE_NAME = "job.json"
@@ -42,8 +43,9 @@ def job_of(graph: Mapping[str, Any], node: str, *, run: str, version: str) -> di
         if name in kept:
             continue
         entry = graph[name]
-        kept[name] = {"class_type": entry["class_type"], "inputs": dict(entry["inputs"])}
-        waiting += [value[0] for value in entry["inputs"].values() if _is_link(value) and value[0] in graph]
+        inputs = job_inputs(entry["class_type"], entry["inputs"])
+        kept[name] = {"class_type": entry["class_type"], "inputs": inputs}
+        waiting += [value[0] for value in inputs.values() if _is_link(value) and value[0] in graph]
     kept[node]["inputs"] |= {name: value for name, value in _AS_A_JOB.items() if name in kept[node]["inputs"]}
     ordered = {name: kept[name] for name in graph if name in kept}
     return {"format": FORMAT, "run": run, "node": node, "graph": ordered, "pack": version}

@@ -173,9 +173,7 @@ class Overtaken(PictureFolder):
         return name
 
 
-def test_a_picture_that_is_deleted_between_its_file_and_its_row_is_written_again(
-    store: PreferenceStore, tmp_path: Path
-):
+def test_a_picture_deleted_between_its_file_and_its_row_is_written_again(store: PreferenceStore, tmp_path: Path):
     questions, pixels = make(range(2))
     guest, bob = store.create("guest"), store.create("Bob")
     store.ask(guest.key, questions, pixels)
