@@ -181,6 +181,27 @@ def test_what_is_no_plain_lora_is_named(tensors, told: str):
         layers_of(tensors, "This file")
 
 
+def test_what_would_be_lost_is_counted_and_named():
+    more = {
+        "a.diff_b": torch.ones(2), "b.diff_b": torch.ones(2), "c.diff_b": torch.ones(2), "n.w_norm": torch.ones(2),
+        "a.lora_up.bias": torch.ones(2), "a.dora_scale": torch.zeros(2),
+    }  # fmt: skip
+    with pytest.raises(TrainingError) as caught:
+        layers_of(tensors_of({QUERY: linear(1)}) | more, "This file")
+    told = str(caught.value)
+    assert told.startswith("This file holds more than a plain LoRA, and merging or comparing would lose it: ")
+    assert "3 tensors of differences of biases (a.diff_b, b.diff_b, …)" in told
+    assert "1 tensor of full differences of weights (n.w_norm)" in told
+    assert "1 tensor of others (a.lora_up.bias)" in told
+    assert "1 tensor of DoRA magnitudes (a.dora_scale)" in told
+
+
+def test_what_adds_nothing_is_not_missed():
+    layers = {QUERY: linear(1)}
+    zeros = {"a.diff_b": torch.zeros(2), "b.diff": torch.zeros(2, 2), "a.lora_up.bias": torch.zeros(2)}
+    assert layers_of(tensors_of(layers) | zeros).keys() == layers.keys()
+
+
 def test_layers_of_different_targets_are_no_different_dialect():
     """One LoRA of attention only, the other of convolutions and the timestep only, from the same tool."""
     merged = merge([{QUERY: linear(1)}, {"lora_unet_time_embed_0": linear(2)}], [1.0, 1.0])

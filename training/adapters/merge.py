@@ -23,15 +23,29 @@ import torch
 from ..interfaces import TrainingError
 from .files import HALVES
 
+# By the beginning of a name's last parts: what else than a LoRA's halves a file may hold.
 _FOREIGN = {
-    ".dora_scale": "DoRA, whose magnitudes have no sum",
-    ".lora_mid.weight": "a LoCon with a middle part",
-    ".hada_w1_a": "LoHa",
-    ".lokr_w1": "LoKr",
-    ".lokr_w1_a": "LoKr",
-    ".diff": "a full difference of weights",
-    ".oft_blocks": "OFT",
+    ".dora_scale": "DoRA magnitudes",
+    ".lora_magnitude_vector": "DoRA magnitudes",
+    ".lora_mid.": "middle parts of LoCon",
+    ".hada_": "LoHa",
+    ".lokr_": "LoKr",
+    ".oft_": "OFT",
+    ".a1.": "GLoRA",
+    ".a2.": "GLoRA",
+    ".b1.": "GLoRA",
+    ".b2.": "GLoRA",
+    ".diff_b": "differences of biases",
+    ".b_norm": "differences of biases",
+    ".diff": "full differences of weights",
+    ".w_norm": "full differences of weights",
+    ".reshape_weight": "enlarged layers",
+    ".set_weight": "replaced weights",
+    "bundle_emb.": "embeddings",
 }
+# Of these nothing is lost where they hold nothing but zeros: they are added, and multiply nothing.
+_ADDED = {"differences of biases", "full differences of weights"}
+_OTHER = "others"
 _GROUPS = (
     ("text encoder", r"lora_te|text_model|text_encoder|clip_[lg]"),
     ("cross-attention", r"attn2|cross_attn|cross_attention"),
@@ -79,19 +93,36 @@ def layers_of(tensors: Mapping[str, torch.Tensor], name: str = "The LoRA") -> di
         name: of the LoRA, for errors.
 
     Raises:
-        TrainingError: another kind of adapter, a half is missing, or shapes do not fit.
+        TrainingError: it holds something else that acts, which would be lost; lists all of it. Or a half is missing, or
+            shapes do not fit.
     """
     found: dict[str, dict[str, torch.Tensor]] = {}
+    lost: dict[str, list[str]] = {}
     for key, value in tensors.items():
-        for ending, kind in _FOREIGN.items():
-            if key.endswith(ending):
-                raise TrainingError(f"{name} holds {kind} ({key}); only plain LoRAs can be merged and compared.")
         layer, part = _part(key)
         if part:
             found.setdefault(layer, {})[part] = value
+            continue
+        kind = next((kind for word, kind in _FOREIGN.items() if word in key), _OTHER)
+        if kind not in (*_ADDED, _OTHER) or value.count_nonzero():
+            lost.setdefault(kind, []).append(key)
+    if lost and (found or lost.keys() - {_OTHER}):
+        raise TrainingError(
+            f"{name} holds more than a plain LoRA, and merging or comparing would lose it: {_list_of(lost)}. Use Load "
+            "LoRA for it as it is, or choose a plain LoRA."
+        )
     if not found:
         raise TrainingError(f"{name} holds no LoRA layers. Choose a LoRA file.")
     return {key: _layer(parts, key, name) for key, parts in found.items()}
+
+
+def _list_of(lost: Mapping[str, Sequence[str]]) -> str:
+    """How many tensors of every kind, and the first of them by name."""
+    told = []
+    for kind, keys in lost.items():
+        named = ", ".join(keys[:2]) + (", …" if len(keys) > 2 else "")
+        told.append(f"{len(keys)} tensor{'' if len(keys) == 1 else 's'} of {kind} ({named})")
+    return "; ".join(told)
 
 
 def _part(key: str) -> tuple[str, str]:
