@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,25 @@ class RunLog:
                 lines.write(json.dumps(finite) + "\n")
         except OSError as error:
             log.warning("Attune: the log of the run could not be written: %s", error)
-        if self._board is not None:
+        with self._guarded():
             for name, value in finite.items():
-                if name != "step":
+                if self._board is not None and name != "step":
                     self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Write what TensorBoard still holds back."""
-        if self._board is not None:
-            self._board.close()
+        with self._guarded():
+            if self._board is not None:
+                self._board.close()
+        self._board = None
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What TensorBoard raises, whatever it is: its thread hands on errors later. It gets nothing from then on."""
+        try:
+            yield
+        except Exception as error:
+            log.warning("Attune: TensorBoard's log of the run ends here: %s", error)
             self._board = None
 
     def _begin(self, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -359,6 +360,46 @@ def test_a_job_holds_what_the_training_depends_on_and_resumes():
     assert job["graph"]["2"]["inputs"]["if_run_exists"] == "resume"
     assert GRAPH["2"]["inputs"]["if_run_exists"] == "start fresh", "the prompt itself is left as it is"
     with pytest.raises(AttuneError, match="no node '9'"):
+def test_tensorboard_gets_every_figure_and_forgets_what_is_done_again(tmp_path):
+    """Where the library is not installed nothing is written for it, and the other log is whole all the same."""
+    first = RunLog(tmp_path)
+    for step in (1, 2, 3):
+        first.add(step, {"step": step, "loss": float(step), "reward": math.nan if step == 2 else 0.5})
+    first.close()
+    again = RunLog(tmp_path)
+    again.add(3, {"loss": 30.0})
+    again.close()
+    assert [row["loss"] for row in lines(tmp_path)] == [1.0, 2.0, 30.0]
+    if importlib.util.find_spec("tensorboard") is None:
+        assert [file.name for file in tmp_path.iterdir()] == ["log.jsonl"]
+        return
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert found.Tags()["scalars"] == ["loss", "reward"]
+    assert [(event.step, event.value) for event in found.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    assert [event.step for event in found.Scalars("reward")] == [1]
+
+
+def test_tensorboard_that_fails_costs_no_run(tmp_path, caplog):
+    class Full:
+        """As the library's own writer, whose thread found the disk full."""
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            raise OSError("No space left on device")
+
+        close = None
+
+    log = RunLog(tmp_path)
+    log.add(1, {"loss": 1.0})
+    log._board = Full()
+    log.add(2, {"loss": 2.0})
+    log.add(3, {"loss": 3.0})
+    log.close()
+    assert [row["loss"] for row in lines(tmp_path)] == [1.0, 2.0, 3.0]
+    assert caplog.text.count("TensorBoard") == 1 and "No space left" in caplog.text
+
+
         job_of(GRAPH, "9", run="mine", version="1")
 
 
