@@ -17,7 +17,7 @@ from attune.training.adapters import LoraConfig, Policy
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.evaluation import over_budget
 from attune.training.interfaces import AttuneError, Auxiliary, RunCallbacks, TrainingError
-from attune.training.objectives.practice import DIVERGENCE_STEPS, measured_steps
+from attune.training.objectives.practice import DIVERGENCE_STEPS, evaluated_prompts, measured_steps
 from attune.training.run_log import RunLog
 from attune.training.share import ALONE, Share
 from attune.training.trainer import TrainerConfig, TrainResult, train
@@ -148,6 +148,21 @@ def test_patience_waits_as_long_as_equal_weights_become_more_certain(denoiser):
     assert (certain.steps_done, certain.status) == (5, "ended")
     assert "quality (where it stayed the same, certainty) has not become better in 2 evaluations" in certain.reason
     assert run(denoiser, Parabola([1.0] * 6), **rules).steps_done == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "shown", "each"),
+    [
+        (1, [0], 16),
+        (2, [0, 1], 8),
+        (5, [0, 1, 2, 3, 4], 3),
+        (8, list(range(8)), 2),
+        (9, [0, 1, 2, 3, 5, 6, 7, 8], 2),
+        (80, [5, 15, 25, 35, 45, 55, 65, 75], 2),
+    ],
+)
+def test_evaluated_prompts_are_spread_over_the_list(count, shown, each):
+    assert evaluated_prompts(count) == [index for index in shown for _ in range(each)]
 
 
 def test_the_best_survive_a_stop(denoiser, tmp_path):

@@ -27,6 +27,7 @@ OnPhase = Callable[[str, int, int], None]
 DIVERGENCE_STEPS = 16
 # Pictures that are measured by `Practice.evaluate`.
 EVALUATION_PICTURES = 16
+EVALUATION_PROMPTS = EVALUATION_PICTURES // 2
 EVALUATION_SEED = 1_000_003
 
 
@@ -242,12 +243,13 @@ class Practice:
     def evaluate(self, *, steps: int, guidance: float, chunk: int) -> dict[str, float]:
         """Figures of pictures with fixed prompts and fixed noise, so that they compare from update to update.
 
+        The prompts are all of them, or `EVALUATION_PROMPTS` spread evenly over the list; see `evaluated_prompts`.
+
         Returns:
             "evaluation_reward", "evaluation_diversity", and "evaluation_held_out_reward" if there is such a judge. The
             pictures cost reward calls that are not counted: nothing is learned from them.
         """
-        each = max(2, EVALUATION_PICTURES // len(self.prompts))
-        indices = [index for index in range(len(self.prompts)) for _ in range(each)][:EVALUATION_PICTURES]
+        indices = evaluated_prompts(len(self.prompts))
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
         noise = torch.randn(len(indices), *self.latent_shape, generator=generator).to(self.policy.device)
         paths = play(
@@ -293,6 +295,18 @@ class Practice:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.rollouts, self.reward_calls = int(state["rollouts"]), int(state["reward_calls"])
+
+
+def evaluated_prompts(count: int) -> list[int]:
+    """Indices of the prompts of the pictures to evaluate, of `count` prompts; pictures of one prompt side by side.
+
+    A list is often ordered by subject, so that its beginning would stand for one of them: from a longer one the middles
+    of `EVALUATION_PROMPTS` equal stretches are taken.
+    """
+    shown = min(count, EVALUATION_PROMPTS)
+    return [
+        (2 * index + 1) * count // (2 * shown) for index in range(shown) for _ in range(EVALUATION_PICTURES // shown)
+    ]
 
 
 def measured_steps(steps: Sequence[int]) -> tuple[list[int], list[float]]:
