@@ -25,7 +25,7 @@ from ..share import ALONE, Share
 OnPhase = Callable[[str, int, int], None]
 # Most sampler steps at which it is measured; each costs two predictions without gradients.
 DIVERGENCE_STEPS = 16
-# Pictures that are measured by `Practice.evaluate`.
+# Pictures that are measured by `Practice.evaluate`: two or more of a prompt, of no more prompts than that leaves.
 EVALUATION_PICTURES = 16
 EVALUATION_PROMPTS = EVALUATION_PICTURES // 2
 EVALUATION_SEED = 1_000_003
