@@ -360,21 +360,6 @@ def test_a_log_that_cannot_be_written_costs_no_run(tmp_path, caplog):
     assert "could not be written" in caplog.text
 
 
-# ---- job files ----
-
-GRAPH = {
-    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}, "_meta": {"title": "x"}},
-    "2": {"class_type": "AttuneTrainLora", "inputs": {"model": ["1", 0], "steps": 3, "if_run_exists": "start fresh"}},
-    "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 3]}},
-}
-
-
-def test_a_job_holds_what_the_training_depends_on_and_resumes():
-    job = job_of(GRAPH, "2", run="mine", version="1")
-    assert list(job["graph"]) == ["1", "2"] and "_meta" not in job["graph"]["1"]
-    assert job["graph"]["2"]["inputs"]["if_run_exists"] == "resume"
-    assert GRAPH["2"]["inputs"]["if_run_exists"] == "start fresh", "the prompt itself is left as it is"
-    with pytest.raises(AttuneError, match="no node '9'"):
 def test_tensorboard_gets_every_figure_and_forgets_what_is_done_again(tmp_path):
     """Where the library is not installed nothing is written for it, and the other log is whole all the same."""
     first = RunLog(tmp_path)
@@ -415,6 +400,21 @@ def test_tensorboard_that_fails_costs_no_run(tmp_path, caplog):
     assert caplog.text.count("TensorBoard") == 1 and "No space left" in caplog.text
 
 
+# ---- job files ----
+
+GRAPH = {
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}, "_meta": {"title": "x"}},
+    "2": {"class_type": "AttuneTrainLora", "inputs": {"model": ["1", 0], "steps": 3, "if_run_exists": "start fresh"}},
+    "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 3]}},
+}
+
+
+def test_a_job_holds_what_the_training_depends_on_and_resumes():
+    job = job_of(GRAPH, "2", run="mine", version="1")
+    assert list(job["graph"]) == ["1", "2"] and "_meta" not in job["graph"]["1"]
+    assert job["graph"]["2"]["inputs"]["if_run_exists"] == "resume"
+    assert GRAPH["2"]["inputs"]["if_run_exists"] == "start fresh", "the prompt itself is left as it is"
+    with pytest.raises(AttuneError, match="no node '9'"):
         job_of(GRAPH, "9", run="mine", version="1")
 
 
