@@ -14,6 +14,8 @@ import torch
 
 from .checkpoint import CheckpointError, flatten, read_state, unflatten, write_state
 from .interfaces import TrainingError
+from .share import Share
+from .widget_names import named
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +214,9 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, fold
         TrainingError: names the first field that differs, with both values, or in words where they are hashes.
     """
     for name, old, new in _differences(saved, current, ""):
-        what = f"{name} {_plain(name, old)}, now it is {_plain(name, new).removeprefix('= ')}"
+        field = name.removeprefix("method setting ")
+        called = name if field == name else f"method setting {named(field)}"
+        what = f"{called} {_plain(name, old)}, now it is {_plain(name, new).removeprefix('= ')}"
         known = [value for value in (old, new) if not _unset(value)]
         if all(isinstance(value, str) and _HASH.fullmatch(value) for value in known):
             what = _OTHER.get(name, f"{name} other than now")

@@ -222,7 +222,7 @@ def test_supervised_run_feeds_the_hosts_own_training_nodes(host, picture_folder)
     [
         (("objective", {"prompts": "  \n \n"}), "There are no prompts"),
         (("objective", {"held_out_reward": ["reward", 0]}), "held-out reward is the reward itself"),
-        (("objective", {"trained_steps": 100}), "transitions must be 0"),
+        (("objective", {"trained_steps": 100}), "transitions (trained_steps in the node) must be 0"),
         (("train", {"run_name": " / "}), "cannot be a file name"),
     ],
 )

@@ -14,7 +14,9 @@ from torch import nn
 from attune.training.denoisers import MixtureDenoiser, process_of
 from attune.training.diffusion import log_probability
 from attune.training.interfaces import Prompt, RewardError, TrainingError
+from attune.training.objectives.dag_config import DAGConfig
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective, PromptStatistics, policy_loss
+from attune.training.objectives.refl import ReFLConfig
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective, loss_weight
 from attune.training.objectives.transitions import step_weights
 
@@ -104,6 +106,32 @@ def update(objective, optimizer, generator):
     for loss in objective.losses(generator):
         loss.backward()
     optimizer.step()
+
+
+# ---- settings ----
+
+
+@pytest.mark.parametrize("config", [DDPOConfig, DAGConfig])
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"steps": 0}, r"steps \(sampler_steps in the node\) must be at least 1, not 0"),
+        ({"steps": 8, "transitions": 9}, r"transitions \(trained_steps in the node\) must be 0 .* 8, the number of "
+         r"steps \(sampler_steps in the node\), not 9"),
+        ({"updates_per_rollout": 0}, r"updates_per_rollout \(updates_per_round in the node\) must be at least 1"),
+    ],
+)  # fmt: skip
+def test_errors_name_settings_as_the_nodes_do_too(config, knobs, told):
+    with pytest.raises(TrainingError, match=told):
+        config(**knobs)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"steps": 0}, {"steps": 8, "stop_from": 8}, {"mode": "draft", "steps": 8, "last_steps": 9}]
+)
+def test_errors_of_refl_name_the_sampler_steps_as_the_node_does_too(knobs):
+    with pytest.raises(TrainingError, match=r"steps \(sampler_steps in the node\)"):
+        ReFLConfig(**knobs)
 
 
 # ---- supervised ----

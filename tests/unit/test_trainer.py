@@ -597,6 +597,7 @@ def test_what_is_known_by_its_hash_is_told_in_words(tmp_path: Path, name: str, t
         ("base precision", None, "nf4", "with base precision = 'as loaded', now it is 'nf4'"),
         ("base precision", "nf4", None, "with base precision = 'nf4', now it is 'as loaded'"),
         ("processes", None, 2, "with processes = 1, now it is 2"),
+        ("method setting transitions", 3, 4, r"transitions \(trained_steps in the node\) = 3, now it is 4"),
         ("processes", 2, None, "with processes = 2, now it is 1"),
         ("VAE", None, "91c2" * 4, r"with VAE weights other than now\."),
     ],

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from ..diffusion import Convention
 from ..interfaces import TrainingError
+from ..widget_names import named
 from .flow_network import FlowNetworkConfig
 from .transitions import STEP_WEIGHTS, StepWeights
 
@@ -66,7 +67,7 @@ class DAGConfig:
     def __post_init__(self) -> None:
         for field in ("prompts_per_update", "images_per_prompt", "steps", "updates_per_rollout", "chunk"):
             if getattr(self, field) < 1:
-                raise TrainingError(f"DAG: {field} must be at least 1, not {getattr(self, field)}.")
+                raise TrainingError(f"DAG: {named(field)} must be at least 1, not {getattr(self, field)}.")
         for field, kinds in (
             ("variant", get_args(Variant)),
             ("baseline", get_args(Baseline)),
@@ -81,7 +82,10 @@ class DAGConfig:
                 f"{self.images_per_prompt}. Raise it, or choose the variant DB."
             )
         if not 0 <= self.transitions <= self.steps:
-            raise TrainingError(f"DAG: transitions must be 0 (all) … {self.steps} (steps), not {self.transitions}.")
+            raise TrainingError(
+                f"DAG: {named('transitions')} must be 0 (all) … {self.steps}, the number of {named('steps')}, not "
+                f"{self.transitions}."
+            )
         for field in ("beta", "clip_range", "advantage_clamp", "flow_learning_rate"):
             if not getattr(self, field) > 0:
                 raise TrainingError(f"DAG: {field} must be above 0, not {getattr(self, field)}.")

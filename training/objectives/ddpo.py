@@ -40,6 +40,7 @@ from ..diffusion import Convention
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
 from ..rollout import Trajectories, step_log_probability
 from ..share import ALONE, Share
+from ..widget_names import named
 from .practice import OnPhase, Practice
 from .transitions import STEP_WEIGHTS, StepWeights, draw_visits, step_weights
 
@@ -83,14 +84,17 @@ class DDPOConfig:
     def __post_init__(self) -> None:
         for field in ("prompts_per_update", "steps", "updates_per_rollout", "minimum", "chunk"):
             if getattr(self, field) < 1:
-                raise TrainingError(f"DDPO: {field} must be at least 1, not {getattr(self, field)}.")
+                raise TrainingError(f"DDPO: {named(field)} must be at least 1, not {getattr(self, field)}.")
         if self.images_per_prompt < 2:
             raise TrainingError(
                 f"DDPO compares pictures of one prompt: images_per_prompt must be at least 2, not "
                 f"{self.images_per_prompt}."
             )
         if not 0 <= self.transitions <= self.steps:
-            raise TrainingError(f"DDPO: transitions must be 0 (all) … {self.steps} (steps), not {self.transitions}.")
+            raise TrainingError(
+                f"DDPO: {named('transitions')} must be 0 (all) … {self.steps}, the number of {named('steps')}, not "
+                f"{self.transitions}."
+            )
         if self.form not in ("importance", "score"):
             raise TrainingError(f"DDPO: form must be 'importance' or 'score', not {self.form!r}.")
         if self.step_weights not in STEP_WEIGHTS:
@@ -98,7 +102,7 @@ class DDPOConfig:
         if self.convention not in ("mean", "sum"):
             raise TrainingError(f"DDPO: convention must be 'mean' or 'sum', not {self.convention!r}.")
         if self.form == "score" and self.updates_per_rollout != 1:
-            raise TrainingError("DDPO: the score form is on-policy; set updates_per_rollout to 1.")
+            raise TrainingError(f"DDPO: the score form is on-policy; set {named('updates_per_rollout')} to 1.")
         if self.clip_range <= 0 or self.advantage_clamp <= 0:
             raise TrainingError("DDPO: clip_range and advantage_clamp must be positive.")
         if self.buffer < self.minimum:

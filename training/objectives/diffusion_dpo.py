@@ -71,7 +71,8 @@ class DiffusionDPOConfig:
     def __post_init__(self) -> None:
         for field in ("batch", "held_out_levels", "chunk"):
             if getattr(self, field) < 1:
-                raise TrainingError(f"Diffusion-DPO: {field} must be at least 1, not {getattr(self, field)}.")
+                told = "batch (pairs_per_update in the node)" if field == "batch" else field
+                raise TrainingError(f"Diffusion-DPO: {told} must be at least 1, not {getattr(self, field)}.")
         if not self.beta > 0:
             raise TrainingError(f"Diffusion-DPO: beta must be above 0, not {self.beta}: with 0 nothing is learned.")
         if not 0 <= self.caption_dropout <= 1:

@@ -49,6 +49,7 @@ from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
 from ..presentable import compares_pictures
 from ..rollout import step_divergence
 from ..share import ALONE, Share
+from ..widget_names import named
 from .practice import Judgement, OnPhase, Practice, measured_steps
 
 Mode = Literal["refl", "draft"]
@@ -88,14 +89,16 @@ class ReFLConfig:
             raise TrainingError(f"ReFL: mode must be 'refl' or 'draft', not {self.mode!r}.")
         for field in ("prompts_per_update", "images_per_prompt", "steps", "chunk"):
             if getattr(self, field) < 1:
-                raise TrainingError(f"ReFL: {field} must be at least 1, not {getattr(self, field)}.")
+                raise TrainingError(f"ReFL: {named(field)} must be at least 1, not {getattr(self, field)}.")
         if self.mode == "refl" and not 0 <= self.stop_from <= self.stop_to < self.steps:
             raise TrainingError(
                 f"ReFL: stop_from {self.stop_from} and stop_to {self.stop_to} must lie in 0 … {self.steps - 1}, the "
-                f"sampler steps counted from 0, and stop_from must not be the later one."
+                f"{self.steps} {named('steps')} counted from 0, and stop_from must not be the later one."
             )
         if self.mode == "draft" and not 1 <= self.last_steps <= self.steps:
-            raise TrainingError(f"DRaFT: last_steps must be 1 … {self.steps} (steps), not {self.last_steps}.")
+            raise TrainingError(
+                f"DRaFT: last_steps must be 1 … {self.steps}, the number of {named('steps')}, not {self.last_steps}."
+            )
         if not self.weight > 0:
             raise TrainingError(f"ReFL: weight must be above 0, not {self.weight}.")
 
