@@ -112,11 +112,29 @@ class StateFolder:
         if self.starting_over:
             self.settle()
             self.starting_over = step == 0
+        else:
+            self._drop_later(step)
         for file in self.files()[KEPT:]:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
                 log.warning("Attune: an older state could not be removed, and stays: %s", error)
+
+    def _drop_later(self, step: int) -> None:
+        """Remove states of more updates than the one just written: the run has gone on from an earlier one.
+
+        Only now, since such a state may have been out of reach for a moment only.
+        """
+        for file in self.files():
+            if _step_of(file) <= step:
+                continue
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise TrainingError(
+                    f"The state after update {step} is saved, but a later one of an earlier attempt cannot be removed: "
+                    f"{error}. A resume would take it for this run's. Delete {file} by hand, then press Run again."
+                ) from error
 
     def start_over(self) -> None:
         """Let the states written from now on replace those that are here, once one of them holds an update.
@@ -153,21 +171,17 @@ class StateFolder:
                     f"{fresh} cannot be renamed: {error}. Give yourself access to {self.path}, then press Run again."
                 ) from error
 
-    def at(self, step: int) -> dict[str, Any]:
-        """The state after `step` updates.
+    def at(self, step: int) -> dict[str, Any] | None:
+        """The state after `step` updates, None if it is not readable.
 
         Raises:
-            TrainingError: it is not here, or not readable.
+            TrainingError: another version of the pack saved it.
         """
-        file = self.path / f"state-{step}.safetensors"
         try:
-            tensors, document = read_state(file)
-            return unflatten(document, tensors)
-        except (CheckpointError, KeyError, TypeError, ValueError, StopIteration) as error:
-            raise TrainingError(
-                f"The processes of this run saved different states, and {file} is not readable: {error}. Start over "
-                "under another run name."
-            ) from error
+            return _read(self.path / f"state-{step}.safetensors")
+        except _UNREADABLE as error:
+            log.warning("Attune: the state after update %s is unreadable: %s", step, error)
+            return None
 
     def newest(self) -> dict[str, Any] | None:
         """The newest readable state, None if the folder has no state file.
@@ -178,23 +192,70 @@ class StateFolder:
         failures = []
         for file in self.files():
             try:
-                tensors, document = read_state(file)
-                state = unflatten(document, tensors)
-            except (CheckpointError, KeyError, TypeError, ValueError, StopIteration) as error:
+                return _read(file)
+            except _UNREADABLE as error:
                 log.warning("Attune: %s is unreadable, trying the one before it: %s", file, error)
                 failures.append(f"{file.name}: {error}")
-                continue
-            if state.get("format") != FORMAT:
-                raise TrainingError(
-                    f"{file} was saved by another version of the pack: it has format {state.get('format')!r}, this "
-                    f"version reads {FORMAT}. Go on with that version, or start over under another run name."
-                )
-            return state
         if failures:
             raise TrainingError(
                 f"No saved state in {self.path} is readable ({failures[0]}). Start over under another run name."
             )
         return None
+
+
+_UNREADABLE = (CheckpointError, KeyError, TypeError, ValueError, StopIteration)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    tensors, document = read_state(file)
+    state = unflatten(document, tensors)
+    if state.get("format") != FORMAT:
+        raise TrainingError(
+            f"{file} was saved by another version of the pack: it has format {state.get('format')!r}, this version "
+            f"reads {FORMAT}. Go on with that version, or start over under another run name."
+        )
+    return state
+
+
+def _step_of(file: Path) -> int:
+    return int(_NAME.fullmatch(file.name)[2])
+
+
+def common_state(folder: StateFolder, share: Share) -> dict[str, Any] | None:
+    """The newest state that every process has, readable; None where there is no run yet.
+
+    A process that was ended while others waited may lack their newest one, or hold one that no other has.
+
+    Args:
+        folder: this process's.
+
+    Raises:
+        TrainingError: there are states, and no two processes agree on one; or as `StateFolder.newest`.
+    """
+    if share.count == 1:
+        return folder.newest()
+    own = [_step_of(file) for file in folder.files()]
+    most = -share.lowest(-len(own))
+    if not most:
+        return None
+    table = share.gather(torch.tensor([own + [-1] * (most - len(own))])).tolist()
+    shared = set.intersection(*map(set, table)) - {-1}
+    for step in sorted(shared, reverse=True):
+        state = folder.at(step)
+        if not share.any(state is None):
+            return state
+    if max(map(max, table)) == 0:
+        return None  # some had not even begun
+    held = "; ".join(f"process {index}: {_listing(row)}" for index, row in enumerate(table))
+    raise TrainingError(
+        f"The processes of this run have no state in common that is readable ({held}). Start over under another run "
+        "name, or set if_run_exists to start fresh."
+    )
+
+
+def _listing(steps: Sequence[int]) -> str:
+    found = [str(step) for step in steps if step >= 0]
+    return f"update {', '.join(found)}" if found else "none"
 
 
 def _stays(file: Path, why: str) -> TrainingError:

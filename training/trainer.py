@@ -24,7 +24,7 @@ import torch
 from .evaluation import Evaluations, check_budget, over_budget
 from .interfaces import Auxiliary, Objective, RunCallbacks, Trainable, TrainingError
 from .memory import ANY_KNOB, ran_out, ways_out
-from .run_state import Captured, StateFolder, check_same_run, pack_history, unpack_history
+from .run_state import Captured, StateFolder, check_same_run, common_state, pack_history, unpack_history
 from .share import ALONE, Share
 from .trainer_config import TrainerConfig, half_type
 
@@ -353,7 +353,7 @@ class _Run:
         self._save()
 
     def _resume(self) -> bool:
-        state = self._common_state()
+        state = common_state(self.folder, self.share) if self.folder else None
         if state is None:
             return False
         self.identity = self._identity()
@@ -375,14 +375,6 @@ class _Run:
         self.step = self.saved_step = state["step"]
         self._rest()
         return True
-
-    def _common_state(self) -> dict[str, Any] | None:
-        """The newest state that every process has."""
-        if self.folder is None:
-            return None
-        state = self.folder.newest()
-        step = self.share.lowest(state["step"] if state else 0)
-        return state if state is None or state["step"] == step else self.folder.at(step)
 
     def _save(self) -> None:
         if self.folder is None or self.step == self.saved_step:

@@ -23,7 +23,7 @@ from attune.training.adapters import LoraConfig, LoraMetadata, Policy, load_lora
 from attune.training.checkpoint import read_state, unflatten
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import Prompt, RunCallbacks, TrainingError
-from attune.training.run_state import StateFolder, check_same_run, pack_history, unpack_history
+from attune.training.run_state import StateFolder, check_same_run, common_state, pack_history, unpack_history
 from attune.training.share import ALONE, Share
 from attune.training.trainer import TrainerConfig, TrainResult, train
 
@@ -528,6 +528,66 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before(
         file.write_bytes(b"")
     with pytest.raises(TrainingError, match=r"No saved state.*Start over"):
         run(denoiser, run_folder=tmp_path)
+
+
+class Member(Share):
+    """One of two processes; `others` holds what the other one answers, in the order of the questions."""
+
+    def __init__(self, index: int = 0, others: Sequence[Any] = ()) -> None:
+        self.index, self.count, self.others = index, 2, list(others)
+
+    def gather(self, own: torch.Tensor) -> torch.Tensor:
+        other = torch.tensor(self.others.pop(0)) if self.others else own
+        return torch.cat([own, other] if self.index == 0 else [other, own])
+
+    def lowest(self, number: int) -> int:
+        return min(number, self.others.pop(0)) if self.others else number
+
+    def any(self, flag: bool) -> bool:
+        return bool(flag) or (bool(self.others.pop(0)) if self.others else False)
+
+
+def test_processes_go_on_from_the_newest_state_that_all_have(denoiser: DiffusersDenoiser, tmp_path: Path) -> None:
+    """The other process was ended before it had saved the fifth."""
+    run(denoiser, replace(CONFIG, checkpoint_seconds=0), run_folder=tmp_path)
+    folder = StateFolder(tmp_path)
+    assert common_state(folder, Member(others=[-2, [[4, 3]], False]))["step"] == 4
+    assert common_state(folder, Member(others=[-1, [[4, -1]], False]))["step"] == 4
+    assert common_state(folder, Member(others=[-2, [[5, 4]], True, False]))["step"] == 4, "the fifth is damaged there"
+    assert common_state(StateFolder(tmp_path / "none"), Member(others=[0])) is None
+    with pytest.raises(TrainingError, match=r"no state in common .*process 0: update 5, 4; process 1: none\)"):
+        common_state(folder, Member(others=[0, [[-1, -1]]]))
+    with pytest.raises(TrainingError, match="process 0: none; process 1: update 3, 2"):
+        common_state(StateFolder(tmp_path / "none"), Member(others=[-2, [[3, 2]]]))
+    StateFolder(tmp_path / "begun").write(0, {})
+    assert common_state(StateFolder(tmp_path / "begun"), Member(others=[0, [[-1]]])) is None
+
+
+def test_states_later_than_the_one_gone_on_from_are_removed(
+    denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path
+) -> None:
+    run(denoiser, replace(CONFIG, steps=4, schedule="constant", checkpoint_seconds=0), run_folder=tmp_path)
+    config = replace(CONFIG, steps=4, schedule="constant")
+    stale = (tmp_path / "state-4.safetensors").read_bytes()
+    (tmp_path / "state-9.safetensors").write_bytes(b"damaged")
+    (tmp_path / "state-4.safetensors").unlink()
+    with pytest.raises(Interrupted):
+        run(denoiser, config, run_folder=tmp_path, objective=Chase(spoil=_interrupt))
+    assert (tmp_path / "state-9.safetensors").is_file(), "nothing was written yet, and it might be readable tomorrow"
+    run(denoiser, config, run_folder=tmp_path)
+    assert [file.name for file in StateFolder(tmp_path).files()] == ["state-4.safetensors", "state-3.safetensors"]
+    assert StateFolder(tmp_path).newest()["step"] == 4
+    (tmp_path / "state-9.safetensors").mkdir()
+    (tmp_path / "state-4.safetensors").unlink()
+    with pytest.raises(
+        TrainingError, match=r"update 4 is saved, but a later one .*Delete .*state-9\.safetensors by hand"
+    ):
+        run(denoiser, config, run_folder=tmp_path)
+    assert (tmp_path / "state-4.safetensors").stat().st_size == len(stale)
+
+
+def _interrupt(seen: int, loss: torch.Tensor) -> torch.Tensor:
+    raise Interrupted
 
 
 def test_an_old_state_that_cannot_be_removed_does_not_end_the_run(
