@@ -213,8 +213,9 @@ class _Run:
         """One update, or None (and nothing changed) when the run should stop."""
         config = self.config
         self.policy.training_mode(True)
-        # Adapter dropout draws from torch's own generator: a function of the step makes a resumed run draw the same.
-        torch.manual_seed((config.seed + 1_000_003 * (self.step + 1)) % 2**63)
+        # Adapter dropout draws from torch's own generator: a function of the step makes a resumed run draw the same,
+        # one of the process gives samples of different processes masks of their own.
+        torch.manual_seed((config.seed + 1_000_003 * (self.step + 1) + 2_147_483_659 * self.share.index) % 2**63)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._gradients()
         if loss is None:

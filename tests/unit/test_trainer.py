@@ -590,6 +590,17 @@ def _interrupt(seen: int, loss: torch.Tensor) -> torch.Tensor:
     raise Interrupted
 
 
+def test_processes_draw_dropout_of_their_own_and_the_same_on_a_resume(
+    denoiser: DiffusersDenoiser, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, checkpoint_seconds=0)
+    first, second = (run(denoiser, config, share=Member(index)) for index in (0, 1))
+    assert first.history[0]["gradient_norm"] != second.history[0]["gradient_norm"]
+    check_equal(run(denoiser, config, share=Member(1)), second)
+    run(denoiser, config, share=Member(1), run_folder=tmp_path, callbacks=Recorder(stop_after=3))
+    check_equal(run(denoiser, config, share=Member(1), run_folder=tmp_path), second)
+
+
 def test_an_old_state_that_cannot_be_removed_does_not_end_the_run(
     denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
