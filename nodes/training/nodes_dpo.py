@@ -11,9 +11,10 @@ from ...training.objectives.diffusion_dpo import DiffusionDPOConfig
 from ..drawing import to_tensor
 from ..host.sampling import progress_bar
 from ..host.schema import AttuneNode
+from ..picture_lists import prompts_of, score_pictures, single_pictures
 from . import align_schemas
 from .pair_sheet import pair_sheet, summary
-from .pairs import pair_up, prompts_of, score_pictures, single_pictures
+from .pairs import pair_up
 from .plan_dpo import image_pairs, preference_plan
 from .plans import PreviewSettings
 from .widgets import single

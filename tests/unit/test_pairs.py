@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from attune.nodes import picture_lists
 from attune.nodes.training import align_schemas, pairs, plan_dpo, plan_refl, plans
 from attune.nodes.training.figures import first_curves
 from attune.nodes.training.pair_sheet import pair_sheet, summary
@@ -107,7 +108,7 @@ def test_no_pair_at_all_says_why(scores, prompts, said):
     ],
 )
 def test_prompts_of_pictures(prompts, expected):
-    assert pairs.prompts_of([grey(0.1, 0.2), grey(0.3)], prompts) == expected
+    assert picture_lists.prompts_of([grey(0.1, 0.2), grey(0.3)], prompts) == expected
 
 
 @pytest.mark.parametrize(
@@ -120,13 +121,13 @@ def test_prompts_of_pictures(prompts, expected):
 )
 def test_prompts_that_do_not_fit_are_refused(prompts, said):
     with pytest.raises(AttuneError, match=said):
-        pairs.prompts_of([grey(0.1, 0.2), grey(0.3)], prompts)
+        picture_lists.prompts_of([grey(0.1, 0.2), grey(0.3)], prompts)
 
 
 def test_scores_of_mixed_sizes_come_in_order_and_blocked_ones_are_not_scored():
-    pictures = pairs.single_pictures([grey(0.1, 0.9, 0.3), grey(0.2, size=16)])
+    pictures = picture_lists.single_pictures([grey(0.1, 0.9, 0.3), grey(0.2, size=16)])
     reward, told = Guarded(), []
-    found = pairs.score_pictures(pictures, ["p", "q", "r", "s"], reward, lambda: told.append(1))
+    found = picture_lists.score_pictures(pictures, ["p", "q", "r", "s"], reward, lambda: told.append(1))
     assert found[0::2] + found[3:] == pytest.approx([0.1, 0.3, 0.2]) and math.isnan(found[1])
     assert reward.seen == [((2, 8, 8, 3), ("p", "r")), ((1, 16, 16, 3), ("s",))]
     assert len(told) == 4
@@ -137,7 +138,9 @@ def test_a_reward_that_compares_sees_the_pictures_of_one_prompt_at_once():
         compares_batch = True
 
     reward = Comparing()
-    pairs.score_pictures(list(grey(*[0.05 * step for step in range(20)])), ["a", "b"] * 10, reward, lambda: None)
+    picture_lists.score_pictures(
+        list(grey(*[0.05 * step for step in range(20)])), ["a", "b"] * 10, reward, lambda: None
+    )
     assert [shape[0] for shape, _ in reward.seen] == [10, 10]
     assert all(len(set(prompts)) == 1 for _, prompts in reward.seen)
 
@@ -151,13 +154,13 @@ def test_what_cannot_be_scored_is_refused():
             return torch.full((len(images),), math.nan)
 
     with pytest.raises(AttuneError, match="earlier rounds"):
-        pairs.score_pictures(list(grey(0.1)), ["p"], Dialogue(), lambda: None)
+        picture_lists.score_pictures(list(grey(0.1)), ["p"], Dialogue(), lambda: None)
     with pytest.raises(RewardError, match="nan"):
-        pairs.score_pictures(list(grey(0.1)), ["p"], Broken(), lambda: None)
+        picture_lists.score_pictures(list(grey(0.1)), ["p"], Broken(), lambda: None)
     with pytest.raises(AttuneError, match="no pictures"):
-        pairs.single_pictures([torch.zeros(0, 8, 8, 3)])
+        picture_lists.single_pictures([torch.zeros(0, 8, 8, 3)])
     with pytest.raises(AttuneError, match="shape"):
-        pairs.single_pictures([torch.zeros(8, 8, 3)])
+        picture_lists.single_pictures([torch.zeros(8, 8, 3)])
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
