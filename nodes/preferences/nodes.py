@@ -1,12 +1,12 @@
-"""The nodes of preferences: a profile, and what is made from it."""
+"""The nodes of preferences: a profile, what fills it, and what is made from it."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import nodes_profile
+from . import nodes_choose, nodes_profile
 from .nodes_routes import add_routes
 
 add_routes()
 
-NODES: list[type[io.ComfyNode]] = [*nodes_profile.NODES]
+NODES: list[type[io.ComfyNode]] = [*nodes_profile.NODES, *nodes_choose.NODES]

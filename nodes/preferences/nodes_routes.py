@@ -32,7 +32,10 @@ GET  /attune/preferences/picture/HASH             the picture as PNG; with ?smal
     DECISION = {id, choice: HASH | "tie" | "skip" | null, stars: {HASH: 1…5} | null, made: seconds since 1970}
 
 Every change is told to all tabs by the event "attune.preferences" {profile: KEY, revision, question: QUESTION.key | "",
-action: "decide" | "undo" | "create" | "rename" | "delete" | "ask"}; "ask": a node has asked new questions.
+action: "decide" | "undo" | "create" | "rename" | "delete"}. While Choose Images runs it also says {profile, revision,
+question: "", action: "ask", node, questions: [QUESTION.key], waits: bool}: node = its id, inside a subgraph like 1:2:3;
+waits = the run goes on when all are answered. When it has run, the host's event "executed" holds the same questions in
+output.attune_choose[0] = {profile: KEY, name, revision, questions: [QUESTION.key], answered, waiting}.
 
 What the sender could have done better is a 400, what is not there (any more) a 404, each with {error: words to show}.
 """
@@ -41,6 +44,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,20 +71,13 @@ def preferences() -> PreferenceStore:
     return _stores.setdefault(folder, made)
 
 
-def tell(action: str, profile: str, revision: int, question: str = "") -> None:
-    """Tell all tabs of a change. Without a server there is nobody to tell."""
-    server = _server()
+def tell(action: str, profile: str, revision: int, question: str = "", **more: Any) -> None:
+    """Tell all tabs of a change; see the module. Without a server there is nobody to tell."""
+    # The server's module is only looked for, not imported: headless runs have none.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None:
-        told = {"action": action, "profile": profile, "revision": revision, "question": question}
+        told = {"action": action, "profile": profile, "revision": revision, "question": question, **more}
         server.send_sync(EVENT, told)
-
-
-def _server() -> Any:
-    try:
-        from server import PromptServer
-    except ImportError:
-        return None
-    return getattr(PromptServer, "instance", None)
 
 
 def _acted(action: str, body: Any) -> dict[str, Any]:
@@ -94,11 +91,14 @@ def _acted(action: str, body: Any) -> dict[str, Any]:
 
 def add_routes() -> None:
     """Without a server there is nothing to add."""
-    if _server() is None:
+    try:
+        from aiohttp import web
+        from server import PromptServer
+    except ImportError:
         return
-    from aiohttp import web
-
-    routes = _server().routes
+    if getattr(PromptServer, "instance", None) is None:
+        return
+    routes = PromptServer.instance.routes
 
     async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
         try:

@@ -1,0 +1,204 @@
+"""Choose Images: asks which pictures are liked better, and hands on what was chosen. Never holds the queue unasked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ...training.presentable import unsafe_pictures
+from ..host.sampling import progress_bar
+from ..host.schema import AttuneNode
+from ..picture_lists import prompts_of, score_pictures, single_pictures
+from .asking import (
+    FALLBACKS,
+    MODES,
+    Picked,
+    Shown,
+    pick,
+    questions_about,
+    seeds_of,
+    show,
+    wait_for_answers,
+    words_of,
+)
+from .latents import single_latents
+from .nodes_common import CATEGORY, ProfileWire, Reward, single
+from .nodes_routes import preferences, tell
+from .records import PreferenceError, Profile
+
+BY_REWARD, WAIT = FALLBACKS[2], FALLBACKS[3]
+
+
+class AttuneChooseImages(AttuneNode):
+    """Which do you like better?"""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            node_id="AttuneChooseImages",
+            display_name="Choose Images",
+            category=CATEGORY,
+            description="Asks you which pictures you like better, remembers it in a profile, and hands on the chosen "
+            "ones. The queue does not wait for you: choose whenever you like, then press Run again.",
+            search_aliases=["pick", "select images", "like", "favourite", "compare", "rate", "stars", "human feedback",
+                            "image chooser", "preference"],
+            is_input_list=True,
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                cls.input(ProfileWire, "profile", tooltip="Who chooses: from Preference Profile."),
+                cls.input(io.Image, "images", tooltip="Several pictures of each prompt: a batch, or a list with one "
+                          "batch per prompt. Keep the sampler's seed fixed, or every run asks about new pictures."),
+                cls.input(
+                    io.String,
+                    "prompts",
+                    multiline=True,
+                    default="",
+                    placeholder="what the pictures were to show: one line for all, per batch or per picture",
+                    tooltip="Remembered with your choices. Only pictures of one prompt are compared. One line for all "
+                    "pictures, one per batch, or one per picture. Empty = not known.",
+                ),
+                cls.input(
+                    io.Combo,
+                    "mode",
+                    options=list(MODES),
+                    default=MODES[0],
+                    tooltip="pairs: first with second, third with fourth … all pairs: every two; many questions. best "
+                    "of each prompt: one look at all of them. stars: one to five for each picture.",
+                ),
+                cls.input(
+                    io.Combo,
+                    "if_not_chosen",
+                    options=list(FALLBACKS),
+                    default=FALLBACKS[0],
+                    tooltip="For pictures you have not chosen between yet. leave out: hand on nothing of them. first: "
+                    "the first of each question. best by reward: what the connected reward prefers. wait: hold this "
+                    "run until you have chosen. Only your own choices are remembered.",
+                ),
+                cls.input(
+                    io.Float,
+                    "wait_seconds",
+                    default=600.0,
+                    min=0.0,
+                    max=86_400.0,
+                    step=1.0,
+                    tooltip="For wait: how many seconds at most; then the run goes on without what is not chosen. "
+                    "Raising it leaves you more time. 0 = do not wait.",
+                ),
+                cls.input(Reward, "reward", optional=True, tooltip="The judge for best by reward. With a Safety Gate, "
+                          "what it holds back is neither shown nor handed on."),
+                cls.input(io.Latent, "latents", optional=True, tooltip="The latents of the pictures, in the same "
+                          "order, to get those of the chosen ones, for example for a second pass."),
+                cls.input(io.Int, "seeds", optional=True, force_input=True, default=0, min=0, max=2**64 - 1,
+                          tooltip="The seeds the pictures were made with: one for all, per batch, or per picture. "
+                          "Remembered, and handed on."),
+            ],
+            outputs=[
+                cls.output(io.Image, id="chosen", display_name="chosen", is_output_list=True,
+                           tooltip="The pictures that won every comparison they were in, one by one. What hangs on it "
+                           "does not run as long as nothing is chosen."),
+                cls.output(io.Image, id="rejected", display_name="rejected", is_output_list=True,
+                           tooltip="The pictures that lost one."),
+                cls.output(io.Latent, id="chosen_latents", display_name="chosen_latents", is_output_list=True,
+                           tooltip="The latents of the chosen pictures, if latents is connected."),
+                cls.output(io.Latent, id="rejected_latents", display_name="rejected_latents", is_output_list=True,
+                           tooltip="The latents of the rejected pictures, if latents is connected."),
+                cls.output(io.String, id="chosen_prompts", display_name="chosen_prompts", is_output_list=True,
+                           tooltip="The prompts of the chosen pictures, in the same order."),
+                cls.output(io.Int, id="chosen_seeds", display_name="chosen_seeds", is_output_list=True,
+                           tooltip="The seeds of the chosen pictures, if seeds is connected."),
+                cls.output(io.String, id="report", display_name="report", tooltip="How many questions are answered, "
+                           "and how many wait for you."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, profile: list[Profile], images: list[torch.Tensor], prompts: list[str], mode: list[str],
+        if_not_chosen: list[str], wait_seconds: list[float], reward: list | None = None, latents: list | None = None,
+        seeds: list[int] | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        key, rule = single(profile, "profile").key, single(if_not_chosen, "if_not_chosen")
+        judge = single(reward, "reward")
+        shown, scores = shown_pictures(images, prompts, seeds, judge, score=rule == BY_REWARD)
+        own_latents = None if latents is None else single_latents(latents, len(shown))
+        store = preferences()
+        questions = questions_about(shown, single(mode, "mode"))
+        asked = store.ask(key, questions, {found.picture.hash: found.pixels for found in shown})
+        names = [question.key for question in questions]
+        waits = rule == WAIT and any(question.open for question in asked)
+        tell("ask", key, store.profile(key).revision, node=cls.hidden.unique_id, questions=names, waits=waits)
+        if waits:
+            seconds = single(wait_seconds, "wait_seconds")
+            asked = wait_for_answers(store, key, names, seconds=seconds, on_look=waiting_bar())
+        picked = pick(shown, asked, rule, scores)
+        told = words_of(picked, len(asked), sum(found.blocked for found in shown))
+        summary = store.summary(key)
+        for_page = {
+            "profile": key, "name": summary.profile.name, "revision": summary.profile.revision, "questions": names,
+            "answered": len(asked) - picked.waiting, "waiting": picked.waiting,
+        }  # fmt: skip
+        return io.NodeOutput(
+            *handed_on(shown, picked, own_latents, with_seeds=seeds is not None), told,
+            ui={"attune_choose": [for_page], "text": [told]},
+        )  # fmt: skip
+
+
+def shown_pictures(
+    images: Sequence[torch.Tensor], prompts: Sequence[str], seeds: Sequence[int] | None, judge: Any, *, score: bool
+) -> tuple[list[Shown], list[float] | None]:
+    """The pictures of the batch, and their scores, higher = better, if they are needed.
+
+    Raises:
+        AttuneError: no pictures, prompts or seeds that do not fit them, or no reward where one is to decide.
+    """
+    pictures = single_pictures(images)
+    texts = prompts_of(images, prompts) if any(prompt.strip() for prompt in prompts) else [""] * len(pictures)
+    if score and judge is None:
+        raise PreferenceError("The reward is to choose, but none is connected. Connect one to reward, or choose first.")
+    if score:
+        sign = 1 if judge.higher_is_better else -1
+        found = score_pictures(pictures, texts, judge, progress_bar(len(pictures)))
+        scores = [sign * value for value in found]
+        blocked = [math.isnan(value) for value in scores]
+    else:
+        scores, blocked = None, [bool(unsafe_pictures(picture[None], [judge])) for picture in pictures]
+    return show(pictures, texts, seeds_of([len(batch) for batch in images], seeds), blocked), scores
+
+
+def waiting_bar() -> Callable[[int, int], None]:
+    """The host's progress bar as (answered, all); raises where Cancel was pressed."""
+    bars: list[Any] = []
+
+    def look(answered: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if not bars:
+            bars.append(comfy.utils.ProgressBar(max(1, total)))
+        bars[0].update_absolute(answered, max(1, total))
+
+    return look
+
+
+def handed_on(shown: Sequence[Shown], picked: Picked, latents: list[dict] | None, *, with_seeds: bool) -> list[Any]:
+    """The outputs but the report. What there is nothing of does not run, without an error."""
+    sides = (picked.chosen, picked.rejected)
+    images = [[shown[number].image[None] for number in side] or ExecutionBlocker(None) for side in sides]
+    if latents is None:
+        halves: list[Any] = [ExecutionBlocker("Connect latents to Choose Images to get those of the pictures.")] * 2
+    else:
+        halves = [[latents[number] for number in side] or ExecutionBlocker(None) for side in sides]
+    prompts = [shown[number].prompt for number in picked.chosen] or ExecutionBlocker(None)
+    seeds: Any = [shown[number].seed for number in picked.chosen] or ExecutionBlocker(None)
+    if not with_seeds:
+        seeds = ExecutionBlocker("Connect seeds to Choose Images to get those of the pictures.")
+    return [*images, *halves, prompts, seeds]
+
+
+NODES: list[type[io.ComfyNode]] = [AttuneChooseImages]
