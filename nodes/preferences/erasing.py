@@ -57,13 +57,7 @@ def _erase(store: Store, pictures: PictureFolder, profile: int) -> None:
     """Rows and files. The files go before the transaction ends, while nobody else can take up one of the pictures."""
     with store.writing() as connection:
         connection.execute("PRAGMA secure_delete = ON")
-        used = [id for (id,) in connection.execute(
-            "SELECT DISTINCT picture FROM question_pictures WHERE question IN "
-            "(SELECT id FROM questions WHERE profile = ?)", (profile,),
-        )]  # fmt: skip
         connection.execute("DELETE FROM profiles WHERE id = ?", (profile,))
         connection.execute("DELETE FROM prompts WHERE id NOT IN (SELECT prompt FROM questions)")
-        pictures.remove(remove_unused_pictures(connection, used))
-        # Of questions that were never kept, since their process was killed while it asked them.
-        known = {name.hex() for (name,) in connection.execute("SELECT hash FROM pictures")}
-        pictures.remove(name for name in list(pictures.names()) if name not in known)
+        # Those of questions too that were never kept, since their process was killed while it asked them.
+        pictures.remove(remove_unused_pictures(connection))

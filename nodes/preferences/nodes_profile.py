@@ -69,10 +69,13 @@ class AttunePreferenceProfile(AttuneNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, profile: str | None = None, new_name: str | None = "") -> str:
+    def fingerprint_inputs(cls, profile: str | None = None, new_name: str | None = None) -> str:
         try:
-            found = preferences().find((new_name or "").strip() or profile or FIRST_NAME)
-            return f"{found.key} {found.revision}" if found else "none yet"
+            if profile is None or new_name is None:  # a wire, whose value is not known yet
+                return preferences().revision()
+            # Made now, as `execute` would: a key that comes later would count as a change.
+            found = choose(preferences(), profile, new_name)
+            return f"{found.key} {found.revision}"
         except AttuneError as error:
             return str(error)
 

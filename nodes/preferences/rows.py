@@ -56,8 +56,22 @@ def _listed(connection: sqlite3.Connection, query: str, ids: Sequence[int]) -> I
 # ---- asking ----
 
 
+def missing_pictures(connection: sqlite3.Connection, pictures: Iterable[Picture]) -> list[Picture]:
+    """Those of the pictures that have no row."""
+    query = "SELECT 1 FROM pictures WHERE hash = ?"
+    return [found for found in pictures if not connection.execute(query, (bytes.fromhex(found.hash),)).fetchone()]
+
+
+def insert_pictures(connection: sqlite3.Connection, pictures: Iterable[Picture]) -> None:
+    """Make rows for pictures that have none yet."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO pictures (hash, width, height) VALUES (?, ?, ?)",
+        [(bytes.fromhex(found.hash), found.width, found.height) for found in pictures],
+    )
+
+
 def insert_question(connection: sqlite3.Connection, profile: int, question: Question) -> bool:
-    """Keep a question; False if it was there. A prompt that was not known then is put down now."""
+    """Keep a question, whose pictures are known; False if it was there. A prompt that was missing is put down now."""
     values = (profile, bytes.fromhex(question.key))
     known = connection.execute(
         "SELECT q.id, text FROM questions AS q JOIN prompts ON prompts.id = q.prompt WHERE profile = ? AND key = ?",
@@ -65,33 +79,28 @@ def insert_question(connection: sqlite3.Connection, profile: int, question: Ques
     ).fetchone()
     if known is not None:
         if question.prompt and not known[1]:
-            prompt = _id(connection, "prompts", "text", question.prompt)
+            prompt = _prompt_id(connection, question.prompt)
             connection.execute("UPDATE questions SET prompt = ? WHERE id = ?", (prompt, known[0]))
         return False
     cursor = connection.execute(
         "INSERT INTO questions (profile, key, kind, prompt) VALUES (?, ?, ?, ?)",
-        (*values, question.kind, _id(connection, "prompts", "text", question.prompt)),
+        (*values, question.kind, _prompt_id(connection, question.prompt)),
     )
-    id = cursor.lastrowid
-    places = []
-    for position, picture in enumerate(question.pictures):
-        place = _id(connection, "pictures", "hash", bytes.fromhex(picture.hash), width=picture.width,
-                    height=picture.height)  # fmt: skip
-        places.append((id, position, place, picture.seed))
     connection.executemany(
-        "INSERT INTO question_pictures (question, position, picture, seed) VALUES (?, ?, ?, ?)", places
-    )
+        "INSERT INTO question_pictures (question, position, picture, seed) "
+        "SELECT ?, ?, id, ? FROM pictures WHERE hash = ?",
+        [(cursor.lastrowid, position, picture.seed, bytes.fromhex(picture.hash))
+         for position, picture in enumerate(question.pictures)],
+    )  # fmt: skip
     return True
 
 
-def _id(connection: sqlite3.Connection, table: str, column: str, value: Any, **more: Any) -> int:
-    """Id of the row with that value, which is made if there is none."""
-    found = connection.execute(f"SELECT id FROM {table} WHERE {column} = ?", (value,)).fetchone()
+def _prompt_id(connection: sqlite3.Connection, text: str) -> int:
+    """Id of a prompt, which is put down if it is new."""
+    found = connection.execute("SELECT id FROM prompts WHERE text = ?", (text,)).fetchone()
     if found is not None:
         return found[0]
-    names = [column, *more]
-    query = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-    return connection.execute(query, (value, *more.values())).lastrowid
+    return connection.execute("INSERT INTO prompts (text) VALUES (?)", (text,)).lastrowid
 
 
 # ---- deciding ----
@@ -182,8 +191,11 @@ def drop_oldest_waiting(connection: sqlite3.Connection, profile: int, most: int,
     return remove_unused_pictures(connection, touched)
 
 
-def remove_unused_pictures(connection: sqlite3.Connection, ids: Iterable[int]) -> list[str]:
-    """Remove those of the pictures that are in no question any more; their hashes."""
+def remove_unused_pictures(connection: sqlite3.Connection, ids: Iterable[int] | None = None) -> list[str]:
+    """Remove those of the pictures (None = of all) that are in no question; their hashes."""
+    if ids is None:
+        query = "SELECT id FROM pictures WHERE id NOT IN (SELECT picture FROM question_pictures)"
+        ids = [id for (id,) in connection.execute(query)]
     removed = []
     for id in ids:
         if connection.execute("SELECT 1 FROM question_pictures WHERE picture = ? LIMIT 1", (id,)).fetchone():

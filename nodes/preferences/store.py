@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -31,6 +31,7 @@ from .records import (
     Answer,
     Asked,
     Embedding,
+    Picture,
     PreferenceError,
     Profile,
     Question,
@@ -42,7 +43,9 @@ from .records import (
 from .rows import (
     drop_oldest_waiting,
     insert_decision,
+    insert_pictures,
     insert_question,
+    missing_pictures,
     raise_revision,
     read_questions,
     remove_decision,
@@ -109,6 +112,14 @@ class PreferenceStore:
                 f"SELECT key, name, revision FROM profiles WHERE name <> '' AND {column} = ?", (value,)
             ).fetchone()
         return Profile(*row) if row else None
+
+    def revision(self) -> str:
+        """Changes with every profile that is made or deleted, and with every profile's revision."""
+        if not self.store.path.is_file():
+            return ""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT COUNT(*), MAX(id), SUM(revision) FROM profiles WHERE name <> ''")
+            return " ".join(map(str, rows.fetchone()))
 
     def profile(self, key: str) -> Profile:
         """
@@ -183,15 +194,25 @@ class PreferenceStore:
         Raises:
             UnknownError: there is no such profile. PreferenceError: a picture cannot be kept.
         """
-        needed = {name: pixels[name] for question in questions for name in question.hashes}
+        needed = {picture.hash: picture for question in questions for picture in question.pictures}
         for _ in range(_ATTEMPTS):
-            for image in needed.values():
-                self.pictures.put(image)
+            self._put(needed.values(), pixels)
             with self._writing() as connection:
                 # Somebody may have deleted a profile with the same picture since; nobody does during a transaction.
-                if all(self.pictures.holds(name) for name in needed):
+                gone = missing_pictures(connection, needed.values())
+                if not gone and all(self.pictures.holds(name) for name in needed):
                     return self._ask(connection, key, questions)
         raise PreferenceError("The pictures of the questions are deleted as fast as they are kept. Try again.")
+
+    def _put(self, needed: Collection[Picture], pixels: Mapping[str, np.ndarray]) -> None:
+        """Files, and before them rows: what a kill leaves behind is known, and goes with the next deletion."""
+        with self._reading() as connection:
+            new = missing_pictures(connection, needed)
+        if new:
+            with self._writing() as connection:
+                insert_pictures(connection, new)
+        for picture in needed:
+            self.pictures.put(pixels[picture.hash])
 
     def _ask(self, connection: sqlite3.Connection, key: str, questions: Sequence[Question]) -> list[Asked]:
         id = _row(connection, key)[0]

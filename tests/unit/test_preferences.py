@@ -136,6 +136,23 @@ def test_a_name_is_one_profile_whatever_its_letters(store: PreferenceStore):
     assert other.key != first.key and store.names() == ["another", "My taste"]
 
 
+def test_the_stores_revision_changes_with_every_profile(store: PreferenceStore):
+    seen = [store.revision()]
+    first, second = store.create("first"), store.create("second")
+    seen.append(store.revision())
+    asked = question(1, 2)
+    for profile in (first, second):
+        ask(store, profile.key, asked)
+    assert store.revision() == seen[-1], "asking is no change"
+    store.decide(second.key, asked.key, Answer("tie"))
+    seen.append(store.revision())
+    store.delete(first.key)
+    seen.append(store.revision())
+    store.create("first")
+    seen.append(store.revision())
+    assert len(set(seen)) == len(seen)
+
+
 def test_nothing_is_made_before_it_is_needed(store: PreferenceStore, tmp_path: Path):
     assert store.names() == [] and store.find("my taste") is None
     assert list(tmp_path.iterdir()) == []
