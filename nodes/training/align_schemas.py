@@ -20,7 +20,7 @@ DPO_OBJECTIVE = [
         "Image",
         "chosen",
         tooltip="The preferred pictures: a batch or a list. The first belongs to the first rejected one, and so on. "
-        "From Pairs from Scores, or a folder of your own.",
+        "From Pairs from Scores, Pairs from Profile, or a folder of your own.",
     ),
     slot(
         "Image",
@@ -36,7 +36,7 @@ DPO_OBJECTIVE = [
         default="",
         placeholder="what both pictures of a pair were to show: one line for all, or one line per pair",
         tooltip="The prompt of each pair: one line for all, or one line per pair in the same order. Or connect the "
-        "captions of Pairs from Scores.",
+        "captions of the node that makes the pairs.",
     ),
     slot(
         "Int",
