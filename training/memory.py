@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,10 +16,13 @@ from .adapters.quantised import PRECISIONS
 from .checkpointing import outer_hooks, watched_blocks
 from .interfaces import TrainingError
 
+if TYPE_CHECKING:
+    from .picture_memory import PictureMemory
+
 _PER_PARAMETER = 3  # gradient and AdamW's two moments
 ANY_KNOB = "the number of pictures at a time (batch_size or chunk)"
 _SMALLER_NETWORK = "a smaller or quantised checkpoint, or a lower LoRA rank"
-_HEADROOM = 1.15  # temporary results of single layers and the allocator's rounding
+HEADROOM = 1.15  # temporary results of single layers and the allocator's rounding
 
 
 CHOICES = ("as loaded", "auto", *PRECISIONS)
@@ -76,15 +79,26 @@ class MemoryEstimate:
         parameters: base network and adapters.
         optimizer: gradients, AdamW's moments and the running average of the adapters.
         activations: what the backward pass of one batch needs, with headroom.
+        pictures: what decoding and scoring need besides.
+        smallest: what a step on a single picture needs; 0 = not known.
+        gradients: whether gradients pass through decoder and reward.
     """
 
     parameters: int
     optimizer: int
     activations: int
+    pictures: int = 0
+    smallest: int = 0
+    gradients: bool = False
+
+    @property
+    def step(self) -> int:
+        """What comes and goes with every step."""
+        return self.activations + self.pictures
 
     @property
     def total(self) -> int:
-        return self.parameters + self.optimizer + self.activations
+        return self.parameters + self.optimizer + self.step
 
 
 def module_bytes(module: nn.Module, device: torch.device | None = None) -> int:
@@ -118,7 +132,7 @@ def activation_bytes(
         autocast: 16-bit type of mixed precision, None for off.
     """
     resident = {t.untyped_storage().data_ptr() for t in (*policy.module.parameters(), *policy.module.buffers())}
-    kept, blocks = _Kept(resident), []
+    kept, blocks = Kept(resident), []
     middle = policy.process.sigmas[len(policy.process.sigmas) // 2]
     generator = torch.Generator().manual_seed(0)
     with (
@@ -133,10 +147,14 @@ def activation_bytes(
     return kept.bytes + max(blocks, default=0)
 
 
-class _Kept:
-    """Counts the storages that autograd keeps, each once, and holds them: a freed one could give away its address."""
+class Kept:
+    """Counts the storages that autograd keeps, each once, and holds them: a freed one could give away its address.
 
-    def __init__(self, resident: set[int]) -> None:
+    Args:
+        resident: addresses of storages that do not count. Parameters never do.
+    """
+
+    def __init__(self, resident: Collection[int] = ()) -> None:
         self._resident, self._sizes, self._held = resident, {}, []
 
     @property
@@ -149,7 +167,8 @@ class _Kept:
 
         def count(tensor: torch.Tensor) -> Any:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in self._resident:
+            weight = isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter)
+            if not weight and storage.data_ptr() not in self._resident:
                 self._sizes[storage.data_ptr()] = storage.nbytes()
                 self._held.append(tensor)
             return pack(tensor)
@@ -161,7 +180,7 @@ class _Kept:
 @contextmanager
 def _one_block(resident: set[int], blocks: list[int]) -> Iterator[None]:
     """What one checkpointed block will keep while it computes again, added to `blocks`."""
-    kept = _Kept(resident)
+    kept = Kept(resident)
     with kept.counting():
         yield
     blocks.append(kept.bytes)
@@ -177,6 +196,7 @@ def estimate(
     autocast: torch.dtype | None = None,
     average: bool = False,
     knob: str = ANY_KNOB,
+    pictures: PictureMemory | None = None,
 ) -> MemoryEstimate:
     """What one training step will need.
 
@@ -187,6 +207,7 @@ def estimate(
         guidance, autocast: as training will use them.
         average: whether a running average is kept.
         knob: as in `ways_out`.
+        pictures: what decoder and reward need, for methods that make pictures.
 
     Raises:
         TrainingError: the memory runs out while measuring; says what to change.
@@ -198,13 +219,17 @@ def estimate(
         told = f"Two pictures at a time do not fit into memory. {ways_out(knob)}"
         if count == 1:
             told = f"Not even one picture fits into memory. Use smaller pictures, {_SMALLER_NETWORK}."
-        with _telling(told):
+        with telling(told):
             measured.append(activation_bytes(policy, shape, cond, batch=count, guidance=guidance, autocast=autocast))
     one, growth = measured[0], measured[-1] - measured[0]
+    smallest, activations = int(one * HEADROOM), int((one + (batch - 1) * growth) * HEADROOM)
     return MemoryEstimate(
         parameters=module_bytes(policy.module),
         optimizer=trained * (_PER_PARAMETER + int(average)),
-        activations=int((one + (batch - 1) * growth) * _HEADROOM),
+        activations=activations,
+        pictures=pictures.beside(activations, batch) if pictures else 0,
+        smallest=smallest + (pictures.beside(smallest, 1) if pictures else 0),
+        gradients=bool(pictures and pictures.gradients),
     )
 
 
@@ -226,11 +251,16 @@ def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = 
     if missing <= 0:
         return None
     parts = f"weights {_size(needed.parameters)}, optimizer {_size(needed.optimizer)}, step {_size(needed.activations)}"
+    parts += f", decoding and scoring {_size(needed.pictures)}" if needed.pictures else ""
     room = free + resident - needed.parameters - needed.optimizer
     if room <= 0:
         hint = f"Even an empty step does not fit: use {_SMALLER_NETWORK}."
+    elif needed.smallest > room:
+        hint = f"Even one picture at a time needs {_size(needed.smallest)} for a step: use smaller pictures"
+        # Decoding is checkpointed, picture by picture, as it is.
+        hint += ", or the DDPO or DAG objective, which need no gradients there." if needed.gradients else "."
     else:
-        hint = f"Make a step about {needed.activations / room:.1f} times smaller: {_ways(knob)}."
+        hint = f"Make a step about {needed.step / room:.1f} times smaller: {_ways(knob)}."
     return f"Training needs about {_size(needed.total)} ({parts}), {_size(missing)} more than there is. {hint}"
 
 
@@ -274,7 +304,11 @@ def _ways(knob: str) -> str:
 
 
 @contextmanager
-def _telling(message: str) -> Iterator[None]:
+def telling(message: str) -> Iterator[None]:
+    """
+    Raises:
+        TrainingError: memory ran out within; in these words.
+    """
     try:
         yield
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
@@ -64,6 +65,10 @@ class HostDecoder:
                 images = [self._decode(chunk) for chunk in chunks]
             return torch.cat(images)
 
+    def decoding_bytes(self, shape: Sequence[int]) -> int:
+        """Of one latent [C, H, W] without gradients, as the host estimates; more are decoded at once where they fit."""
+        return self._needed(torch.empty(1, *shape, device="meta"))
+
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Images [B, h, w, 3] in [0, 1] → network latents [B, C, H, W], float32, without gradients.
 
@@ -78,7 +83,7 @@ class HostDecoder:
     def _load(self, latents: torch.Tensor, differentiable: bool) -> int:
         """Have the VAE on its device, trainable through; returns how many samples to decode at once."""
         vae = self._vae
-        needed = vae.memory_used_decode(to_host(latents[:1], self._frames).shape, vae.vae_dtype)
+        needed = self._needed(latents[:1])
         needed *= BACKWARD_FACTOR if differentiable else 1
         patcher = vae.patcher
         resident = patcher.loaded_size() >= patcher.model_size() and patcher.current_loaded_device() == self.device
@@ -91,6 +96,9 @@ class HostDecoder:
         thaw_attributes(self._model.model.latent_format)
         free = comfy.model_management.get_free_memory(self.device)
         return max(1, min(LARGEST_CHUNK, int(free / max(1, needed))))
+
+    def _needed(self, latent: torch.Tensor) -> int:
+        return int(self._vae.memory_used_decode(to_host(latent, self._frames).shape, self._vae.vae_dtype))
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         vae = self._vae

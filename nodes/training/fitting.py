@@ -14,6 +14,7 @@ from ...training.adapters import Policy, precision_of
 from ...training.checkpointing import checkpointing, repeated_blocks
 from ...training.interfaces import TrainingError
 from ...training.memory import MemoryEstimate, MemorySettings, advice, estimate, module_bytes, shortfall
+from ...training.picture_memory import PictureMemory
 from ...training.run_state import StateFolder
 from .records import size_text
 
@@ -81,6 +82,7 @@ def fitting(
     knob: str,
     earlier: Fit | None = None,
     agree: Callable[[bool], bool] = lambda flag: flag,
+    pictures: Callable[[], PictureMemory | None] = lambda: None,
 ) -> Fit:
     """Measure a step, with gradient checkpointing if it does not fit without; the first way that fits, or the last.
 
@@ -90,17 +92,20 @@ def fitting(
         batch, guidance, autocast, average, knob: as in `memory.estimate`.
         earlier: what did not fit with the base weights as loaded.
         agree: whether any of several processes sees a problem; all must choose the same.
+        pictures: measures what decoder and reward need.
     """
     without = earlier.without if earlier else ""
     ways = settings.checkpoints(possible=bool(repeated_blocks(policy.module)))
-    fit = Fit()
+    fit, of_pictures = Fit(), []
     for on in ways:
         needed, problem, missing = None, "", ""
         with blocks_of(policy) if on else nullcontext():
             try:
+                of_pictures = of_pictures or [pictures()]
                 needed = estimate(
-                    policy, shape, cond, batch=batch, guidance=guidance, autocast=autocast, average=average, knob=knob
-                )
+                    policy, shape, cond, batch=batch, guidance=guidance, autocast=autocast, average=average, knob=knob,
+                    pictures=of_pictures[0],
+                )  # fmt: skip
             except TrainingError as error:  # it ran out while measuring
                 problem, missing = str(error), "memory runs out without"
         if needed is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...training.adapters import Policy, precision_of
-from ...training.interfaces import LatentDecoder, Prompt, TrainingError
+from ...training.interfaces import LatentDecoder, Objective, Prompt, TrainingError
 from ...training.presentable import presentable
 from ...training.rollout import play
 from ...training.share import Share, launched_share
@@ -67,7 +67,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
                 factor = int(plan.vae.spacial_compression_decode())
                 run.resolution = (factor * shape[-1], factor * shape[-2])
                 requests = objective.sample_requests()
-                fit = _fit(request, policy, shape, requests[0], folder, share, earlier=fit)
+                fit = _fit(request, policy, objective, shape, requests[0], folder, share, earlier=fit)
                 if fit.problem:
                     continue
                 run.fit = fit
@@ -146,6 +146,7 @@ def _precisions(request: TrainingRequest, folder: Path) -> tuple[str, ...]:
 def _fit(
     request: TrainingRequest,
     policy: Policy,
+    objective: Objective,
     shape: Sequence[int],
     prompt: Prompt,
     folder: Path,
@@ -156,6 +157,7 @@ def _fit(
     """How a step fits into memory, if one is left to do."""
     if request.resume and saved_step(folder) >= request.trainer.steps:
         return Fit(precision_of(policy.module))
+    pictures = getattr(objective, "picture_memory", None)
     return fitting(
         policy,
         request.memory,
@@ -169,6 +171,7 @@ def _fit(
         knob=memory_knob(request.plan),
         earlier=earlier,
         agree=share.any,
+        pictures=lambda: pictures(policy.device) if pictures else None,
     )
 
 

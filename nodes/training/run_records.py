@@ -194,7 +194,7 @@ class RunRecords:
     def note(self) -> str:
         if self.memory is None:
             return ""
-        total = f"Memory: about {size_text(self.memory.total)} (step {size_text(self.memory.activations)})"
+        total = f"Memory: about {size_text(self.memory.total)} (step {size_text(self.memory.step)})"
         return f"{total}. {self.fit.note}" if self.fit.note else total
 
     def broke_off(self, policy: Policy, error: BaseException) -> None:

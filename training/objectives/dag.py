@@ -58,6 +58,7 @@ import torch
 
 from ..diffusion import expand
 from ..interfaces import Auxiliary, LatentDecoder, Prompt, Reward, TrainingError
+from ..picture_memory import PictureMemory
 from ..presentable import compares_pictures
 from ..rollout import Trajectories, step_log_probability
 from ..share import ALONE, Share
@@ -155,6 +156,9 @@ class DAGObjective:
     def auxiliary(self) -> Auxiliary:
         named = {f"flow.{name}": value for name, value in self.flow_network.named_parameters()}
         return Auxiliary(named, self.config.flow_learning_rate)
+
+    def picture_memory(self, device: torch.device) -> PictureMemory:
+        return self.practice.decoding_memory()
 
     # ---- one update ----
 

@@ -38,6 +38,7 @@ import torch
 
 from ..diffusion import Convention
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
+from ..picture_memory import PictureMemory
 from ..rollout import Trajectories, step_log_probability
 from ..share import ALONE, Share
 from ..widget_names import named
@@ -219,6 +220,9 @@ class DDPOObjective:
     def prepare(self, policy: Any, share: Share = ALONE) -> None:
         self._policy, self._share = policy, share
         self.practice.prepare(policy, share)
+
+    def picture_memory(self, device: torch.device) -> PictureMemory:
+        return self.practice.decoding_memory()
 
     # ---- one update ----
 

@@ -18,6 +18,7 @@ import torch
 from ..diffusion import Convention
 from ..diversity import feature_source, grouped_diversity, pixel_features
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError, checked_scores
+from ..picture_memory import PictureMemory, decoding_memory, gradient_memory
 from ..presentable import is_guarded, rest_of_batch, unsafe_pictures
 from ..rollout import Trajectories, play, step_divergence
 from ..share import ALONE, Share
@@ -93,6 +94,18 @@ class Practice:
     def prepare(self, policy: Any, share: Share) -> None:
         """The policy that plays, and this process's part."""
         self.policy, self.share = policy, share
+
+    # ---- memory ----
+
+    def decoding_memory(self) -> PictureMemory:
+        """What decoding rollouts needs, which takes turns with learning."""
+        return decoding_memory(self.decoder, self.latent_shape)
+
+    def gradient_memory(self, device: torch.device, *, batch: int) -> PictureMemory:
+        """What decoder and reward need in a backward pass with `batch` pictures scored at a time."""
+        return gradient_memory(
+            self.decoder, self.reward, self.latent_shape, self.prompts[0].text, device=device, batch=batch
+        )
 
     # ---- rollouts ----
 

@@ -46,6 +46,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..diffusion import DiffusionProcess
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
+from ..picture_memory import PictureMemory
 from ..presentable import compares_pictures
 from ..rollout import step_divergence
 from ..share import ALONE, Share
@@ -244,6 +245,11 @@ class ReFLObjective:
         check_groups(self.practice.reward, self.practice.prompts, self.config, processes=share.count)
         self._policy, self._share = policy, share
         self.practice.prepare(policy, share)
+
+    def picture_memory(self, device: torch.device) -> PictureMemory:
+        config = self.config
+        batch = config.prompts_per_update * config.images_per_prompt
+        return self.practice.gradient_memory(device, batch=min(batch, config.chunk))
 
     # ---- one update ----
 

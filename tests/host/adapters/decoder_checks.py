@@ -56,6 +56,7 @@ def check_pictures_of_a_video_vae() -> None:
         close(decoder.decode(latents.clone()), expected.squeeze(1))
         close(decoder.encode(images), torch.cat(coded))
     assert decoder.decode(latents).shape == (2, 64, 64, 3)
+    assert decoder.decoding_bytes((16, 8, 8)) == vae.memory_used_decode((1, 16, 1, 8, 8), vae.vae_dtype)
     assert decoder.encode(images).shape == (2, 16, 8, 8)
 
 
@@ -80,6 +81,8 @@ def check_decoder_equals_vae() -> None:
             close(decoder.decode(latents.clone()), expected)
             close(decoder.encode(images), coded)
         assert decoder.decode(latents).shape == (3, 64, 64, 3)
+        one, larger = (decoder.decoding_bytes((16, side, side)) for side in (8, 16))
+        assert one == vae.memory_used_decode((1, 16, 8, 8), vae.vae_dtype) and larger > 2 * one > 0
         assert not decoder.decode(latents).is_inference()
         assert not decoder.encode(images).is_inference()
 
