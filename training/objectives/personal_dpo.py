@@ -1,0 +1,231 @@
+"""Personal DPO: one network that leans towards whoever's embedding it is shown, learned from many people's pairs.
+
+    L = −E_{(c, x⁺, x⁻, p), σ, noise} log σ(−½β[(ℓ(x⁺) − ℓ(x⁻))_θ(c,u_p) − (ℓ(x⁺) − ℓ(x⁻))_ref(c)])
+
+It is Diffusion-DPO (`diffusion_dpo`, whose symbols and defaults hold here) with one change: the policy sees the tokens
+u_p of the person p who chose, through a user adapter (`adapters.user_policy`), and the reference sees nobody. Bradley-
+Terry within one person and prompt cancels what the reward's normalisation would need, so nothing else changes.
+
+u_p comes from *support* pairs of the same person, the loss from *query* pairs; no picture is in both. Each time a pair
+is learned from, its support is drawn anew among the person's other pairs and their number from 1 to `support`, so that
+few choices are as well prepared for as many. Where embeddings are given (of a vision-language model, say), they are
+taken as they are; whoever made them has kept their support out of the pairs.
+
+References:
+    Dang et al. 2025, "Personalized Preference Fine-tuning of Diffusion Models", eq. 4-6; 4 support pairs.
+    Wallace et al. 2023, "Diffusion Model Alignment Using Direct Preference Optimization".
+
+Differences from the paper:
+    - embeddings come from a small set encoder over picture-text features by default, which may be trained along;
+    - the reference is the same network with the adapter off, to the last bit. A row whose person is dropped therefore
+      has the margin 0 whatever the weights and teaches nothing, and the unconditional half of guidance is the base
+      network itself: `user_dropout` is 0 by default;
+    - with the caption dropped, the person stays: guidance then has a person without words to lean on;
+    - support pairs are drawn anew for every look at a pair, and their number varies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..adapters.user_policy import personal
+from ..interfaces import Auxiliary, Prompt, TrainingError
+from .diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Look, Pair, PreferenceLoss
+
+
+@dataclass(frozen=True)
+class PersonalDPOConfig(DiffusionDPOConfig):
+    """Knobs of Diffusion-DPO, and:
+
+    Attributes:
+        support: the most pairs that an embedding is made of, ≥ 1; as many are used for held-out people.
+        user_dropout: share of pairs shown without their person, 0…1; see "Differences from the paper".
+        encoder_learning_rate: of the set encoder, which is trained along; 0: it stays as it is.
+    """
+
+    support: int = 4
+    user_dropout: float = 0.0
+    encoder_learning_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.support < 1:
+            raise TrainingError(f"Personal DPO: support must be at least 1 pair, not {self.support}.")
+        if not 0 <= self.user_dropout < 1:
+            raise TrainingError(f"User dropout is a share of at least 0 and below 1, not {self.user_dropout}.")
+        if not self.encoder_learning_rate >= 0:
+            raise TrainingError(f"The encoder's learning rate must be at least 0, not {self.encoder_learning_rate}.")
+
+
+@dataclass(frozen=True)
+class PersonalPair(Pair):
+    """One judgement of one person.
+
+    Attributes:
+        person: who judged; a random key.
+        features: what the set encoder reads of it, [3, F]: prompt, chosen, rejected. None where embeddings are given.
+    """
+
+    person: str = ""
+    features: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PersonalLook(Look):
+    """A look at a pair, and the pairs that tell who looks; none: nobody is shown."""
+
+    support: tuple[PersonalPair, ...] = ()
+    shown: bool = True
+
+
+class PersonalDPOObjective(DiffusionDPOObjective):
+    """Learns many people's preferences with one user adapter; its policy is a `UserPolicy`.
+
+    Args:
+        pairs: of all people together. Who has too few to keep support and query apart is left out.
+        encoder: [B, n, 3, F] and which are known [B, n] → tokens [B, k, d]; a `SetEncoder`.
+        embeddings: person → tokens [k, d]; for whom there are, the encoder is not asked.
+        held_out: of other people, of other prompts. The first `support` pairs of each make the embedding, the rest are
+            measured.
+        previews, on_phase: as in Diffusion-DPO.
+
+    Raises:
+        TrainingError: nobody has enough pairs, or features are missing.
+    """
+
+    name = "personal-dpo"
+
+    def __init__(
+        self,
+        pairs: Sequence[PersonalPair],
+        config: PersonalDPOConfig,
+        *,
+        encoder: torch.nn.Module | None = None,
+        embeddings: Mapping[str, torch.Tensor] | None = None,
+        held_out: Sequence[PersonalPair] = (),
+        previews: Sequence[Prompt] = (),
+        on_phase: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.encoder, self.embeddings = encoder, dict(embeddings or {})
+        counted = [pair for pair in pairs if pair.counts]
+        self._eligible = self._eligible_support(counted)
+        learned = [pair for pair in counted if pair.person in self.embeddings or self._eligible.get(id(pair))]
+        if counted and not learned:
+            raise TrainingError(
+                f"Nobody among {len({pair.person for pair in counted})} people has two pairs without a common picture: "
+                "one to tell who they are, another to learn from. Collect more choices per person."
+            )
+        self._told_by: dict[int, tuple[PersonalPair, ...]] = {}
+        super().__init__(
+            [*learned, *(pair for pair in pairs if not pair.counts)],
+            config,
+            held_out=self._measured([pair for pair in held_out if pair.counts], config.support),
+            previews=previews,
+            on_phase=on_phase,
+        )
+        self.people = len({pair.person for pair in self.pairs})
+        self.too_few = len(counted) - len(learned)
+
+    def _eligible_support(self, pairs: Sequence[PersonalPair]) -> dict[int, tuple[PersonalPair, ...]]:
+        """For each pair, by its id: the pairs of the same person that share no picture with it."""
+        pictures: dict[int, str] = {}
+
+        def key(latents: torch.Tensor) -> str:
+            if id(latents) not in pictures:
+                content = latents.detach().to("cpu", torch.float32).contiguous().numpy()
+                pictures[id(latents)] = hashlib.sha256(content.data).hexdigest()
+            return pictures[id(latents)]
+
+        by_person: dict[str, list[tuple[PersonalPair, set[str]]]] = {}
+        for pair in pairs:
+            if pair.person in self.embeddings:
+                continue
+            if pair.features is None or self.encoder is None:
+                raise TrainingError(
+                    f"The choices of {pair.person!r} have neither an embedding nor features that a set encoder reads."
+                )
+            by_person.setdefault(pair.person, []).append((pair, {key(pair.chosen), key(pair.rejected)}))
+        return {
+            id(pair): tuple(other for other, theirs in own if not (theirs & shown))
+            for own in by_person.values()
+            for pair, shown in own
+        }
+
+    def _measured(self, pairs: Sequence[PersonalPair], support: int) -> list[PersonalPair]:
+        """The held-out pairs that are measured: those after each person's first `support`, which tell who it is."""
+        eligible = self._eligible_support(pairs)
+        by_person: dict[str, list[PersonalPair]] = {}
+        for pair in pairs:
+            by_person.setdefault(pair.person, []).append(pair)
+        found = []
+        for person, own in by_person.items():
+            told = () if person in self.embeddings else tuple(own[:support])
+            for pair in own[len(told) :]:
+                allowed = {id(other) for other in eligible.get(id(pair), ())}
+                if all(id(other) in allowed for other in told):
+                    self._told_by[id(pair)] = told
+                    found.append(pair)
+        return found
+
+    def auxiliary(self) -> Auxiliary:
+        """The set encoder, where it is trained along."""
+        if not self.config.encoder_learning_rate or self.encoder is None:
+            return Auxiliary({}, 1.0)
+        for parameter in self.encoder.parameters():
+            parameter.requires_grad_(True)
+        return Auxiliary(dict(self.encoder.named_parameters()), self.config.encoder_learning_rate)
+
+    # ---- draws ----
+
+    def _look(self, generator: torch.Generator) -> PersonalLook:
+        look = super()._look(generator)
+        dropped = torch.rand(1, generator=generator).item() < self.config.user_dropout
+        others = self._eligible.get(id(look.pair), ())
+        count = (
+            1 + int(torch.randint(min(self.config.support, len(others)), (1,), generator=generator)) if others else 0
+        )
+        places = torch.randperm(len(others), generator=generator)[:count].tolist()
+        return PersonalLook(**vars(look), support=tuple(others[place] for place in places), shown=not dropped)
+
+    def _held_out_looks(self) -> list[Look]:
+        return [PersonalLook(**vars(look), support=self._told_by[id(look.pair)]) for look in super()._held_out_looks()]
+
+    # ---- the loss ----
+
+    def _compare(self, looks: Sequence[PersonalLook]) -> PreferenceLoss:
+        result = super()._compare(
+            [self._with_person(look, u) for look, u in zip(looks, self._embed(looks), strict=True)]
+        )
+        if result.loss.requires_grad or not torch.is_grad_enabled():
+            return result
+        # Nobody was shown in any row: nothing to learn, which must be a gradient of zero and not an error.
+        nothing = sum(value.sum() * 0 for value in self._policy.parameters())
+        return result._replace(loss=result.loss + nothing)
+
+    def _with_person(self, look: PersonalLook, tokens: torch.Tensor | None) -> Look:
+        prompt = look.pair.prompt if look.captioned else Prompt("", self._policy.unconditional)
+        pair = replace(look.pair, prompt=personal(prompt, tokens))
+        return Look(pair, look.sigma, look.noise, captioned=True, rejected_first=look.rejected_first)
+
+    def _embed(self, looks: Sequence[PersonalLook]) -> list[torch.Tensor | None]:
+        """Tokens of each look's person, None where nobody is shown; one pass of the encoder for all."""
+        asked = [place for place, look in enumerate(looks) if look.shown and look.support]
+        found: list[Any] = [self.embeddings.get(look.pair.person) if look.shown else None for look in looks]
+        if asked:
+            most = max(len(looks[place].support) for place in asked)
+            rows, known = [], torch.zeros(len(asked), most, dtype=torch.bool)
+            for row, place in enumerate(asked):
+                features = torch.stack([pair.features for pair in looks[place].support])  # (n, 3, F)
+                known[row, : len(features)] = True
+                rows.append(torch.nn.functional.pad(features, (0, 0, 0, 0, 0, most - len(features))))
+            device = next(self.encoder.parameters()).device
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.encoder_learning_rate > 0):
+                tokens = self.encoder(torch.stack(rows).to(device), known.to(device))
+            for place, own in zip(asked, tokens, strict=True):
+                found[place] = own
+        return found
