@@ -211,6 +211,7 @@ const PHASE_TEXT = Object.freeze({
     rollout: "Making pictures to learn from",
     learn: "Learning from them",
     score: "Scoring them",
+    compare: "Comparing with the base model",
     evaluate: "Testing what was learned",
 });
 
