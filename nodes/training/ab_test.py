@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ...training.interfaces import AttuneError, Reward, checked_scores
-from ...training.presentable import is_guarded, presentable, unsafe_pictures
+from ...training.presentable import compares_pictures, is_guarded, presentable, rest_of_batch, unsafe_pictures
 from .ab_book import Ballots, BlindTest, Choice, Pair, Voter, pair_key
 from .ab_grid import result_grid
 from .ab_pictures import PictureStore, StoredPicture, digest_of, picture_name
@@ -28,6 +28,12 @@ _NOISELESS = {
     "ddim", "uni_pc", "uni_pc_bh2",
 }  # fmt: skip
 _SIDES = ("a", "b")
+# Told the number of pictures; what it gives back is called for each, and may raise to cancel.
+Progress = Callable[[int], Callable[[], None]]
+
+
+def _silent(count: int) -> Callable[[], None]:
+    return lambda: None
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ def run_test(setup: Setup, judging: Judging, store: PictureStore, ballots: Ballo
         AttuneError: no prompts, a reward that is missing or cannot score, or models that draw the same pictures.
     """
     from ..host.hashing import base_hash
+    from ..host.sampling import progress_bar
 
     if judging.voter == "reward" and setup.reward is None:
         raise AttuneError(
@@ -123,12 +130,13 @@ def run_test(setup: Setup, judging: Judging, store: PictureStore, ballots: Ballo
     sides = pictures(setup, weights, store)
     if all(a.content == b.content for a, b in zip(*sides, strict=True)):
         check_different(sides[0][0].image, sides[1][0].image)
-    test = make_test(setup, judging, weights, sides)
+    test = make_test(setup, judging, weights, sides, progress_bar)
     name = ballots.add(test)
     report = {**ballots.standing(test), "test": name}
     choices = ballots.choices(test)
     if judging.voter == "person" and setup.reward is not None:
-        report["agreement"] = agreement(test, choices, reward_choices(setup, sides, judging.least_margin))
+        by_reward = reward_choices(setup, sides, judging.least_margin, preferences(test, choices), progress_bar)
+        report["agreement"] = agreement(test, choices, by_reward)
         report["reward"] = setup.reward.name
     ordered = [test.pairs[index] for index in test.by_prompt]
     votes = [{"prompt": pair.prompt, "seed": pair.seed, "choice": choices.get(pair.key)} for pair in ordered]
@@ -222,14 +230,18 @@ def _at_once(setup: Setup) -> int:
 
 
 def make_test(
-    setup: Setup, judging: Judging, weights: Sequence[str], sides: Sequence[Sequence[StoredPicture]]
+    setup: Setup,
+    judging: Judging,
+    weights: Sequence[str],
+    sides: Sequence[Sequence[StoredPicture]],
+    progress: Progress = _silent,
 ) -> BlindTest:
-    """The pairs with their sides and their order drawn: by a digest of seed and pair, so that added pairs change "
-    "nothing."""
+    """The pairs with their sides and their order drawn: by a digest of seed and pair, so that added pairs change
+    nothing."""
     texts = [(prompt, seed) for prompt in setup.prompts for seed in setup.seeds]
     votes: Sequence[Choice | None] = [None] * len(texts)
     if judging.voter == "reward":
-        votes = reward_choices(setup, sides, judging.least_margin)
+        votes = reward_choices(setup, sides, judging.least_margin, progress=progress)
     pairs, order = [], []
     for (prompt, seed), a, b, choice in zip(texts, *sides, votes, strict=True):
         key = pair_key((weights[0], weights[1]), (a.content, b.content), prompt, seed)
@@ -253,26 +265,54 @@ def make_test(
     )  # fmt: skip
 
 
-def reward_choices(setup: Setup, sides: Sequence[Sequence[StoredPicture]], least_margin: float) -> list[Choice | None]:
+def reward_choices(
+    setup: Setup,
+    sides: Sequence[Sequence[StoredPicture]],
+    least_margin: float,
+    only: Collection[int] | None = None,
+    progress: Progress = _silent,
+) -> list[Choice | None]:
     """What the reward prefers, pair by pair; None where a picture is blurred.
+
+    Args:
+        only: the pairs whose choice is of use; others may be None. None = all.
 
     Raises:
         AttuneError: the margin is negative, or the reward cannot score the pictures.
     """
     if not (least_margin >= 0 and math.isfinite(least_margin)):
         raise AttuneError(f"least_margin must be 0 or more, not {least_margin}.")
-    texts = [prompt for prompt in setup.prompts for _ in setup.seeds]
     safe = [index for index, (a, b) in enumerate(zip(*sides, strict=True)) if not (a.blurred or b.blurred)]
-    choices: list[Choice | None] = [None] * len(texts)
-    if not safe:
-        return choices
-    # One call for both sides, since some rewards compare the pictures of a batch.
-    images = torch.stack([side[index].image for side in sides for index in safe])
-    scores = checked_scores(setup.reward, images, [texts[index] for _ in _SIDES for index in safe]).tolist()
-    sign = 1 if setup.reward.higher_is_better else -1
-    for position, index in enumerate(safe):
-        choices[index] = preferred(sign * scores[position], sign * scores[len(safe) + position], least_margin)
+    wanted = [index for index in safe if only is None or index in only]
+    # What such a reward says of a pair must not depend on which others were asked for.
+    scored = safe if wanted and compares_pictures(setup.reward) else wanted
+    choices: list[Choice | None] = [None] * len(sides[0])
+    scores = _scores(setup, sides, scored, progress)
+    for index, a, b in zip(scored, *scores, strict=True):
+        choices[index] = preferred(a, b, least_margin)
     return choices
+
+
+def _scores(
+    setup: Setup, sides: Sequence[Sequence[StoredPicture]], indices: Sequence[int], progress: Progress
+) -> tuple[list[float], list[float]]:
+    """Scores of both sides' pictures of these pairs, higher is better. Few pictures are in memory at a time, unless the
+    reward compares them."""
+    texts = [prompt for prompt in setup.prompts for _ in setup.seeds]
+    pictures = [(side[index], texts[index]) for side in sides for index in indices]
+    at_once = max(1, len(pictures)) if compares_pictures(setup.reward) else AT_ONCE
+    rest = rest_of_batch(setup.reward, [text for _, text in pictures])
+    scores: list[float] = []
+    on_picture = progress(len(pictures)) if pictures else None
+    for start in range(0, len(pictures), at_once):
+        part = pictures[start : start + at_once]
+        images = torch.stack([picture.image for picture, _ in part])
+        scores += checked_scores(setup.reward, images, [text for _, text in part], rest).tolist()
+        for _ in part:
+            on_picture()
+    sign = 1 if setup.reward.higher_is_better else -1
+    scores = [sign * score for score in scores]
+    return scores[: len(indices)], scores[len(indices) :]
 
 
 def preferred(a: float, b: float, least_margin: float) -> Choice:
@@ -280,6 +320,11 @@ def preferred(a: float, b: float, least_margin: float) -> Choice:
     if abs(b - a) <= least_margin:
         return "tie"
     return "b" if b > a else "a"
+
+
+def preferences(test: BlindTest, choices: Mapping[str, Choice]) -> set[int]:
+    """Places, prompts outermost, of the pairs of which one side was preferred."""
+    return {place for place, index in enumerate(test.by_prompt) if choices.get(test.pairs[index].key) in _SIDES}
 
 
 def agreement(test: BlindTest, choices: Mapping[str, Choice], by_reward: Sequence[Choice | None]) -> float | None:

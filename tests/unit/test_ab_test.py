@@ -23,12 +23,14 @@ from attune.nodes.training.ab_test import (
     _missing,
     agreement,
     make_test,
+    preferences,
     preferred,
     reward_choices,
     summary,
 )
 from attune.nodes.training.compare import SamplingSettings
 from attune.training.interfaces import AttuneError
+from attune.training.presentable import BATCH_PROMPTS
 
 PROMPTS, SEEDS = ["a cat", "a dog", "<b>a fox</b>"], [3, 4, 5, 6]
 BRIGHTNESS = StatisticReward("brightness", "as high as possible", 0.5)
@@ -317,6 +319,58 @@ def test_pairs_that_a_gate_holds_back_are_not_voted_on(ballots: Ballots, sides):
         assert ballots.shown(ballots.add(test))["blurred"] == 1
         assert len(ballots.shown(test.id)["pairs"]) == 10
     assert reward_choices(setup_of(), held, 0.0)[3] is None
+
+
+class Watched(StatisticReward):
+    """Brightness that keeps what it was shown."""
+
+    def __init__(self, **attributes) -> None:
+        super().__init__("brightness", "as high as possible", 0.5)
+        self.seen: list[tuple[int, tuple[str, ...], tuple[str, ...]]] = []
+        vars(self).update(attributes)
+
+    def __call__(self, images, prompts, context=None):
+        self.seen.append((len(images), tuple(prompts), context.extra[BATCH_PROMPTS] if context else ()))
+        return super().__call__(images, prompts, context)
+
+
+ALL = ["tie", *["b"] * 10, "a"]
+
+
+def test_a_reward_is_shown_few_pictures_at_a_time(sides):
+    """Hundreds of large pictures at once would not fit into memory."""
+    reward, told = Watched(), []
+    found = reward_choices(setup_of(reward=reward), sides, 0.0, progress=lambda count: lambda: told.append(count))
+    assert found == ALL and [count for count, _, _ in reward.seen] == [8, 8, 8]
+    assert told == [24] * 24
+    assert sum((prompts for _, prompts, _ in reward.seen), ()) == tuple(p for p in PROMPTS for _ in SEEDS) * 2
+
+
+def test_a_reward_that_compares_is_shown_what_it_compares(sides):
+    pictures = Watched(compares_batch=True)
+    assert reward_choices(setup_of(reward=pictures), sides, 0.0) == ALL
+    assert [count for count, _, _ in pictures.seen] == [24]
+    assert reward_choices(setup_of(reward=pictures), sides, 0.0, {2}) == ALL, "one pair needs the others beside it"
+    prompts = Watched(compares_batch=True, compares_pictures=False)
+    assert reward_choices(setup_of(reward=prompts), sides, 0.0) == ALL
+    assert [(count, len(beside)) for count, _, beside in prompts.seen] == [(8, 24)] * 3
+
+
+def test_only_pairs_that_a_person_decided_are_scored(ballots: Ballots, sides):
+    test = person_test(sides)
+    name = ballots.add(test)
+    for reward in (Watched(), Watched(compares_batch=True)):
+        setup = setup_of(reward=reward)
+        assert reward_choices(setup, sides, 0.0, preferences(test, ballots.choices(test))) == [None] * 12
+        assert reward.seen == []
+    ordered = [test.pairs[index] for index in test.by_prompt]
+    for place, side in ((1, "tie"), (5, "left"), (11, "right")):
+        ballots.vote(name, ordered[place].key, side)
+    assert preferences(test, ballots.choices(test)) == {5, 11}
+    reward = Watched()
+    found = reward_choices(setup_of(reward=reward), sides, 0.0, {5, 11})
+    assert found == [choice if place in (5, 11) else None for place, choice in enumerate(ALL)]
+    assert reward.seen == [(4, ("a dog", "<b>a fox</b>") * 2, ())]
 
 
 def test_agreement_of_person_and_reward(ballots: Ballots, sides):
