@@ -92,7 +92,7 @@ export const FIGURES = {
     },
     "kl_to_reference": {
         "title": "Drift from base",
-        "meaning": "How far the LoRA has moved the sampling away from the base model (KL divergence, in nats). 0 = not at all; a steep rise warns of broken pictures.",
+        "meaning": "How far the LoRA has moved the sampling away from the base model (KL divergence, in nats). 0 = not at all; a steep rise warns of broken pictures. Methods that make no pictures measure it on those of training.",
         "better": "",
         "format": "number",
         "smooth": true,

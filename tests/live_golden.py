@@ -28,8 +28,8 @@ RUNS = {
     "ddpo": "step loss learning_rate gradient_norm reward held_out_reward diversity kl_to_reference clipped rollouts "
     "evaluation_reward evaluation_held_out_reward best_step",
     "dag-db": "step loss residual effective_sample_size beta reward held_out_reward diversity flow_loss zebra apple",
-    "diffusion-dpo": "step loss accuracy margin held_out_accuracy held_out_margin evaluation_zebra",
-    "supervised": "step loss learning_rate gradient_norm",
+    "diffusion-dpo": "step loss accuracy margin kl_to_reference held_out_accuracy held_out_margin evaluation_zebra",
+    "supervised": "step loss learning_rate gradient_norm kl_to_reference",
     "a method of the future": "step loss reward zebra",
 }
 TICKS = [(0, 1), (0.2, 0.35), (-3, 5000), (1e-6, 2e-6), (0.5, 0.5), (0, 0), (-0.04, 0.01)]

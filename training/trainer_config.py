@@ -39,7 +39,8 @@ class TrainerConfig:
         keep: the weights a run gives: its "last", or the "best" by the objective's evaluation.
         patience: evaluations in a row without a better one after which the run ends; 0 = never.
         kl_budget: the run ends when "kl_to_reference", averaged over the last `KL_WINDOW` updates, exceeds this, in
-            nats per picture; 0 = never.
+            nats per picture; 0 = never. Methods with rollouts measure it on these (`objectives.practice`), the others
+            on noised training pictures (`objectives.drift`).
 
     Raises:
         TrainingError: a value out of range; the message quotes it.

@@ -108,7 +108,7 @@ FIGURES: Mapping[str, Figure] = {
     "kl_to_reference": Figure(
         "Drift from base",
         "How far the LoRA has moved the sampling away from the base model (KL divergence, in nats). 0 = not at all; a "
-        "steep rise warns of broken pictures.",
+        "steep rise warns of broken pictures. Methods that make no pictures measure it on those of training.",
         includes=(0.0,),
         colour="#ef8fa6",
     ),
@@ -250,7 +250,7 @@ PREFIXES = (
 )
 _BY_REWARD = ("reward", "held_out_reward", "diversity", "kl_to_reference", "loss")
 _BY_FLOW = ("reward", "held_out_reward", "diversity", "residual", "effective_sample_size", "loss")
-_BY_PICTURES = ("loss", "held_out_loss")
+_BY_PICTURES = ("loss", "held_out_loss", "kl_to_reference")
 
 # By `ObjectivePlan.method`: which figures come first, best first. Those that a run does not have are left out.
 CURVES: Mapping[str, tuple[str, ...]] = {
@@ -260,7 +260,7 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "dag-kl": _BY_FLOW,
     "refl": _BY_REWARD,
     "draft": _BY_REWARD,
-    "diffusion-dpo": ("held_out_accuracy", "accuracy", "held_out_margin", "margin", "loss"),
+    "diffusion-dpo": ("held_out_accuracy", "accuracy", "held_out_margin", "kl_to_reference", "margin", "loss"),
 }
 _OF_ANY = ("reward", "held_out_reward", "held_out_accuracy", "accuracy", "loss", "diversity")
 

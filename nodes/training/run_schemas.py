@@ -197,7 +197,8 @@ TRAIN_LORA = [
         tooltip="Ends the run when its pictures have drifted this far from the model it began with (the curve "
         f"'{FIGURES['kl_to_reference'].title}', in nats per picture). Raising it lets the model move further. It grows "
         "with sampler steps and picture size: a run with the demo model reaches about 184, so 100 to 200 is customary "
-        "there; for other models read it off the curve of a first run. 0 = no limit.",
+        "there; for other models read it off the curve of a first run. Supervised and Diffusion-DPO measure it on "
+        "their training pictures, so that their values do not compare with other methods'. 0 = no limit.",
     ),
     slot(
         "Boolean",

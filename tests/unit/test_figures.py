@@ -71,6 +71,15 @@ def test_the_report_shows_what_comes_first_for_the_method():
     assert [(curve.key, curve.title) for curve in unknown] == [("zebra", "Zebra")]
 
 
+def test_the_drift_is_among_the_first_of_every_method():
+    """Also where a run has every figure of its method."""
+    for method in METHODS:
+        if method not in ("dag-db", "dag-kl"):  # their drift is a click away
+            first = figures.first_curves(method)
+            own = [name for name in first if name != "held_out_loss"]
+            assert "kl_to_reference" in figures.panels(own, first)[0]
+
+
 def test_evaluations_are_drawn_with_the_figure_that_they_repeat():
     (reward, *_) = figures.curves_of(history(), method="ddpo")
     assert list(reward.tests) == [(10, 0.2), (20, 0.4), (30, 0.6), (40, 0.8)]

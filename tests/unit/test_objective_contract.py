@@ -24,6 +24,7 @@ from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, Diffusi
 from attune.training.objectives.refl import ReFLConfig, ReFLObjective
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
 from attune.training.trainer import TrainerConfig, train
+from attune.training.trainer_config import KL_WINDOW
 
 CONTEXT, SHAPE = 8, (4, 4, 4)
 LORA = LoraConfig(rank=2, alpha=2.0, targets=("cross-attention", "self-attention"), seed=1)
@@ -158,6 +159,7 @@ def test_losses_and_gradients_are_finite_float32_and_move_the_lora(denoiser, nam
     assert losses and all(loss.shape == () and loss.dtype == torch.float32 for loss in losses)
     assert gradients.dtype == torch.float32 and torch.isfinite(gradients).all() and gradients.abs().max() > 0
     assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["kl_to_reference"] > 0
 
 
 @MATRIX
@@ -213,6 +215,23 @@ def test_accumulated_updates_learn(flow_denoiser, name):
         result = train(policy, OBJECTIVES[name](8), TrainerConfig(steps=2, accumulation=2, sample_every=0))
     assert result.steps_done == 2
     assert any(not torch.equal(value, before[key]) for key, value in result.tensors.items())
+
+
+@MATRIX
+def test_a_budget_for_the_drift_ends_the_run_of_every_method(flow_denoiser, name):
+    """It has none before the first update moved the LoRA, and is measured in every one of these."""
+
+    def run(budget: float) -> Any:
+        config = TrainerConfig(steps=8, learning_rate=0.01, warmup_steps=0, sample_every=0, kl_budget=budget)
+        with Policy(flow_denoiser, LORA) as policy:
+            return train(policy, OBJECTIVES[name](8), config)
+
+    ended = run(1e-5)
+    assert ended.status == "ended" and KL_WINDOW <= ended.steps_done < 8
+    assert "nats per picture" in ended.reason
+    drifts = [row["kl_to_reference"] for row in ended.history]
+    assert drifts[0] < 1e-9 < drifts[-1] and all(drift >= 0 for drift in drifts)
+    assert run(1e9).status == "finished"
 
 
 class StopAfter(RunCallbacks):

@@ -29,7 +29,8 @@ Differences from the paper:
     - a pair may have a weight. Ties and skipped pairs can be handed in; they are counted and not learned from;
     - which picture of a pair comes first in a call is drawn, so that no place in a batch favours one side;
     - the reference is the adapter switched off, not a second network: it costs a pass without gradients and no memory.
-      Adapter dropout acts on the policy alone.
+      Adapter dropout acts on the policy alone;
+    - "kl_to_reference" is measured beside it on pictures of the pairs, chosen and rejected ones, see `drift`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ import torch
 from ..diffusion import DiffusionProcess, expand
 from ..interfaces import Prompt, TrainingError
 from ..share import ALONE, Share
+from .drift import PictureDrift
 from .supervised import draw_sigmas, loss_weight
 
 EVALUATION_SEED = 1_000_003
@@ -221,17 +223,20 @@ class DiffusionDPOObjective:
         self._mean_weight = sum(pair.weight for pair in self.pairs) / len(self.pairs)
         self._policy: Any = None
         self._share: Share = ALONE
+        self._drift: Any = None
         self._order: list[int] = []
         self._figures: dict[str, float] = {}
 
     def prepare(self, policy: Any, share: Share = ALONE) -> None:
         self._policy, self._share = policy, share
+        self._drift = PictureDrift(policy, share)
 
     # ---- one update ----
 
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         looks = [self._look(generator) for _ in range(self.config.batch * self._share.count)]
         own = self._share.take(looks)
+        self._drift.measure(2 * len(looks), 2 * len(self.pairs), self._picture)
         found = []
         for rows in parts_of_one_size(own, self.config.chunk):
             part = [own[row] for row in rows]
@@ -245,7 +250,13 @@ class DiffusionDPOObjective:
             "accuracy": accuracy(margin),
             "chosen_reward": chosen.mean().item(),
             "rejected_reward": rejected.mean().item(),
+            "kl_to_reference": self._drift.kl_to_reference,
         }
+
+    def _picture(self, number: int) -> tuple[torch.Tensor, Any]:
+        """The chosen and the rejected picture of every pair in turn, with what they are conditioned on."""
+        pair = self.pairs[number // 2]
+        return (pair.rejected if number % 2 else pair.chosen), pair.prompt.positive
 
     def _look(self, generator: torch.Generator) -> Look:
         """The next pair, without replacement, and its draws: pair by pair, so that batches can be cut anywhere."""
@@ -309,11 +320,12 @@ class DiffusionDPOObjective:
         return self._figures
 
     def state_dict(self) -> dict[str, Any]:
-        return {"order": list(self._order), "figures": dict(self._figures)}
+        return {"order": list(self._order), "figures": dict(self._figures), "drift": self._drift.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._order = [int(i) for i in state["order"]]
         self._figures = dict(state["figures"])
+        self._drift.load_state_dict(state.get("drift"))
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.previews

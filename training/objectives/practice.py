@@ -324,9 +324,13 @@ def evaluated_prompts(count: int) -> list[int]:
 
 def measured_steps(steps: Sequence[int]) -> tuple[list[int], list[float]]:
     """Which of the steps, ascending, to measure, and how many steps each of them stands for."""
-    if len(steps) <= DIVERGENCE_STEPS:
-        return list(steps), [1.0] * len(steps)
-    edges = torch.linspace(0, len(steps) - 1, DIVERGENCE_STEPS).round().long().tolist()
-    stretches = [steps[low:high] for low, high in itertools.pairwise(edges)]
-    middles = [stretch[len(stretch) // 2] for stretch in stretches]
-    return [*middles, steps[-1]], [*(float(len(stretch)) for stretch in stretches), 1.0]
+    parts = stretches(steps, DIVERGENCE_STEPS)
+    return [part[len(part) // 2] for part in parts], [float(len(part)) for part in parts]
+
+
+def stretches(steps: Sequence[int], most: int) -> list[Sequence[int]]:
+    """The steps, ascending, in at most `most` parts of about the same number, the last step alone."""
+    if len(steps) <= most:
+        return [[step] for step in steps]
+    edges = torch.linspace(0, len(steps) - 1, most).round().long().tolist()
+    return [*(steps[low:high] for low, high in itertools.pairwise(edges)), steps[-1:]]

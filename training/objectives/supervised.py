@@ -8,7 +8,8 @@ target and min(SNR, γ)/(SNR + 1) for the v target. Flow models are not weighted
 logit-normal instead (Esser et al. 2024).
 
 Differences from the paper: the error is always computed from the predicted x0 and scaled, because every denoiser here
-returns x0; algebraically it is the same number.
+returns x0; algebraically it is the same number. "kl_to_reference" is measured beside it, see `drift`, and not learned
+from.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from ..diffusion import DiffusionProcess, expand
 from ..interfaces import Prompt, TrainingError
 from ..share import ALONE, Share
+from .drift import PictureDrift
 
 
 @dataclass(frozen=True)
@@ -98,20 +100,26 @@ class SupervisedObjective:
         self.previews = list(previews) or _distinct(self.prompts)[:4]
         self._policy: Any = None
         self._share: Share = ALONE
+        self._drift: Any = None
         self._order: list[int] = []
 
     def prepare(self, policy: Any, share: Share = ALONE) -> None:
         self._policy, self._share = policy, share
+        self._drift = PictureDrift(policy, share)
 
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         indices = self._draw(generator)
         own = self._share.rows(len(indices))
+        self._drift.measure(len(indices), len(self.latents), self._picture)
         for bucket in _same_size(indices, self.latents):
             drawn = self._noises(bucket, indices, generator)
             rows = [row for row, place in enumerate(bucket) if own.start <= place < own.stop]
             if rows:
                 loss = self._loss([indices[bucket[row]] for row in rows], *(part[rows] for part in drawn))
                 yield loss * (len(rows) / (own.stop - own.start))
+
+    def _picture(self, number: int) -> tuple[torch.Tensor, Any]:
+        return self.latents[number], self.prompts[number].positive
 
     def _draw(self, generator: torch.Generator) -> list[int]:
         """The next batch without replacement: every picture is seen once before any is seen twice."""
@@ -145,13 +153,15 @@ class SupervisedObjective:
         return (expand(loss_weight(process, sigma, self.config.min_snr_gamma), error) * error).mean()
 
     def metrics(self) -> dict[str, float]:
-        return {}  # the trainer reports the loss itself
+        # The trainer reports the loss itself.
+        return {"kl_to_reference": self._drift.kl_to_reference}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"order": list(self._order)}
+        return {"order": list(self._order), "drift": self._drift.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._order = [int(i) for i in state["order"]]
+        self._drift.load_state_dict(state.get("drift"))
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.previews
