@@ -138,6 +138,33 @@ def test_a_file_that_was_moved_away_is_begun_anew(store, path):
     assert notes(Store(path, [STEP])) == ["new"]
 
 
+def test_scrubbing_leaves_nothing_of_what_was_deleted(store, path):
+    for number in range(300):
+        add(store, f"secret {number} {'x' * (number % 50)}", f"public {number}")
+    with store.writing() as connection:
+        connection.execute("DELETE FROM notes WHERE text LIKE 'secret%'")
+    files = [path, path.with_name(f"{path.name}-wal")]
+    assert any(b"secret" in file.read_bytes() for file in files)
+    assert store.scrub() is True
+    assert [file.name for file in files if b"secret" in file.read_bytes()] == []
+    assert len(notes(store)) == 300
+    with store.writing(), pytest.raises(RuntimeError, match="middle of a transaction"):
+        store.scrub()
+
+
+def test_scrubbing_beside_a_reader_says_that_the_log_stays(path):
+    hasty = Store(path, [STEP], patience=0.1)
+    add(hasty, "kept")
+    reader = sqlite3.connect(path, isolation_level=None)
+    try:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT COUNT(*) FROM notes").fetchone() == (1,)
+        assert hasty.scrub() is False
+    finally:
+        reader.close()
+    assert hasty.scrub() is True
+
+
 # ---- schema ----
 
 
