@@ -179,7 +179,7 @@ class AttuneMergeLoras(AttuneNode):
                     default=0.5,
                     min=-10.0,
                     max=10.0,
-                    step=0.05,
+                    step=0.001,
                     round=0.001,
                     tooltip="How much of this LoRA goes in. Raising it makes the result more like it; weights that add "
                     "up to 1 keep the strength of one LoRA; below 0 takes its effect away. 0 = leave it out.",

@@ -219,7 +219,7 @@ class CombineRewards(AttuneNode):
                     default=DEFAULTS.penalty,
                     min=0.01,
                     max=10000.0,
-                    step=0.5,
+                    step=0.05,
                     advanced=True,
                     tooltip="Mode 'constrained' only: how much of reward_a one unit below the level costs. Higher "
                     "keeps the level more strictly. 10 is strict enough in almost all cases.",

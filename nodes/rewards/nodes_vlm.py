@@ -390,7 +390,7 @@ def training_inputs(node: type[AttuneNode]) -> list[Any]:
     return [
         node.input(io.Int, "steps", default=DEFAULTS.steps, min=1, max=1_000_000,
                    tooltip="Updates in all. Training ends earlier when held-out accuracy no longer rises."),
-        node.input(io.Float, "learning_rate", default=DEFAULTS.learning_rate, min=1e-8, max=1.0, step=1e-6, round=1e-9,
+        node.input(io.Float, "learning_rate", default=DEFAULTS.learning_rate, min=1e-7, max=1.0, step=1e-7, round=1e-7,
                    tooltip="Size of each update. Raising it learns faster until it breaks; small models "
                    "take more (0.001)."),
         node.input(io.Int, "rank", default=DEFAULTS.rank, min=1, max=256,
@@ -431,7 +431,7 @@ def advanced_inputs(node: type[AttuneNode]) -> list[Any]:
         node.input(io.Combo, "schedule", options=list(get_args(Schedule)), default=DEFAULTS.schedule, advanced=True,
                    tooltip="The learning rate after the warm-up: constant, or falling to 0 as a line or a cosine. Only "
                    "a constant run can be continued with more steps."),
-        node.input(io.Float, "clip_norm", default=DEFAULTS.clip_norm, min=0.0, max=1000.0, step=0.1, advanced=True,
+        node.input(io.Float, "clip_norm", default=DEFAULTS.clip_norm, min=0.0, max=1000.0, step=0.01, advanced=True,
                    tooltip="Longer gradients are shortened to this length. Raising it allows larger jumps. 0 = off."),
         node.input(io.Float, "weight_decay", default=DEFAULTS.weight_decay, min=0.0, max=1.0, step=1e-4,
                    advanced=True,

@@ -268,7 +268,8 @@ REFL_OBJECTIVE = [
         default=REFL["margin"],
         min=-1000.0,
         max=1000.0,
-        step=0.1,
+        step=0.0001,
+        round=0.0001,
         tooltip="Mode refl: pictures whose score reaches this teach nothing more. In the reward's unit: deviations if "
         "calibrated; for a cost, minus the cost. Raising it never lets go; too low, nothing is learned.",
     ),

@@ -64,7 +64,7 @@ def ab_slots() -> list[Slot]:
             "what stands. reward: the connected reward votes at once.",
         ),
         slot(
-            "Float", "least_margin", default=0.0, min=0.0, max=1000.0, step=0.01, round=0.0001,
+            "Float", "least_margin", default=0.0, min=0.0, max=1000.0, step=0.0001, round=0.0001,
             tooltip="For the reward's votes: scores that differ by no more than this are a tie, in the reward's own "
             "unit. Raising it makes more ties. 0 = only equal scores.",
         ),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from attune.tests.hosting import HostServer
+from attune.tests.widget_values import fault
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,17 @@ def test_numbers_have_limits_and_defaults_inside_them(nodes):
         for name, kind, options in inputs(info):
             if kind in ("INT", "FLOAT") and not options.get("forceInput"):
                 assert options["min"] <= options["default"] <= options["max"], f"{node}.{name}"
+
+
+def test_no_number_is_shown_as_off_or_as_another(nodes):
+    floats = {
+        f"{node}.{name}": options
+        for node, info in nodes.items()
+        for name, kind, options in inputs(info)
+        if kind == "FLOAT" and not options.get("forceInput")
+    }
+    assert {"AttuneABTest.least_margin", "AttuneMergeLoras.weight_1", "AttuneReFLObjective.margin"} <= floats.keys()
+    assert {name: fault(options) for name, options in floats.items() if fault(options)} == {}
 
 
 def test_choices_hold_their_default(nodes):
