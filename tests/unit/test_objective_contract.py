@@ -14,6 +14,8 @@ import torch
 
 from attune.nodes.training.figures import FIGURES
 from attune.training.adapters import LoraConfig, Policy
+from attune.training.adapters.user_attention import UserAdapterConfig
+from attune.training.adapters.user_policy import UserPolicy
 from attune.training.checkpointing import checkpointing
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import Prompt, RunCallbacks
@@ -21,8 +23,10 @@ from attune.training.objectives.dag import DAGObjective
 from attune.training.objectives.dag_config import DAGConfig
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
 from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
+from attune.training.objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
 from attune.training.objectives.refl import ReFLConfig, ReFLObjective
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
+from attune.training.preference.set_encoder import SetEncoder, SetEncoderConfig
 from attune.training.trainer import TrainerConfig, train
 from attune.training.trainer_config import KL_WINDOW
 
@@ -63,6 +67,33 @@ def pairs(count: int, seed: int) -> list[Pair]:
     return [Pair(*both, prompt) for both, prompt in zip(latents(2 * count, seed).split(2), prompts(count), strict=True)]
 
 
+def personal_pairs(people: int, each: int, seed: int) -> list[PersonalPair]:
+    generator = torch.Generator().manual_seed(seed)
+    found = [pair for person in range(people) for pair in pairs(each, seed + person)]
+    return [
+        PersonalPair(pair.chosen, pair.rejected, pair.prompt, person=f"{seed} {place // each}",
+                     features=torch.randn(3, 6, generator=generator))
+        for place, pair in enumerate(found)
+    ]  # fmt: skip
+
+
+def personal_dpo(chunk: int) -> PersonalDPOObjective:
+    """With the set encoder trained along."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(2)
+        encoder = SetEncoder(SetEncoderConfig(features=6, tokens=2, width=4, hidden=8, layers=1, heads=2), "features")
+    config = PersonalDPOConfig(batch=4, beta=50.0, chunk=chunk, support=2, encoder_learning_rate=1e-3)
+    held_out = personal_pairs(2, 3, 90)
+    return PersonalDPOObjective(personal_pairs(2, 3, 0), config, encoder=encoder.eval(), held_out=held_out)
+
+
+def adapted(denoiser: DiffusersDenoiser, name: str, lora: LoraConfig = LORA) -> Policy | UserPolicy:
+    """What the method trains."""
+    if name == "personal-dpo":
+        return UserPolicy(denoiser, UserAdapterConfig(tokens=2, width=4, start="off"))
+    return Policy(denoiser, lora)
+
+
 def practising(kind: Callable[..., Any], config: Any) -> Any:
     return kind(prompts(3), Colour(), Decoder(), config, latent_shape=SHAPE, held_out=Colour())
 
@@ -80,6 +111,7 @@ OBJECTIVES: dict[str, Callable[[int], Any]] = {
     "diffusion-dpo": lambda chunk: DiffusionDPOObjective(
         pairs(5, 0), DiffusionDPOConfig(batch=4, beta=50.0, chunk=chunk), held_out=pairs(3, 1)
     ),
+    "personal-dpo": personal_dpo,
     "refl": lambda chunk: practising(ReFLObjective, ReFLConfig(**PRACTICE, stop_from=2, stop_to=3, chunk=chunk)),
     "draft": lambda chunk: practising(
         ReFLObjective, ReFLConfig(**PRACTICE, mode="draft", last_steps=2, chunk=chunk)
@@ -131,7 +163,7 @@ def one_update(
     checkpoints: bool = False,
 ) -> Any:
     """(losses, gradients, metrics, evaluation) of a first update."""
-    with Policy(denoiser, LORA) as policy, ExitStack() as stack:
+    with adapted(denoiser, name) as policy, ExitStack() as stack:
         moved(policy)
         if checkpoints:
             stack.enter_context(checkpointing(policy.module, state=policy.as_now))
@@ -210,7 +242,7 @@ def test_best_metric_is_among_what_is_evaluated(flow_denoiser, name):
 @MATRIX
 def test_accumulated_updates_learn(flow_denoiser, name):
     """Two passes per update: twice the losses, and a state that is that of an update."""
-    with Policy(flow_denoiser, LORA) as policy:
+    with adapted(flow_denoiser, name) as policy:
         before = policy.tensors()
         result = train(policy, OBJECTIVES[name](8), TrainerConfig(steps=2, accumulation=2, sample_every=0))
     assert result.steps_done == 2
@@ -223,7 +255,7 @@ def test_a_budget_for_the_drift_ends_the_run_of_every_method(flow_denoiser, name
 
     def run(budget: float) -> Any:
         config = TrainerConfig(steps=8, learning_rate=0.01, warmup_steps=0, sample_every=0, kl_budget=budget)
-        with Policy(flow_denoiser, LORA) as policy:
+        with adapted(flow_denoiser, name) as policy:
             return train(policy, OBJECTIVES[name](8), config)
 
     ended = run(1e-5)
@@ -250,7 +282,7 @@ def test_stopped_anywhere_and_resumed_it_ends_bit_equal(flow_denoiser, name, tmp
     lora = dataclasses.replace(LORA, dropout=0.2)
 
     def run(folder: Path | None, polls: float = math.inf) -> Any:
-        with Policy(flow_denoiser, lora) as policy:
+        with adapted(flow_denoiser, name, lora) as policy:
             return train(policy, OBJECTIVES[name](2), config, callbacks=StopAfter(polls), run_folder=folder)
 
     expected = run(None)

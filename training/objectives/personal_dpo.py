@@ -195,6 +195,14 @@ class PersonalDPOObjective(DiffusionDPOObjective):
     def _held_out_looks(self) -> list[Look]:
         return [PersonalLook(**vars(look), support=self._told_by[id(look.pair)]) for look in super()._held_out_looks()]
 
+    def _picture(self, number: int) -> tuple[torch.Tensor, Any]:
+        """For the drift: as in Diffusion-DPO, with the pair's person, told by the first of their other pairs."""
+        pair = self.pairs[number // 2]
+        told = self._eligible.get(id(pair), ())[: self.config.support]
+        look = PersonalLook(pair, torch.zeros(()), pair.chosen, support=told)
+        shown = self._with_person(look, self._embed([look])[0])
+        return (pair.rejected if number % 2 else pair.chosen), shown.pair.prompt.positive
+
     # ---- the loss ----
 
     def _compare(self, looks: Sequence[PersonalLook]) -> PreferenceLoss:
