@@ -90,7 +90,8 @@ class Population:
         personal = config.spread * torch.randn(drawn, len(config.attributes), generator=generator)
         common = dict(config.common)
         tastes = personal + torch.tensor([common.get(name, 0.0) for name in config.attributes])
-        self.tastes = torch.cat([tastes, -tastes]) if config.antagonists else tastes  # (people, attributes)
+        # Counterparts are neighbours, so that any even number of the first people has no taste in common.
+        self.tastes = torch.stack([tastes, -tastes], 1).flatten(0, 1) if config.antagonists else tastes
         self._centre = self._deviation = None
 
     def attributes(self, images: torch.Tensor) -> torch.Tensor:

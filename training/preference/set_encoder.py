@@ -28,9 +28,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..checkpoint import read_tensors, write_atomically
+from ..digests import file_digest
 from ..interfaces import TrainingError
 
 HEADER = "attune.set_encoder"
+
+
+def features_id(file: Path) -> str:
+    """Identity of the features of a CLIP-type model: that of its file."""
+    return f"clip:{file_digest(file)[:16]}"
 
 
 @runtime_checkable
