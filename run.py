@@ -43,6 +43,7 @@ MAPPED = ROOT / "scripts" / "module.py"
 JOBS = {
     "demo-model": "build the demo data, train the demo checkpoint and both demo rewards",
     "demo-quality": "measure the demo checkpoint, and draw the model card's contact sheets",
+    "demo-user": "draw pictures, simulate people who choose, train the demo's set encoder and user adapter",
     "reward-model": "train a reward model (QLoRA) on preference pairs",
 }
 # What single claims need besides; the others need nothing that the pack does not.
@@ -305,7 +306,7 @@ def train_job_file(arguments: argparse.Namespace, rest: list[str]) -> int:
     words += ["--cpu"] if cpu and "--cpu" not in rest else []
     launcher = []
     if arguments.processes > 1:
-        launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(arguments.processes)]
+        launcher = [MAPPED, "attune.training.launch", "--num_processes", str(arguments.processes)]
         # Its option --cpu would start a single process; what the processes compute on, they are told themselves.
         launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--multi_gpu"]
         launcher += ["--main_process_port", str(free_port())]  # two jobs on one machine must not meet
@@ -314,11 +315,28 @@ def train_job_file(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def wait_for(process: subprocess.Popen) -> int:
-    """Its exit code. Ctrl-C reaches it by itself, and saving takes it a while; a second one ends the waiting."""
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        return process.wait()
+    """Its exit code, after it has saved its work where this command is told to end; told twice, it ends at once.
+
+    Ctrl-C reaches it by itself. To end this command alone (SIGTERM) would leave it at work with nobody to stop it.
+
+    Raises:
+        SystemExit: this command was told to end, and the process has.
+    """
+    ending: SystemExit | None = None
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:
+            continue
+        except SystemExit as told:
+            ending = told
+            # On Windows nothing asks a process to end: this would kill it, with what it has not saved.
+            if os.name == "posix":
+                process.terminate()
+    if ending is not None:
+        raise ending
+    return code
 
 
 def run_module(here: Environment, module: str, words: Sequence[str]) -> int:

@@ -13,6 +13,10 @@ from .interfaces import AttuneError
 JOBS = {
     "demo-model": (".demo.recipe", "build the demo data, train the demo checkpoint and both demo rewards"),
     "demo-quality": (".demo.quality", "measure the demo checkpoint, and draw the model card's contact sheets"),
+    "demo-user": (
+        ".demo.train_user",
+        "draw pictures, simulate people who choose, train the demo's set encoder and user adapter",
+    ),
     "reward-model": (".preference_job", "train a reward model (QLoRA) on preference pairs"),
 }
 
