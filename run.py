@@ -44,6 +44,7 @@ JOBS = {
     "demo-model": "build the demo data, train the demo checkpoint and both demo rewards",
     "demo-quality": "measure the demo checkpoint, and draw the model card's contact sheets",
     "demo-user": "draw pictures, simulate people who choose, train the demo's set encoder and user adapter",
+    "simulate-choices": "let simulated people choose between pictures of yours",
     "reward-model": "train a reward model (QLoRA) on preference pairs",
 }
 # What single claims need besides; the others need nothing that the pack does not.

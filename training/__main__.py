@@ -17,6 +17,7 @@ JOBS = {
         ".demo.train_user",
         "draw pictures, simulate people who choose, train the demo's set encoder and user adapter",
     ),
+    "simulate-choices": (".preference.simulate", "let simulated people choose between pictures of yours"),
     "reward-model": (".preference_job", "train a reward model (QLoRA) on preference pairs"),
 }
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: the job's name is unknown (the message lists those that exist).
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    listing = "\n".join(f"  {name:12} {what}" for name, (_, what) in JOBS.items())
+    listing = "\n".join(f"  {name:16} {what}" for name, (_, what) in JOBS.items())
     parser = argparse.ArgumentParser(
         prog="run.py train",
         description="Training without a graph.",
