@@ -1,11 +1,9 @@
 """dag-sample: DAG-KL earns more reward than DDPO from as many practice pictures.
 
 The figure is the area under gain against rollouts, DAG-KL's over DDPO's, over paired seeds. The gain is measured on
-prompts whose concepts are never practised. Learning rate, LoRA, sampler steps, transitions and rollouts per update are
-the same; the rate is the one that ddpo-learns found best for DDPO. See `_dag_bed`.
-
-β was chosen on a seed that is not measured, on practised prompts, over 16 updates: with β 1 the gain stops at 0.3 sd; 4
-began more slowly than 10 (0.16 sd against 0.19 after 4 updates), 100 no faster (0.20).
+prompts whose concepts are never practised. Learning rate, LoRA, sampler steps and rollouts per update are the same, and
+the calls of the network nearly so; the rate is the one that ddpo-learns found best for DDPO. See `_dag_bed`, also for
+what was tried.
 """
 
 from __future__ import annotations
