@@ -7,10 +7,11 @@ from pathlib import Path
 
 from .files import json_lines, prompt_of
 from .lines import Arrangement, PromptError, PromptList, arrange, counted, noted, one_line
-from .places import read_text
+from .places import content_digest, read_text
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 METADATA = "metadata.jsonl"
+CAPTION = ".txt"
 
 
 def caption_files(folder: Path) -> list[Path]:
@@ -19,7 +20,14 @@ def caption_files(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir())
     except OSError:
         return []
-    return [file for file in entries if file.name == METADATA or file.suffix.lower() in {".txt", *PICTURES}]
+    return [file for file in entries if file.name == METADATA or file.suffix.lower() in {CAPTION, *PICTURES}]
+
+
+def captions_digest(folder: Path) -> str:
+    """A name for the captions of a folder: the texts by their content, of the pictures only which there are."""
+    files = caption_files(folder)
+    texts = content_digest(file for file in files if file.suffix.lower() not in PICTURES)
+    return f"{texts} {[file.name for file in files]}"
 
 
 def read_captions(folder: Path, name: str, field: str) -> tuple[list[str], int]:
@@ -43,9 +51,12 @@ def read_captions(folder: Path, name: str, field: str) -> tuple[list[str], int]:
     metadata = folder / METADATA
     if metadata.is_file():
         return _from_metadata(read_text(metadata, f"{name}/{METADATA}"), f"{name}/{METADATA}", field, pictures)
+    # Older programs write .TXT, which some systems tell from .txt.
+    shouted = {file.stem: file for file in files if file.suffix.lower() == CAPTION}
     captions = []
     for picture in pictures:
-        beside = picture.with_suffix(".txt")
+        beside = picture.with_suffix(CAPTION)
+        beside = beside if beside.is_file() else shouted.get(picture.stem, beside)
         if beside.is_file():
             captions.append(one_line(read_text(beside, f"{name}/{beside.name}")))
     written = [caption for caption in captions if caption]

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..host.examples import PROMPTS, STYLE, WILDCARDS, offer_pictures
 from ..host.schema import AttuneNode
-from .captions import caption_files, from_captions
+from .captions import captions_digest, from_captions
 from .files import READERS, from_file
 from .lines import MOST_PROMPTS, Arrangement, PromptError, PromptList, from_text
 from .places import content_digest, inside, listed_files, listed_folders
@@ -270,12 +270,9 @@ class PromptsFromCaptions(PromptSource):
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **widgets: Any) -> str:
         try:
-            files = caption_files(inside(input_folder(), folder, what="folder")) if folder else []
+            return captions_digest(inside(input_folder(), folder, what="folder")) if folder else ""
         except PromptError:
             return ""
-        # Of the pictures, only which there are.
-        texts = content_digest(file for file in files if file.suffix in {".txt", ".jsonl"})
-        return f"{texts} {[file.name for file in files]}"
 
     @classmethod
     def execute(cls, folder: str, trigger: str, field: str, **arrangement: Any) -> io.NodeOutput:

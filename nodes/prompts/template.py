@@ -105,7 +105,7 @@ def from_template(
     if mode not in MODES:
         raise PromptError(f"There is no mode {mode!r}; choose one of: {', '.join(MODES)}.")
     if not 1 <= count <= MOST_PROMPTS:
-        raise PromptError(f"count must be from 1 to {MOST_PROMPTS}, not {count}.")
+        raise PromptError(f"how_many must be from 1 to {MOST_PROMPTS}, not {count}.")
     choice = parse_text(text, "The template", wildcards)
     if choice is None:
         raise PromptError("The template is empty. Write for example: a {red|green} __animal__")
@@ -136,7 +136,7 @@ def _combinations(choice: Choice, most: int, on_step: Callable[[], None]) -> Pro
         if len(found) >= most:
             # Among those left there may be doubles only, so that the number of fillings is all that can be said.
             return PromptList(
-                tuple(found), f"The first {most} of {_about(choice.size)} combinations: raise count for more"
+                tuple(found), f"The first {most} of {_about(choice.size)} combinations: raise how_many for more"
             )
         if index % _STEPS == 0:
             on_step()

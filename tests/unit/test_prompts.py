@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from attune.nodes.prompts.captions import from_captions
+from attune.nodes.prompts.captions import captions_digest, from_captions
 from attune.nodes.prompts.files import from_file, read_prompts
 from attune.nodes.prompts.grammar import fill, filled, parse_text, ways
 from attune.nodes.prompts.lines import MOST_PROMPTS, MOST_SHOWN, Arrangement, PromptError, from_text
@@ -268,6 +268,12 @@ def test_templates_with_a_mistake(wildcards: Wildcards, text: str, words: str):
             from_template(text, wildcards, mode=mode, count=3, seed=0)
 
 
+@pytest.mark.parametrize("count", [0, MOST_PROMPTS + 1])
+def test_a_number_out_of_range_is_told_by_the_name_of_its_widget(wildcards: Wildcards, count: int):
+    with pytest.raises(PromptError, match=rf"how_many must be from 1 to {MOST_PROMPTS}, not {count}"):
+        from_template("{a|b}", wildcards, mode="draw", count=count, seed=0)
+
+
 def test_wildcards_that_grow_without_end_are_refused_before_they_are_built(wildcards: Wildcards):
     """Each of 60 files uses the next one twice: 2^60 words, and 2^(2^60) ways."""
     for index in range(60):
@@ -304,7 +310,7 @@ def test_large_wildcards_are_found_by_bisection(wildcards: Wildcards):
 def test_more_combinations_than_python_writes_down(wildcards: Wildcards):
     """4^8000 has 4817 digits, more than Python turns into text."""
     found = from_template("{a|b|c|}" * 8000, wildcards, mode="all combinations", count=2, seed=0)
-    assert found.note == "The first 2 of 3·10^4816 combinations: raise count for more"
+    assert found.note == "The first 2 of 3·10^4816 combinations: raise how_many for more"
 
 
 def test_wildcard_files_with_a_mistake(wildcards: Wildcards):
@@ -417,6 +423,16 @@ def test_captions_beside_pictures(folder: Path):
     found = from_captions(folder, "pictures", trigger="inkstyle", field="", arrangement=PLAIN)
     assert found.prompts == ("inkstyle, a cat on a mat", "inkstyle, a dog")
     assert found.note == "2 prompts; 1 picture without a caption"
+
+
+@pytest.mark.parametrize("ending", [".txt", ".TXT", ".Txt"])
+def test_captions_in_whatever_case_are_read_and_their_changes_noticed(folder: Path, ending: str):
+    (folder / "a.txt").rename(folder / f"a{ending}")
+    assert from_captions(folder, "pictures", trigger="", field="", arrangement=PLAIN).prompts[0] == "a cat on a mat"
+    before = captions_digest(folder)
+    assert captions_digest(folder) == before
+    (folder / f"a{ending}").write_text("a fox", encoding="utf-8")
+    assert captions_digest(folder) != before
 
 
 def test_captions_of_a_metadata_file(folder: Path):
