@@ -7,10 +7,11 @@ import importlib.util
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from .checkpoint import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +67,9 @@ class RunLog:
 
     def _begin(self, step: int) -> None:
         self._begun = True
-        self.folder.mkdir(parents=True, exist_ok=True)
         earlier = [line for line in self._lines() if _step_of(line) < step]
-        partial = self.file.with_name(f".{FILE_NAME}.partial")
-        partial.write_text("".join(earlier), encoding="utf-8")
-        os.replace(partial, self.file)
+        with whole_file(self.file) as partial:
+            partial.write_text("".join(earlier), encoding="utf-8")
         if importlib.util.find_spec("tensorboard"):
             # Of several versions side by side some do not import; the other log is there anyway.
             with contextlib.suppress(Exception):
@@ -81,12 +80,13 @@ class RunLog:
     def _lines(self) -> list[str]:
         if not self.file.is_file():
             return []
-        return self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        # What a failing disk or another program left in it must not end the run.
+        return self.file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
 
 
 def _step_of(line: str) -> float:
     """The update of a line; infinite for one that was cut off in the middle, so that it goes."""
     try:
         return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf

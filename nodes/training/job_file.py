@@ -9,11 +9,11 @@ pictures, rewards) are looked up in the folders of the host that carries it out.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...training.checkpoint import whole_file
 from ...training.interfaces import AttuneError
 from ..job_inputs import job_inputs
 
@@ -57,11 +57,9 @@ def write_job(path: Path, job: Mapping[str, Any]) -> None:
     Raises:
         AttuneError: the folder cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(job, indent=1), encoding="utf-8")
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(job, indent=1), encoding="utf-8")
     except OSError as error:
         raise AttuneError(f"The job file could not be written to {path}: {error}. Make the folder writable.") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...training.checkpoint import whole_file
 from ...training.interfaces import TrainingError
 from ...training.run_state import StateFolder, unpack_history
 from ..version import pack_version as pack_version
@@ -52,14 +52,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def write_record(folder: Path, report: Mapping[str, Any]) -> None:
     """The report beside the run's states; a run is complete without it, so a full disk is no error here."""
-    partial = folder / f".{RECORD}.partial"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
-        partial.replace(folder / RECORD)
+        with whole_file(folder / RECORD) as partial:
+            partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         log.warning("Attune: the report could not be written to %s: %s", folder, error)
 
 

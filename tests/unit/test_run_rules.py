@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from attune.nodes.training.job_file import job_of, read_job, write_job
+from attune.nodes.training.records import write_record
 from attune.training.adapters import LoraConfig, Policy
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.evaluation import over_budget
@@ -379,6 +382,35 @@ def test_tensorboard_gets_every_figure_and_forgets_what_is_done_again(tmp_path):
     assert found.Tags()["scalars"] == ["loss", "reward"]
     assert [(event.step, event.value) for event in found.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert [event.step for event in found.Scalars("reward")] == [1]
+
+
+def test_a_log_with_bytes_that_are_no_text_costs_no_run(tmp_path):
+    """As a disk leaves them that lost its power while a line was written."""
+    begun = b'{"loss": 1.0, "step": 1}\n\xff\xfe\x00\n' + b"[" * 100_000 + b'\n{"loss": 2.0, "step": 2}\n'
+    (tmp_path / "log.jsonl").write_bytes(begun)
+    RunLog(tmp_path).add(3, {"loss": 3.0})
+    assert [row["step"] for row in lines(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "run.json", "job.json"])
+def test_what_is_half_written_is_named_after_its_process(tmp_path, monkeypatch, name):
+    """Two programs that write beside each other would rename each other's halves."""
+    names, replace = [], os.replace
+
+    def noted(source, target):
+        names.append(Path(source).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noted)
+    monkeypatch.setattr(Path, "replace", lambda self, target: noted(self, target))
+    if name == "log.jsonl":
+        RunLog(tmp_path).add(1, {"loss": 1.0})
+    elif name == "run.json":
+        write_record(tmp_path, {})
+    else:
+        write_job(tmp_path / name, {})
+    assert names == [f".{name}.{os.getpid()}.partial"]
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [name]
 
 
 def test_tensorboard_that_fails_costs_no_run(tmp_path, caplog):
