@@ -1,8 +1,8 @@
 """DDPO and DAG-KL on the demo model, side by side: the runs that dag-sample, dag-diverse and dag-cost look at.
 
 All practise on the same prompts, with the same number of rollouts per update, learning rate, LoRA and sampler steps;
-the reward is the size of the picture as a JPEG file (a black box). DDPO learns from all eight steps of a rollout. DAG-KL
-is run twice:
+the reward is the size of the picture as a JPEG file (a black box). DDPO learns from all eight steps of a rollout.
+DAG-KL is run twice:
     dag-kl        the target exp(βr), β = 10, four steps of a rollout: with its five predictions of x̂0 about as many
                   calls of the network as DDPO. What dag-sample and dag-cost look at
     dag-kl-prior  the target p_ref·exp(βr), β = 0.25, all eight steps. What dag-diverse looks at
