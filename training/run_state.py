@@ -15,7 +15,7 @@ import torch
 from .checkpoint import CheckpointError, flatten, read_state, unflatten, write_state
 from .interfaces import TrainingError
 from .share import Share
-from .widget_names import named
+from .widget_names import named_in_run
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,14 @@ _OTHER = {
 }
 # What a run has that does not say so.
 _UNSAID = {"base precision": "as loaded", "processes": 1}
+# What may be set anew for the rest of a run: how far its updates go, and nothing of what they follow. Whoever is told
+# to lower the learning rate must be able to.
+RATES = (
+    "training learning_rate",
+    "training warmup_steps",
+    "method setting flow_learning_rate",
+    "method setting encoder_learning_rate",
+)
 _NAME = re.compile(r"(state|fresh)-(\d+)\.safetensors")
 
 
@@ -184,13 +192,15 @@ class StateFolder:
             return None
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest readable state, None if the folder has no state file.
+        """The newest readable state, None where no state holds an update: there is nothing to go on with then.
 
         Raises:
             TrainingError: there are state files but none is readable, or another version of the pack saved it.
         """
-        failures = []
-        for file in self.files():
+        failures, files = [], self.files()
+        if not any(map(_step_of, files)):
+            return None
+        for file in files:
             try:
                 return _read(file)
             except _UNREADABLE as error:
@@ -222,7 +232,7 @@ def _step_of(file: Path) -> int:
 
 
 def common_state(folder: StateFolder, share: Share) -> dict[str, Any] | None:
-    """The newest state that every process has, readable; None where there is no run yet.
+    """The newest state that every process has, readable; None where no process has one with an update in it.
 
     A process that was ended while others waited may lack their newest one, or hold one that no other has.
 
@@ -239,13 +249,13 @@ def common_state(folder: StateFolder, share: Share) -> dict[str, Any] | None:
     if not most:
         return None
     table = share.gather(torch.tensor([own + [-1] * (most - len(own))])).tolist()
+    if max(map(max, table)) <= 0:
+        return None
     shared = set.intersection(*map(set, table)) - {-1}
     for step in sorted(shared, reverse=True):
         state = folder.at(step)
         if not share.any(state is None):
             return state
-    if max(map(max, table)) == 0:
-        return None  # some had not even begun
     held = "; ".join(f"process {index}: {_listing(row)}" for index, row in enumerate(table))
     raise TrainingError(
         f"The processes of this run have no state in common that is readable ({held}). Start over under another run "
@@ -265,26 +275,33 @@ def _stays(file: Path, why: str) -> TrainingError:
     )
 
 
-def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, folder: Path) -> None:
+def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, folder: Path) -> list[dict[str, Any]]:
     """Refuse to resume something else.
 
     Args:
         saved: identity of the run in `folder`: nested dicts of JSON values; current: of the run that wants to go on.
 
+    Returns:
+        what of `RATES` is set anew: {"setting": …, "before": …, "now": …} each.
+
     Raises:
         TrainingError: names the first field that differs, with both values, or in words where they are hashes.
     """
+    anew = []
     for name, old, new in _differences(saved, current, ""):
-        field = name.removeprefix("method setting ")
-        called = name if field == name else f"method setting {named(field)}"
+        if name in RATES:
+            anew.append({"setting": name, "before": old, "now": new})
+            continue
+        called = named_in_run(name, saved.get("method"))
         what = f"{called} {_plain(name, old)}, now it is {_plain(name, new).removeprefix('= ')}"
         known = [value for value in (old, new) if not _unset(value)]
         if all(isinstance(value, str) and _HASH.fullmatch(value) for value in known):
             what = _OTHER.get(name, f"{name} other than now")
         raise TrainingError(
-            f"The run in {folder} cannot be resumed: it was started with {what}. Set it back, or start a new run under "
-            f"another name."
+            f"The run in {folder} cannot be resumed: it was started with {what}. Set it back, choose another run name, "
+            f"or set if_run_exists to start fresh, which gives up what this run has learned."
         )
+    return anew
 
 
 def _differences(saved: Any, current: Any, name: str) -> Iterable[tuple[str, Any, Any]]:

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,7 @@ class TrainResult:
         kept_step: the update after which the tensors were taken.
         reason: why it "ended", as a sentence; else "".
     """
+        changes: what was set anew on the way, see `run_state.RATES`: {"after_update", "setting", "before", "now"} each.
 
     tensors: dict[str, torch.Tensor]
     steps_done: int
@@ -57,6 +58,7 @@ class TrainResult:
     kept_step: int = 0
     reason: str = ""
 
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
 def train(
     policy: Trainable,
@@ -136,6 +138,7 @@ class _Run:
         self.writing_weights = False
         self.identity: dict[str, Any] = {}
 
+        self.changes: list[dict[str, Any]] = []
     # ---- the run ----
 
     def go(self, resume: bool) -> TrainResult:
@@ -199,6 +202,7 @@ class _Run:
 
     def _reason_to_end(self) -> str:
         """Why the run should end before its last update; nothing if it should not."""
+            [change for change in self.changes if change["after_update"] < self.step],
         return self.evaluations.exhausted() or over_budget(self.history, self.config)
 
     def _evaluate(self, report: dict[str, float]) -> None:
@@ -292,7 +296,8 @@ class _Run:
         self._save_after(what)
         raise TrainingError(
             f"Training stopped in update {self.step + 1}: {what}. The LoRA was not touched by it.{self.kept()} "
-            f"Lower the learning rate (now {self.config.learning_rate:g}), raise warm-up, or check the data."
+            f"Lower learning_rate (now {self.config.learning_rate:g}) or raise warmup_steps: the same run can go on "
+            f"with that. Or check the data."
         )
 
     def _autocast(self) -> AbstractContextManager:
@@ -358,7 +363,8 @@ class _Run:
         if state is None:
             return False
         self.identity = self._identity()
-        check_same_run(state["identity"], self.identity, folder=self.folder.path)
+        anew = check_same_run(state["identity"], self.identity, folder=self.folder.path)
+        self.changes = [*state.get("changes", []), *({"after_update": state["step"], **change} for change in anew)]
         self.policy.load_tensors(state["adapters"], self.role)
         if self.average is not None:
             for name, value in zip(self.named, self.average, strict=True):
@@ -399,6 +405,7 @@ class _Run:
         self.folder.write(self.step, tree)
         self.saved_step = self.step
 
+            "changes": self.changes,
     def _save_after(self, why: str) -> None:
         """Save what stands when the run ends because of `why`; a second failure must not hide the first."""
         try:

@@ -125,6 +125,8 @@ class RunRecords:
         self.fit = Fit()
         # What earlier calls of this run put down; see `keep_record`.
         self.earlier: dict[str, Any] = {}
+        # What was set anew on the way; see `TrainResult.changes`.
+        self.changes: list[dict[str, Any]] = []
         self.began = time.monotonic()
 
     # ---- begin and end ----
@@ -205,6 +207,7 @@ class RunRecords:
             state = StateFolder(self.folder).newest() if self.callbacks.updates else None
             if state and state["step"] > 0:
                 step, tensors = self._to_keep(state)
+                self.changes = state.get("changes", [])
                 policy.load_tensors(tensors)
                 name = self._save(policy.tensors(), step, figures_at(state["history"], step), ending="_stopped")
         except Exception as second:  # of any kind: what ended the run is what the user must hear of
@@ -225,6 +228,7 @@ class RunRecords:
     def save_stopped(self, result: TrainResult) -> str:
         """Save the LoRA of a run that was asked to stop; what went wrong in words, "" if nothing did."""
         name, problem = "", ""
+        self.changes = result.changes
         try:
             if result.steps_done:
                 figures = figures_at(result.history, result.kept_step)
@@ -260,7 +264,7 @@ class RunRecords:
         from ..host.sampling import apply_lora
 
         trained = sum(value.numel() for key, value in result.tensors.items() if not key.endswith(".alpha"))
-        request, plan = self.request, self.request.plan
+        request, plan, self.changes = self.request, self.request.plan, result.changes
         tensors = lora_file_tensors(result.tensors, rename=self.rename)
         seconds = self.seconds
         paused = result.status == "stopped"
@@ -372,13 +376,14 @@ class RunRecords:
         return lora_name(path)
 
     def _settings(self) -> dict[str, Any]:
-        """Everything that was set, of method, LoRA and training."""
+        """Everything that was set, of method, LoRA and training: at the end, and what it was before."""
         request = self.request
         return {
             "objective": request.plan.settings(),
             "lora": asdict(request.lora),
             "training": asdict(request.trainer),
             "saving_memory": asdict(request.memory),
+            **({"set_anew": self.changes} if self.changes else {}),
         }
 
     def _known_file(self, tensors: Mapping[str, torch.Tensor]) -> str:

@@ -250,6 +250,17 @@ def test_a_run_that_starts_fresh_takes_over_no_seconds(broken: bool, tmp_path: P
     assert report["lora_name"] == name, "the same weights are in that file already"
 
 
+def test_what_was_set_anew_on_the_way_stands_in_the_report_and_in_the_lora(tmp_path: Path, clock, monkeypatch):
+    changes = [{"after_update": 1, "setting": "training learning_rate", "before": 0.1, "now": 0.01}]
+    run = begun(tmp_path / "run", clock, seconds=1, step=2)
+    run.save_stopped(replace(stopped_at(2), changes=changes))
+    report = finished(begun(tmp_path / "other", clock, seconds=1, step=2), monkeypatch)
+    with safe_open(tmp_path / "loras" / run.callbacks.ends[-1]["file"], "pt") as file:
+        assert json.loads(file.metadata()["attune.settings"])["set_anew"] == changes
+    assert run._settings()["set_anew"] == changes
+    assert "set_anew" not in report
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_call_that_did_nothing_leaves_the_record_as_it_was(resume: bool, tmp_path: Path, clock, monkeypatch):
     """A fresh start included: without an update the trainer keeps the earlier run's states too."""

@@ -354,7 +354,7 @@ def test_killed_anywhere_and_resumed_it_ends_bit_equal(
     with pytest.raises(Interrupted), Bomb(denoiser, count, backward=backward):
         run(denoiser, run_folder=tmp_path)
     done = (count - 1) // (CONFIG.accumulation * ChaseConfig().parts)
-    assert StateFolder(tmp_path).newest()["step"] == done
+    assert StateFolder(tmp_path).files()[0].name == f"state-{done}.safetensors"
     recorder = Recorder()
     check_equal(run(denoiser, run_folder=tmp_path, callbacks=recorder), uninterrupted)
     assert [step for step, _ in recorder.reports] == list(range(done + 1, CONFIG.steps + 1))
@@ -398,7 +398,8 @@ def test_killed_between_and_inside_writes_it_ends_bit_equal(
     finally:
         if hook:
             hook.remove()
-    assert StateFolder(tmp_path).newest()["step"] == {"report": 3, "preview": 2, "optimizer": 0}[place]
+    done = {"report": 3, "preview": 2, "optimizer": 0}[place]
+    assert StateFolder(tmp_path).files()[0].name == f"state-{done}.safetensors"
     check_equal(run(denoiser, run_folder=tmp_path), uninterrupted)
 
 
@@ -625,7 +626,7 @@ def test_starting_over_is_refused_where_the_old_states_cannot_be_removed(
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"config": replace(CONFIG, learning_rate=0.5)}, "training learning_rate = 0.01, now it is 0.5"),
+        ({"config": replace(CONFIG, seed=3)}, r"training seed \(training_seed in the node\) = 0, now it is 3"),
         ({"config": replace(CONFIG, steps=50)}, "training steps = 5, now it is 50"),
         ({"lora": replace(LORA, rank=4)}, "LoRA rank = 2, now it is 4"),
         ({"lora": replace(LORA, targets=("everything",))}, "LoRA targets"),
@@ -653,6 +654,73 @@ def test_another_run_is_not_continued(
         ("lucky stone", r"started with lucky stone other than now\. Set it back"),
     ],
 )
+@pytest.mark.parametrize("end", ["stopped", "cancelled", "failed"])
+def test_a_run_that_came_to_no_update_does_not_keep_its_name(
+    denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path, end: str
+) -> None:
+    other: dict[str, Any] = {"run_folder": tmp_path, "identity": {"data": "8f3a" * 4}, "lora": replace(LORA, rank=4)}
+    if end == "stopped":
+        run(denoiser, replace(CONFIG, seed=9), callbacks=Recorder(stop_after=4), **other)
+    elif end == "failed":
+        with pytest.raises(TrainingError, match="became nan"):
+            run(denoiser, objective=Chase(spoil=lambda seen, loss: _nan(loss)), **other)
+    else:
+        with pytest.raises(Interrupted):
+            run(denoiser, objective=Chase(spoil=_interrupt), **other)
+    assert (tmp_path / "state-0.safetensors").is_file()
+    check_equal(run(denoiser, run_folder=tmp_path), uninterrupted)
+
+
+def test_a_start_is_no_start_while_a_later_state_might_be_read_tomorrow(
+    denoiser: DiffusersDenoiser, tmp_path: Path
+) -> None:
+    run(denoiser, replace(CONFIG, checkpoint_seconds=0), run_folder=tmp_path, callbacks=Recorder(stop_after=7))
+    assert [file.name for file in StateFolder(tmp_path).files()] == ["state-1.safetensors", "state-0.safetensors"]
+    (tmp_path / "state-1.safetensors").write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match="training seed"):
+        run(denoiser, replace(CONFIG, seed=9), run_folder=tmp_path)
+    assert (tmp_path / "state-1.safetensors").read_bytes() == b"damaged"
+
+
+def test_a_lower_rate_continues_the_same_run_and_is_put_down(
+    denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path
+) -> None:
+    """What the guard advises: the updates done stay done, those to come follow the new rate."""
+    with pytest.raises(TrainingError, match=r"Lower learning_rate \(now 0\.01\) or raise warmup_steps: the same run"):
+        run(denoiser, run_folder=tmp_path, objective=Chase(spoil=lambda seen, loss: _nan(loss) if seen == 20 else loss))
+    lower = replace(CONFIG, learning_rate=1e-3, warmup_steps=4)
+    for _ in range(2):  # the second one only loads it
+        result = run(denoiser, lower, run_folder=tmp_path)
+        assert result.history[:2] == uninterrupted.history[:2]
+        rates = [row["learning_rate"] for row in result.history]
+        assert rates == [*(CONFIG.rate(step) for step in (0, 1)), *(lower.rate(step) for step in (2, 3, 4))]
+        assert result.changes == [
+            {"after_update": 2, "setting": "training learning_rate", "before": 0.01, "now": 1e-3},
+            {"after_update": 2, "setting": "training warmup_steps", "before": 2, "now": 4},
+        ]
+    # A finished run is loaded as it is: a rate that nothing followed is no change of it.
+    assert len(run(denoiser, CONFIG, run_folder=tmp_path).changes) == 2
+    assert uninterrupted.changes == []
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "widget"),
+    [
+        ("supervised", "batch", "batch_size"),
+        ("diffusion-dpo", "batch", "pairs_per_update"),
+        ("dag-kl", "updates_per_rollout", "updates_per_round"),
+        ("ddpo", "guidance", "cfg"),
+    ],
+)
+def test_a_refusal_names_the_widget_and_every_way_out(tmp_path: Path, method: str, field: str, widget: str) -> None:
+    saved, now = ({"method": method, "method setting": {field: value}} for value in (3, 4))
+    told = (
+        rf"method setting {field} \({widget} in the node\) = 3, now it is 4\. Set it back, choose another run name, or"
+    )
+    with pytest.raises(TrainingError, match=f"{told} set if_run_exists to start fresh"):
+        check_same_run(saved, now, folder=tmp_path)
+
+
 def test_what_is_known_by_its_hash_is_told_in_words(tmp_path: Path, name: str, told: str) -> None:
     with pytest.raises(TrainingError, match=told) as caught:
         check_same_run({name: "8f3a" * 4}, {name: "91c2" * 4}, folder=tmp_path)
@@ -665,8 +733,18 @@ def test_what_is_known_by_its_hash_is_told_in_words(tmp_path: Path, name: str, t
     [
         ("held-out reward", "", "clip", "with held-out reward not set, now it is 'clip'"),
         ("held-out reward", "clip", None, "with held-out reward = 'clip', now it is not set"),
-        ("base precision", None, "nf4", "with base precision = 'as loaded', now it is 'nf4'"),
-        ("base precision", "nf4", None, "with base precision = 'nf4', now it is 'as loaded'"),
+        (
+            "base precision",
+            None,
+            "nf4",
+            r"precision \(base_precision in the node\) = 'as loaded', now it is 'nf4'",
+        ),
+        (
+            "base precision",
+            "nf4",
+            None,
+            r"precision \(base_precision in the node\) = 'nf4', now it is 'as loaded'",
+        ),
         ("processes", None, 2, "with processes = 1, now it is 2"),
         ("method setting transitions", 3, 4, r"transitions \(trained_steps in the node\) = 3, now it is 4"),
         ("processes", 2, None, "with processes = 2, now it is 1"),
@@ -678,6 +756,7 @@ def test_what_is_not_set_is_told_in_words(tmp_path: Path, name: str, saved: Any,
     with pytest.raises(TrainingError, match=told):
         check_same_run(*given, folder=tmp_path)
     check_same_run({name: ""}, {}, folder=tmp_path)
+        ("LoRA seed", 3, 4, r"LoRA seed \(training_seed in the node\) = 3, now it is 4"),
 
 
 def test_a_setting_that_its_method_calls_free_may_change(
@@ -736,7 +815,7 @@ def test_the_guard_stops_before_the_weights_are_ruined(
         after: list[dict[str, torch.Tensor]] = []
         recorder = Recorder()
         recorder.on_report = lambda step, metrics: after.append(policy.tensors())
-        with pytest.raises(TrainingError, match=f"in update 3: {told}.*after update 2 is saved.*learning rate"):
+        with pytest.raises(TrainingError, match=f"in update 3: {told}.*after update 2 is saved.*Lower learning_rate"):
             train(policy, objective, CONFIG, callbacks=recorder, run_folder=tmp_path)
         assert len(after) == 2
         assert all(torch.equal(value, after[-1][name]) for name, value in policy.tensors().items())
