@@ -24,6 +24,7 @@ import torch
 from .evaluation import Evaluations, check_budget, over_budget
 from .interfaces import Auxiliary, Objective, RunCallbacks, Trainable, TrainingError
 from .memory import ANY_KNOB, ran_out, ways_out
+from .run_lock import only_one
 from .run_state import Captured, StateFolder, check_same_run, common_state, pack_history, unpack_history
 from .share import ALONE, Share
 from .trainer_config import TrainerConfig, half_type
@@ -46,8 +47,8 @@ class TrainResult:
         seconds_per_step: mean time of an update in this call, without previews and saving; 0 if there was none.
         kept_step: the update after which the tensors were taken.
         reason: why it "ended", as a sentence; else "".
-    """
         changes: what was set anew on the way, see `run_state.RATES`: {"after_update", "setting", "before", "now"} each.
+    """
 
     tensors: dict[str, torch.Tensor]
     steps_done: int
@@ -57,8 +58,8 @@ class TrainResult:
     seconds_per_step: float
     kept_step: int = 0
     reason: str = ""
-
     changes: list[dict[str, Any]] = field(default_factory=list)
+
 
 def train(
     policy: Trainable,
@@ -90,11 +91,12 @@ def train(
 
     Raises:
         TrainingError: loss or gradients stopped being finite (before the weights are touched, after saving the last
-            good state), memory ran out, the folder cannot be written, or the saved run is another one.
+            good state), memory ran out, the folder cannot be written, another run is at work in it, or the saved run is
+            another one.
         BaseException: whatever objective, sampler or callbacks raise, the host's Cancel included, after saving.
     """
     devices = [policy.device] if policy.device.type == "cuda" else []
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), only_one(run_folder, share):
         run = _Run(policy, objective, config, callbacks or RunCallbacks(), run_folder, sampler, identity or {}, share)
         try:
             return run.go(resume)
@@ -136,9 +138,9 @@ class _Run:
         self.history: list[dict[str, float]] = []
         self.step, self.saved_step = 0, -1
         self.writing_weights = False
+        self.changes: list[dict[str, Any]] = []
         self.identity: dict[str, Any] = {}
 
-        self.changes: list[dict[str, Any]] = []
     # ---- the run ----
 
     def go(self, resume: bool) -> TrainResult:
@@ -200,9 +202,9 @@ class _Run:
             reason,
         )
 
+            [change for change in self.changes if change["after_update"] < self.step],
     def _reason_to_end(self) -> str:
         """Why the run should end before its last update; nothing if it should not."""
-            [change for change in self.changes if change["after_update"] < self.step],
         return self.evaluations.exhausted() or over_budget(self.history, self.config)
 
     def _evaluate(self, report: dict[str, float]) -> None:
@@ -403,9 +405,9 @@ class _Run:
             "history": pack_history(self.history),
         }
         self.folder.write(self.step, tree)
+            "changes": self.changes,
         self.saved_step = self.step
 
-            "changes": self.changes,
     def _save_after(self, why: str) -> None:
         """Save what stands when the run ends because of `why`; a second failure must not hide the first."""
         try:

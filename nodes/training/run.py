@@ -14,6 +14,7 @@ from ...training.adapters import Policy, precision_of
 from ...training.interfaces import LatentDecoder, Objective, Prompt, TrainingError
 from ...training.presentable import presentable
 from ...training.rollout import play
+from ...training.run_lock import check_free
 from ...training.share import Share, launched_share
 from ...training.trainer import half_type, train
 from .fitting import Fit, begun_precision, blocks_of, fitting
@@ -35,7 +36,8 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     from ..host.session import training_session
 
     plan, model = request.plan, request.model
-    folder = run_folder(request.run_name)
+    folder, share = run_folder(request.run_name), launched_share(cpu=model.load_device.type == "cpu")
+    check_free(folder, share)
     _check_steps(request, folder)
     decoder = HostDecoder(plan.vae, model)
     identity = {"base_hash": base_hash(model), "data_hash": plan.data_hash(), **reward_record(plan)}
@@ -50,7 +52,6 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
         "held-out reward": getattr(getattr(plan, "held_out", None), "reward_id", ""),
     }
     lora = replace(request.lora, seed=request.trainer.seed)
-    share = launched_share(cpu=model.load_device.type == "cpu")
     run = (RunRecords if share.main else FollowerRecords)(request, folder, identity)
     loaded = plan.load(decoder, run.callbacks.on_phase)
     shape = plan.latent_shape(model, loaded)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +22,12 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from attune.training import memory
+from attune.training import memory, run_lock
 from attune.training.adapters import LoraConfig, LoraMetadata, Policy, load_lora, module_tensors, save_lora
 from attune.training.checkpoint import read_state, unflatten
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import Prompt, RunCallbacks, TrainingError
+from attune.training.run_lock import check_free, only_one
 from attune.training.run_state import StateFolder, check_same_run, common_state, pack_history, unpack_history
 from attune.training.share import ALONE, Share
 from attune.training.trainer import TrainerConfig, TrainResult, train
@@ -140,6 +145,10 @@ def run(
     lora = keywords.pop("lora", LORA)
     with Policy(denoiser, lora) as policy:
         return train(policy, objective or Chase(), config, callbacks=keywords.pop("callbacks", Recorder()), **keywords)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -516,7 +525,7 @@ def test_starting_over_can_be_killed_between_any_two_files(
 
 def test_the_last_two_states_are_kept(denoiser: DiffusersDenoiser, tmp_path: Path) -> None:
     run(denoiser, replace(CONFIG, checkpoint_seconds=0), run_folder=tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["state-4.safetensors", "state-5.safetensors"]
+    assert names_in(tmp_path) == ["run.lock", "state-4.safetensors", "state-5.safetensors"]
 
 
 def test_a_damaged_newest_state_falls_back_to_the_one_before(
@@ -620,7 +629,7 @@ def test_starting_over_is_refused_where_the_old_states_cannot_be_removed(
     (tmp_path / "state-9.safetensors").mkdir()
     with pytest.raises(TrainingError, match=r"cannot start fresh.*state-9\.safetensors by hand, or choose another"):
         run(denoiser, run_folder=tmp_path, resume=False)
-    assert [file.name for file in tmp_path.iterdir()] == ["state-9.safetensors"]
+    assert names_in(tmp_path) == ["run.lock", "state-9.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -645,15 +654,6 @@ def test_another_run_is_not_continued(
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("data", r"started with data other than now: the pictures, captions, prompts, reward or size differ\. Set it"),
-        ("VAE", r"started with VAE weights other than now\. Set it back"),
-        ("text encoder", r"started with text encoder weights other than now\. Set it back"),
-        ("lucky stone", r"started with lucky stone other than now\. Set it back"),
-    ],
-)
 @pytest.mark.parametrize("end", ["stopped", "cancelled", "failed"])
 def test_a_run_that_came_to_no_update_does_not_keep_its_name(
     denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path, end: str
@@ -721,6 +721,15 @@ def test_a_refusal_names_the_widget_and_every_way_out(tmp_path: Path, method: st
         check_same_run(saved, now, folder=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("data", r"started with data other than now: the pictures, captions, prompts, reward or size differ\. Set it"),
+        ("VAE", r"started with VAE weights other than now\. Set it back"),
+        ("text encoder", r"started with text encoder weights other than now\. Set it back"),
+        ("lucky stone", r"started with lucky stone other than now\. Set it back"),
+    ],
+)
 def test_what_is_known_by_its_hash_is_told_in_words(tmp_path: Path, name: str, told: str) -> None:
     with pytest.raises(TrainingError, match=told) as caught:
         check_same_run({name: "8f3a" * 4}, {name: "91c2" * 4}, folder=tmp_path)
@@ -747,6 +756,7 @@ def test_what_is_known_by_its_hash_is_told_in_words(tmp_path: Path, name: str, t
         ),
         ("processes", None, 2, "with processes = 1, now it is 2"),
         ("method setting transitions", 3, 4, r"transitions \(trained_steps in the node\) = 3, now it is 4"),
+        ("LoRA seed", 3, 4, r"LoRA seed \(training_seed in the node\) = 3, now it is 4"),
         ("processes", 2, None, "with processes = 2, now it is 1"),
         ("VAE", None, "91c2" * 4, r"with VAE weights other than now\."),
     ],
@@ -756,7 +766,6 @@ def test_what_is_not_set_is_told_in_words(tmp_path: Path, name: str, saved: Any,
     with pytest.raises(TrainingError, match=told):
         check_same_run(*given, folder=tmp_path)
     check_same_run({name: ""}, {}, folder=tmp_path)
-        ("LoRA seed", 3, 4, r"LoRA seed \(training_seed in the node\) = 3, now it is 4"),
 
 
 def test_a_setting_that_its_method_calls_free_may_change(
@@ -791,6 +800,73 @@ def test_a_run_under_another_noise_process_is_not_continued(denoiser: DiffusersD
         other = DiffusersDenoiser(denoiser.module, changed, denoiser.unconditional)
         with pytest.raises(TrainingError, match=r"noise process (smallest sigma|prediction) = "):
             run(other, run_folder=tmp_path)
+
+
+# ---- one at a time ----
+
+
+def test_a_second_run_of_the_name_is_refused_while_the_first_is_at_work(
+    denoiser: DiffusersDenoiser, uninterrupted: TrainResult, tmp_path: Path
+) -> None:
+    """Inside one process too: what is locked is the opened file. The first goes on as if nothing had been asked."""
+    second = DiffusersDenoiser(tiny_unet(), denoiser.process, denoiser.unconditional)
+
+    def intrude(step: int, metrics: Mapping[str, float]) -> None:
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        for resume in (True, False):
+            told = "Another program is training 'warm' at this moment.*Wait until it is done, or choose another run"
+            with pytest.raises(TrainingError, match=told), ThreadPoolExecutor() as threads:
+                threads.submit(run, second, run_folder=folder, resume=resume).result()
+        with pytest.raises(TrainingError, match="'warm'"):
+            check_free(folder)
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+        refused.append(step)
+
+    folder, refused, recorder = tmp_path / "warm", [], Recorder()
+    check_free(folder)
+    assert not folder.exists()
+    recorder.on_report = intrude
+    check_equal(
+        run(denoiser, replace(CONFIG, checkpoint_seconds=0), run_folder=folder, callbacks=recorder), uninterrupted
+    )
+    assert refused == [1, 2, 3, 4, 5]
+    check_free(folder)
+
+
+def test_other_processes_of_the_run_are_told_too(tmp_path: Path) -> None:
+    with only_one(tmp_path), pytest.raises(TrainingError, match="Another program"), only_one(tmp_path, Member()):
+        pass
+    with pytest.raises(TrainingError, match="Another program"), only_one(tmp_path, Member(1, others=[True])):
+        pass
+    assert names_in(tmp_path) == ["run.lock"]
+
+
+@pytest.mark.needs_system("posix", "forks")
+def test_a_killed_run_leaves_its_folder_free(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        with only_one(tmp_path):
+            os.write(write, b"in")
+            time.sleep(600)
+        os._exit(0)
+    os.read(read, 2)
+    with pytest.raises(TrainingError, match="Another program"):
+        check_free(tmp_path)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    check_free(tmp_path)
+
+
+def test_where_nothing_can_be_locked_it_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(file: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(run_lock, "_lock", unsupported)
+    with only_one(tmp_path), only_one(tmp_path):
+        assert caplog.text.count("nothing keeps two runs of this name apart") == 2
 
 
 # ---- it refuses to ruin anything ----
@@ -933,7 +1009,7 @@ def test_a_full_disk_leaves_whole_states_or_none(
     assert process.returncode == 0, process.stderr
     assert "REFUSED The state of this run could not be saved" in process.stdout, process.stdout + process.stderr
     assert "disk has room" in process.stdout
-    assert sorted(file.name for file in tmp_path.iterdir()) == left
+    assert names_in(tmp_path) == ["run.lock", *left]
     if left:
         check_equal(run(denoiser, run_folder=tmp_path), uninterrupted)
 
