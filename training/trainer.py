@@ -136,9 +136,9 @@ class _Run:
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else None
         self.generator = torch.Generator().manual_seed(config.seed)
         self.history: list[dict[str, float]] = []
+        self.changes: list[dict[str, Any]] = []
         self.step, self.saved_step = 0, -1
         self.writing_weights = False
-        self.changes: list[dict[str, Any]] = []
         self.identity: dict[str, Any] = {}
 
     # ---- the run ----
@@ -200,9 +200,9 @@ class _Run:
             updating / updates if updates else 0.0,
             kept_step,
             reason,
+            [change for change in self.changes if change["after_update"] < self.step],
         )
 
-            [change for change in self.changes if change["after_update"] < self.step],
     def _reason_to_end(self) -> str:
         """Why the run should end before its last update; nothing if it should not."""
         return self.evaluations.exhausted() or over_budget(self.history, self.config)
@@ -403,9 +403,9 @@ class _Run:
             "scaler": self.scaler.state_dict(),
             "resting": self.resting.tree(),
             "history": pack_history(self.history),
+            "changes": self.changes,
         }
         self.folder.write(self.step, tree)
-            "changes": self.changes,
         self.saved_step = self.step
 
     def _save_after(self, why: str) -> None:
