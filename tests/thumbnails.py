@@ -2,8 +2,9 @@
 
     .venv/bin/python scripts/module.py attune.tests.thumbnails [NAME …]
 
-Each template runs to its end, unshortened; its largest picture, cut below where it is much taller than wide, becomes
-`workflows/NAME.jpg`. Look at the pictures before you commit them.
+Each template runs to its end, unshortened; where it asks a person, the warmest pictures are chosen and it runs again.
+Its largest picture, cut below where it is much taller than wide, becomes `workflows/NAME.jpg`. Look at the pictures
+before you commit them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..scripts.environment import Environment
@@ -23,6 +27,7 @@ WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 TALLEST = 1.1
 """Height over width; a template browser shows the upper part of a card."""
 WIDEST = 1024
+CHOOSE = "AttuneChooseImages"
 # The one thing that a template needs and the pack does not bring along.
 OVERRIDES = {"train_reward_model": {"AttuneTrainRewardModel.model_folder": "tiny_vlm"}}
 
@@ -35,6 +40,20 @@ def thumbnail(pictures: Sequence[Path]) -> Image.Image:
     return card
 
 
+def choose_warmest(server: HostServer, page: dict[str, Any]) -> None:
+    """Answer what Choose Images has asked: the picture with the most red and the least blue."""
+
+    def warmth(name: str) -> float:
+        content = server.request(f"/attune/preferences/picture/{name}")
+        pixels = np.asarray(Image.open(BytesIO(content)), dtype=np.float32)
+        return float((pixels[..., 0] - pixels[..., 2]).mean())
+
+    address, profile = "/attune/preferences", {"profile": page["profile"]}
+    for question in server.post(f"{address}/questions", profile | {"questions": page["questions"]})["questions"]:
+        best = max((picture["hash"] for picture in question["pictures"]), key=warmth)
+        server.post(f"{address}/decide", profile | {"question": question["key"], "choice": best})
+
+
 def main(names: Sequence[str]) -> None:
     """Run the named templates, or all."""
     templates = [WORKFLOWS / f"{name}.json" for name in names] or sorted(WORKFLOWS.glob("*.json"))
@@ -43,6 +62,9 @@ def main(names: Sequence[str]) -> None:
         write_tiny_vlm(server.models_dir / "rewards" / "tiny_vlm")
         for template in templates:
             result = server.run(template, OVERRIDES.get(template.stem))
+            if result.nodes(CHOOSE):
+                choose_warmest(server, result.ui(CHOOSE, "attune_choose")[0])
+                result = server.run(template, OVERRIDES.get(template.stem))
             target = template.with_suffix(".jpg")
             thumbnail(server.images(result)).save(target, quality=88)
             print(f"{target.name}: {result.seconds:.0f} s", flush=True)

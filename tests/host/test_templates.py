@@ -19,6 +19,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "align_with_dag": {"AttuneTrainLora.steps": 2},
     "align_with_reward": {"AttuneTrainLora.steps": 2},
     "align_with_refl": {"AttuneTrainLora.steps": 2},
+    "train_on_my_choices": {"AttuneTrainLora.steps": 2, "KSampler.steps": 3},
     "train_from_pairs_dpo": {"AttuneTrainLora.steps": 2, "KSampler.steps": 3},
     "compare_loras": {"AttuneTrainLora.steps": 8, "AttuneABTest.steps": 4},
     "train_style_lora": {"AttuneTrainLora.steps": 4},
