@@ -126,6 +126,8 @@ class _Run:
         self.role = policy.roles[0]
         self.named = policy.named_parameters(self.role)
         self.parameters = list(self.named.values())
+        if hasattr(objective, "accumulation"):
+            objective.accumulation = config.accumulation
         objective.prepare(policy, share)
         self.auxiliary = objective.auxiliary() if hasattr(objective, "auxiliary") else Auxiliary({}, 1.0)
         self.trained = [*self.parameters, *self.auxiliary.parameters.values()]

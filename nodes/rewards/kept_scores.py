@@ -19,6 +19,9 @@ log = logging.getLogger("attune")
 Key = tuple[str, str, str]
 T = TypeVar("T")
 
+# Part of every key. Raised when earlier scores are not to be found any more though the rewards are the same: those of
+# version 1 may be of training runs in 16 bit, which rounded them. Calibrations name rewards, and stay as they are.
+SCORES_VERSION = 2
 # SQLite takes at least 999 values per query.
 _KEYS_PER_QUERY = 500
 # Rows are marked as used at most once a day: finding scores again then costs no write.
@@ -30,8 +33,8 @@ _KEPT_SHARE = 0.95
 
 
 def key_digest(key: Key) -> bytes:
-    """16 bytes that stand for a score's reward id, picture hash and prompt."""
-    digest = hashlib.blake2b(digest_size=16)
+    """16 bytes that stand for a score's reward id, picture hash and prompt, and for the version of what is kept."""
+    digest = hashlib.blake2b(digest_size=16, person=f"scores {SCORES_VERSION}".encode())
     for part in key:
         content = part.encode("utf-8", "surrogatepass")
         # With its length, or ("ab", "c") and ("a", "bc") would be one.

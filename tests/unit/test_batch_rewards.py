@@ -61,9 +61,9 @@ def dag(reward: Reward, *, held_out: Reward | None = None, **knobs) -> DAGObject
     )
 
 
-def ddpo(reward: Reward, **knobs) -> DDPOObjective:
+def ddpo(reward: Reward, *, prompts=PROMPTS, **knobs) -> DDPOObjective:
     config = DDPOConfig(**PRACTICE | {"chunk": 2} | knobs)
-    return DDPOObjective(PROMPTS, reward, bed.PointDecoder(), config, latent_shape=bed.LATENT_SHAPE)
+    return DDPOObjective(prompts, reward, bed.PointDecoder(), config, latent_shape=bed.LATENT_SHAPE)
 
 
 def learned(make, reward: Reward, **knobs) -> tuple[torch.Tensor, dict[str, float]]:
@@ -130,12 +130,18 @@ def test_a_chunk_of_all_pictures_cuts_nothing():
     refl(DiversityReward(Eyes()), chunk=7)
 
 
-def test_several_processes_need_a_prompt_for_each_group():
-    objective = refl(DiversityReward(Eyes()), chunk=6)
-    with pytest.raises(TrainingError, match="Write at least 6 prompts"):
+@pytest.mark.parametrize("make", [refl, ddpo])
+def test_several_processes_need_a_prompt_for_each_group(make):
+    objective = make(DiversityReward(Eyes()), chunk=6)
+    with pytest.raises(TrainingError, match=r"Write at least 6 prompts, no two of them the same\."):
         objective.prepare(None, Two())
-    objective = refl(DiversityReward(Eyes()), prompts=[Prompt(f"{n}", None) for n in range(6)], chunk=6)
+    make(Eyes(), chunk=6).prepare(None, Two())
+    objective = make(DiversityReward(Eyes()), prompts=[Prompt(f"{n}", None) for n in range(6)], chunk=6)
     objective.prepare(None, Two())
+
+
+def test_ddpo_compares_copies_of_a_prompt_within_one_process():
+    ddpo(DiversityReward(Eyes()), prompts=PROMPTS[:1]).prepare(None, Share())
 
 
 def test_dag_refuses_what_compares_pictures_and_takes_it_as_held_out():

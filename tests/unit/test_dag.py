@@ -248,6 +248,13 @@ def test_beta_rises_over_the_passes():
     assert seen == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 0.8])
 
 
+def test_beta_rises_with_the_updates_where_gradients_are_accumulated():
+    with policy_of() as policy:
+        objective = dag(policy, beta=0.8, anneal_updates=4)
+        result = train(policy, objective, TrainerConfig(steps=6, accumulation=3, sample_every=0))
+    assert [row["beta"] for row in result.history] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 0.8])
+
+
 def test_predictions_are_guided_and_promises_are_not():
     with policy_of() as policy:
         seen = []

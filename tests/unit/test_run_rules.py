@@ -20,7 +20,7 @@ from attune.training.adapters import LoraConfig, Policy
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.evaluation import over_budget
 from attune.training.interfaces import AttuneError, Auxiliary, RunCallbacks, TrainingError
-from attune.training.objectives.practice import DIVERGENCE_STEPS, evaluated_prompts, measured_steps
+from attune.training.objectives.practice import evaluated_prompts
 from attune.training.run_log import RunLog
 from attune.training.share import ALONE, Share
 from attune.training.trainer import TrainerConfig, TrainResult, train
@@ -255,13 +255,6 @@ def test_a_budget_for_what_is_not_measured_is_refused(denoiser):
 
     with pytest.raises(TrainingError, match="does not measure how far the model drifts"):
         run(denoiser, Driftless(), kl_budget=1.0)
-
-
-@pytest.mark.parametrize("count", [3, DIVERGENCE_STEPS, 17, 50, 999])
-def testmeasured_steps_stand_for_all_and_the_last_for_itself(count):
-    steps, weights = measured_steps(list(range(count)))
-    assert sum(weights) == count and len(steps) == len(weights) == min(count, DIVERGENCE_STEPS)
-    assert steps == sorted(set(steps)) and (steps[-1], weights[-1]) == (count - 1, 1.0)
 
 
 def test_half_precision_keeps_no_casts_between_passes(denoiser):

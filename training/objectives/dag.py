@@ -139,6 +139,8 @@ class DAGObjective:
         self._played: _Played | None = None
         self._figures: dict[str, float] = {}
         self._passes = 0
+        # Passes per update: the trainer says how many.
+        self.accumulation = 1
 
     def prepare(self, policy: Any, share: Share = ALONE) -> None:
         config, practice = self.config, self.practice
@@ -168,9 +170,9 @@ class DAGObjective:
         self._policy.training_mode(False)
         if self._played is None:
             self._played = self._play(generator)
-        played, beta = self._played, annealed(config.beta, self._passes, config.anneal_updates)
+        played, beta = self._played, annealed(config.beta, self._passes // self.accumulation, config.anneal_updates)
         self._figures["kl_to_reference"] = self.practice.kl_to_reference(
-            played.trajectories, played.visits, guidance=config.guidance, chunk=config.chunk
+            played.trajectories, guidance=config.guidance, chunk=config.chunk
         )
         self._policy.training_mode(config.updates_per_rollout == 1)
         advantages = self._advantages(played, beta) if config.variant == "KL" else None
@@ -319,7 +321,7 @@ class DAGObjective:
             share=self._share,
         ).to(paths.states.device)
         with torch.no_grad():
-            images = practice.decoder.decode(paths.pictures)
+            images = practice.decode(paths.pictures)
             judged = practice.score(images, indices, practice.everyone(indices))
             rewards, blocked = self._promises(paths, indices, visits, judged.rewards, judged.blocked)
         self._figures = practice.figures(images, indices, judged)
@@ -350,7 +352,7 @@ class DAGObjective:
             if owners:
                 cond = [paths.cond[row] for row in owners]
                 x0 = self._policy(paths.states[rows[part], numbers[part]], paths.sigmas[numbers[part]], cond)
-                images = self.practice.decoder.decode(x0)
+                images = self.practice.decode(x0)
             judged = self.practice.score(images, [indices[row] for row in owners], batch)
             rewards[part], blocked[part] = judged.rewards.to(device), judged.blocked.to(device)
             self.practice.on_phase("score", call + 1, calls)

@@ -39,10 +39,11 @@ import torch
 from ..diffusion import Convention
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
 from ..picture_memory import PictureMemory
+from ..presentable import compares_pictures
 from ..rollout import Trajectories, step_log_probability
 from ..share import ALONE, Share
 from ..widget_names import named
-from .practice import OnPhase, Practice
+from .practice import OnPhase, Practice, check_copies
 from .transitions import STEP_WEIGHTS, StepWeights, draw_visits, step_weights
 
 
@@ -218,8 +219,15 @@ class DDPOObjective:
         self._figures: dict[str, float] = {}
 
     def prepare(self, policy: Any, share: Share = ALONE) -> None:
+        """
+        Raises:
+            TrainingError: the reward compares pictures, and those of a prompt could be made by different processes.
+        """
+        practice = self.practice
+        if share.count > 1 and compares_pictures(practice.reward):
+            check_copies(practice.reward, practice.prompts, self.config.prompts_per_update * share.count)
         self._policy, self._share = policy, share
-        self.practice.prepare(policy, share)
+        practice.prepare(policy, share)
 
     def picture_memory(self, device: torch.device) -> PictureMemory:
         return self.practice.decoding_memory()
@@ -232,7 +240,6 @@ class DDPOObjective:
         self._policy.training_mode(False)
         if self._played is None:
             self._played = self._play(generator)
-        self._policy.training_mode(config.updates_per_rollout == 1)
         played = self._played
         if played.log_old is None:
             batch, steps = played.trajectories.log_forward.shape
@@ -240,8 +247,9 @@ class DDPOObjective:
             played.visits = drawn.to(self._policy.device)
         visits = played.visits
         self._figures["kl_to_reference"] = self.practice.kl_to_reference(
-            played.trajectories, visits, guidance=config.guidance, chunk=config.chunk
+            played.trajectories, guidance=config.guidance, chunk=config.chunk
         )
+        self._policy.training_mode(config.updates_per_rollout == 1)
         weights = step_weights(self._policy.process, played.trajectories.sigmas, config.step_weights)
         logs, ratios, clipped, drift = [], [], [], []
         for start in range(0, len(visits), config.chunk):
@@ -294,8 +302,7 @@ class DDPOObjective:
             convention=config.convention,
             chunk=config.chunk,
         )
-        with torch.no_grad():
-            images = practice.decoder.decode(paths.pictures)
+        images = practice.decode(paths.pictures)
         judged = practice.score(images, indices, practice.everyone(indices))
         self._figures = practice.figures(images, indices, judged)
         advantages = self._advantages(indices, practice.sign * judged.rewards, judged.blocked)

@@ -26,7 +26,7 @@ What it is, beside that of the methods with rollouts:
       measured counts as 0, as a new LoRA is the reference: the figure lags behind, most updates with small batches.
 
 Adapter dropout is off and no caption is dropped. The draws are functions of the number of the measurement: they take
-nothing from the run's generators. In 16 bit, rounding adds to the figure, with rollouts and without.
+nothing from the run's generators. Predictions are in full precision: rounding to 16 bit would pass for a drift.
 
 References:
     our design; Kingma et al. 2021, "Variational Diffusion Models", for the weight of a step: it is that of their
@@ -41,9 +41,10 @@ from typing import Any
 import torch
 
 from ..diffusion import step_sensitivity
+from ..precision import full_precision
 from ..rollout import step_divergence
 from ..share import ALONE, Share
-from .practice import stretches
+from .divergence import stretches
 
 # Of the sampler whose trajectories are compared: what the host's samplers and our previews begin with.
 STEPS = 20
@@ -128,10 +129,11 @@ class PictureDrift:
         noise = torch.randn(1, *latents.shape, generator=generator).to(self.sigmas)
         sigma, after = self.sigmas[step : step + 1], self.sigmas[step + 1 : step + 2]
         x = process.add_noise(latents[None].to(self.sigmas), noise, sigma)
-        own = policy(x, sigma, [cond])
-        with policy.role(None):
-            reference = policy(x, sigma, [cond])
-        return self._factors[stretch] * step_divergence(process, x, own, reference, sigma, after)[0]
+        with full_precision(policy.device):
+            own = policy(x, sigma, [cond])
+            with policy.role(None):
+                reference = policy(x, sigma, [cond])
+            return self._factors[stretch] * step_divergence(process, x, own, reference, sigma, after)[0]
 
     @property
     def kl_to_reference(self) -> float:

@@ -3,14 +3,17 @@
 Prompts are drawn, rollouts played, pictures scored. What a safety gate blocks is neither scored nor learned from. The
 figures that tell how such a run fares are the same for all of them: reward, held-out reward, diversity, divergence from
 the reference, and what they cost in rollouts and reward calls.
+
+Decoder, gates and rewards work outside the trainer's 16-bit casts, in the precision that they were loaded for: a score
+is that of the picture, whatever the precision of the run, and may be kept for others.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,13 +22,13 @@ from ..diffusion import Convention
 from ..diversity import feature_source, grouped_diversity, pixel_features
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError, checked_scores
 from ..picture_memory import PictureMemory, decoding_memory, gradient_memory
+from ..precision import full_precision
 from ..presentable import is_guarded, rest_of_batch, unsafe_pictures
-from ..rollout import Trajectories, play, step_divergence
+from ..rollout import Trajectories, play
 from ..share import ALONE, Share
+from .divergence import Look, divergence, looks
 
 OnPhase = Callable[[str, int, int], None]
-# Most sampler steps at which it is measured; each costs two predictions without gradients.
-DIVERGENCE_STEPS = 16
 # Pictures that are measured by `Practice.evaluate`: two or more of a prompt, of no more prompts than that leaves.
 EVALUATION_PICTURES = 16
 EVALUATION_PROMPTS = EVALUATION_PICTURES // 2
@@ -95,6 +98,10 @@ class Practice:
         """The policy that plays, and this process's part."""
         self.policy, self.share = policy, share
 
+    def full_precision(self) -> AbstractContextManager:
+        """For decoders, gates and rewards; see the module and `precision.full_precision`."""
+        return nullcontext() if self.policy is None else full_precision(self.policy.device)
+
     # ---- memory ----
 
     def decoding_memory(self) -> PictureMemory:
@@ -153,7 +160,13 @@ class Practice:
         self.rollouts += len(indices) * self.share.count
         return paths
 
-    # ---- scores ----
+    # ---- pictures and scores ----
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, C, H, W] → images [B, h, w, 3], without gradients."""
+        with self.full_precision():
+            return self.decoder.decode(latents.float())
 
     def texts(self, indices: Sequence[int]) -> list[str]:
         """The words of the prompts."""
@@ -177,16 +190,21 @@ class Practice:
         if kept:
             texts = self.texts([indices[row] for row in kept])
             with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
-                rest = rest_of_batch(self.reward, self.texts(batch))
-                rewards[kept] = checked_scores(self.reward, images[kept], texts, rest).float().cpu()
+                rewards[kept] = self._scores(self.reward, images[kept], texts, batch).cpu()
         self.reward_calls += int(self._total(len(kept)))
         return Judgement(rewards, blocked)
 
-    def _blocked(self, images: torch.Tensor) -> torch.Tensor:
-        return unsafe_pictures(images, (self.reward, self.held_out)).cpu()
+    def _scores(self, judge: Reward, images: torch.Tensor, texts: Sequence[str], batch: Sequence[int]) -> torch.Tensor:
+        """Float32 [B]; `batch` as in `score`."""
+        with self.full_precision():
+            return checked_scores(judge, images.float(), texts, rest_of_batch(judge, self.texts(batch)))
 
-    def _total(self, count: int) -> float:
-        return self.share.mean({"count": float(count)})["count"] * self.share.count
+    def _blocked(self, images: torch.Tensor) -> torch.Tensor:
+        with self.full_precision():
+            return unsafe_pictures(images.float(), (self.reward, self.held_out)).cpu()
+
+    def _total(self, own: float) -> float:
+        return self.share.mean({"own": float(own)})["own"] * self.share.count
 
     @torch.no_grad()
     def figures(self, images: torch.Tensor, indices: Sequence[int], judged: Judgement) -> dict[str, float]:
@@ -210,8 +228,7 @@ class Practice:
         if self.held_out is not None:
             scores = torch.full((1,), math.nan)
             if kept:
-                rest = rest_of_batch(self.held_out, self.texts(batch))
-                scores = checked_scores(self.held_out, shown, self.texts(owners), rest)
+                scores = self._scores(self.held_out, shown, self.texts(owners), batch)
             found["held_out_reward"] = scores.mean().item()
         found["diversity"] = grouped_diversity(self.features(shown), owners) if kept else math.nan
         return {name: value for name, value in self.share.mean(found).items() if math.isfinite(value)}
@@ -219,36 +236,45 @@ class Practice:
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Features [B, D] for diversity: of the held-out reward's encoder, else the reward's, else pixels."""
         source = feature_source(self.held_out) or feature_source(self.reward) or pixel_features
-        return source(images).float()
+        with self.full_precision():
+            return source(images.float()).float()
 
     # ---- divergence ----
 
-    @torch.no_grad()
-    def kl_to_reference(self, paths: Trajectories, visits: torch.Tensor, *, guidance: float, chunk: int) -> float:
-        """KL of the policy's trajectories from the reference's, in nats per picture, estimated.
+    def looks(self, sigmas: torch.Tensor, count: int) -> list[Look]:
+        """This process's part of what is measured of the newest set of rollouts, `count` of each process."""
+        together = count * self.share.count
+        found = looks(self.policy.process, sigmas, together, self.rollouts // together)
+        first = self.share.index * count
+        return [replace(look, row=look.row - first) for look in found if first <= look.row < first + count]
 
-        Steps differ in it by orders of magnitude, and the last has most, so that it is measured at all of them, or at
-        the last one and the middles of `DIVERGENCE_STEPS` − 1 stretches of the others, each on one trajectory.
+    def kl_to_reference(self, paths: Trajectories, *, guidance: float, chunk: int) -> float:
+        """KL of the policy's trajectories from the reference's, in nats per picture, estimated; see `divergence`.
 
         Args:
-            visits: (row, step) [N, 2], drawn evenly: a step is measured on the first trajectory that visits it.
-            chunk: predictions per call of the network.
+            paths: of this process, the newest that were played; chunk: predictions per call of the network.
         """
-        row_at = {step: row for row, step in reversed(visits.tolist())}
-        wanted, weights = measured_steps(sorted(row_at))
-        found = []
-        for start in range(0, len(wanted), chunk):
-            steps = wanted[start : start + chunk]
-            rows = [row_at[step] for step in steps]
-            x, cond = paths.states[rows, steps], [paths.cond[row] for row in rows]
-            sigma, sigma_next = paths.sigmas[steps], paths.sigmas[[step + 1 for step in steps]]
-            x0 = self.policy(x, sigma, cond, guidance=guidance)
-            with self.policy.role(None):
-                reference = self.policy(x, sigma, cond, guidance=guidance)
-            found.append(step_divergence(self.policy.process, x, x0, reference, sigma, sigma_next))
-            self.on_phase("compare", start + len(steps), len(wanted))
-        sums = torch.cat(found).cpu() @ torch.tensor(weights)
-        return sums.item() / len(row_at) * paths.steps
+        own = self.looks(paths.sigmas, len(paths.states))
+        states = [paths.states[look.row, look.step] for look in own]
+        cond = [paths.cond[look.row] for look in own]
+        return self.measured(own, states, cond, paths.sigmas, guidance=guidance, chunk=chunk)
+
+    def measured(
+        self,
+        own: Sequence[Look],
+        states: Sequence[torch.Tensor],
+        cond: Sequence[Any],
+        sigmas: torch.Tensor,
+        *,
+        guidance: float,
+        chunk: int,
+    ) -> float:
+        """The divergence that the looks of all processes give together; arguments as of `divergence.divergence`."""
+        found = divergence(
+            self.policy, own, states, cond, sigmas, guidance=guidance, chunk=chunk,
+            on_step=lambda done, total: self.on_phase("compare", done, total),
+        )  # fmt: skip
+        return self._total(found)
 
     # ---- evaluation ----
 
@@ -277,7 +303,7 @@ class Practice:
             chunk=chunk,
             on_step=lambda done, total: self.on_phase("evaluate", done, total),
         )
-        images = self.decoder.decode(paths.pictures)
+        images = self.decode(paths.pictures)
         kept = (~self._blocked(images)).nonzero().flatten().tolist()
         if not kept:
             return {}
@@ -285,8 +311,7 @@ class Practice:
         found = {}
         for name, judge in (("evaluation_reward", self.reward), ("evaluation_held_out_reward", self.held_out)):
             if judge is not None:
-                rest = rest_of_batch(judge, self.texts(indices))
-                found[name] = checked_scores(judge, images, self.texts(owners), rest).mean().item()
+                found[name] = self._scores(judge, images, self.texts(owners), indices).mean().item()
         spread = grouped_diversity(self.features(images), owners)
         return found | ({"evaluation_diversity": spread} if math.isfinite(spread) else {})
 
@@ -310,6 +335,24 @@ class Practice:
         self.rollouts, self.reward_calls = int(state["rollouts"]), int(state["reward_calls"])
 
 
+def check_copies(reward: Reward, prompts: Sequence[Prompt], drawn: int, otherwise: str = "") -> None:
+    """For a reward that compares the pictures of one prompt, where an update's pictures are scored in parts.
+
+    Args:
+        drawn: prompts of an update, those of all processes; otherwise: what can be done instead, as ", or …".
+
+    Raises:
+        TrainingError: a prompt can come up in two of the parts, and its pictures would not be compared as one set.
+    """
+    different = len({prompt.text for prompt in prompts})
+    if different < max(drawn, len(prompts)):
+        raise TrainingError(
+            f"{reward.name} compares the pictures of one prompt with each other, and with {different} different "
+            "prompts the same one can come up twice in an update, in parts that are scored apart. Write at least "
+            f"{drawn} prompts, no two of them the same{otherwise}."
+        )
+
+
 def evaluated_prompts(count: int) -> list[int]:
     """Indices of the prompts of the pictures to evaluate, of `count` prompts; pictures of one prompt side by side.
 
@@ -320,17 +363,3 @@ def evaluated_prompts(count: int) -> list[int]:
     return [
         (2 * index + 1) * count // (2 * shown) for index in range(shown) for _ in range(EVALUATION_PICTURES // shown)
     ]
-
-
-def measured_steps(steps: Sequence[int]) -> tuple[list[int], list[float]]:
-    """Which of the steps, ascending, to measure, and how many steps each of them stands for."""
-    parts = stretches(steps, DIVERGENCE_STEPS)
-    return [part[len(part) // 2] for part in parts], [float(len(part)) for part in parts]
-
-
-def stretches(steps: Sequence[int], most: int) -> list[Sequence[int]]:
-    """The steps, ascending, in at most `most` parts of about the same number, the last step alone."""
-    if len(steps) <= most:
-        return [[step] for step in steps]
-    edges = torch.linspace(0, len(steps) - 1, most).round().long().tolist()
-    return [*(steps[low:high] for low, high in itertools.pairwise(edges)), steps[-1:]]

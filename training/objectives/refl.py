@@ -30,8 +30,8 @@ Differences from the papers:
     - the draw of m is made once per update, for all its pictures. In both modes the final picture is the x̂0 of the last
       call, so that DRaFT-1 is ReFL with the window at the last step, but for η and the form of the loss;
     - pictures that a safety gate blocks are not learned from;
-    - "kl_to_reference" is measured on the steps played without gradients, as if each had η = 1: without noise it would
-      be infinite.
+    - "kl_to_reference" is that of all T steps, as if each had η = 1: without noise it would be infinite. The steps that
+      are not played, or with gradients, are taken from the picture that was made, noised to their levels.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ from ..diffusion import DiffusionProcess
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
 from ..picture_memory import PictureMemory
 from ..presentable import compares_pictures
-from ..rollout import step_divergence
 from ..share import ALONE, Share
 from ..widget_names import named
-from .practice import Judgement, OnPhase, Practice, measured_steps
+from .divergence import MOST, Look
+from .practice import Judgement, OnPhase, Practice, check_copies
 
 Mode = Literal["refl", "draft"]
-# Called after every step played with (its number, x [B, …], x̂0 [B, …], σ [B], next σ [B]).
-OnState = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+# Called with every state that a step is played from: (the step's number, x [B, …]).
+OnState = Callable[[int, torch.Tensor], None]
+DIVERGENCE_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ def approach(
     done = 0
     for index in range(steps):
         sigma, sigma_next = sigmas[index].expand(len(x)), sigmas[index + 1].expand(len(x))
+        on_state(index, x)
         parts = []
         for start in starts:
             rows = slice(start, start + chunk)
@@ -167,7 +169,6 @@ def approach(
             done += 1
             on_step(done, steps * len(starts))
         x0 = torch.cat(parts)
-        on_state(index, x, x0, sigma, sigma_next)
         step = process.posterior(x, x0, sigma, sigma_next, eta=eta)
         x = step.mean + step.deviation * draw() if eta > 0 else step.mean
     return x
@@ -261,12 +262,13 @@ class ReFLObjective:
         sigmas = policy.process.schedule(config.steps).to(policy.device)
         # Pictures are played as the finished LoRA will be used: adapter dropout belongs to learning only.
         policy.training_mode(False)
-        x = self._approach(indices, sigmas[: played + 1], generator)
+        looks = practice.looks(sigmas, len(indices))
+        x, states = self._approach(indices, sigmas[: played + 1], looks, generator)
         policy.training_mode(True)
         # Older versions of torch would take weights in 16 bit from these passes, without a way back to the LoRA.
         torch.clear_autocast_cache()
         calls = 1 if config.mode == "refl" else config.last_steps
-        images, judged = [], []
+        images, judged, cleans = [], [], []
         for start in range(0, len(indices), config.chunk):
             owners = indices[start : start + config.chunk]
             cond = [practice.prompts[index].positive for index in owners]
@@ -274,14 +276,19 @@ class ReFLObjective:
                 policy, policy.process, x[start : start + config.chunk], cond, sigmas[played : played + calls],
                 guidance=config.guidance,
             )  # fmt: skip
-            pictures = lean_decode(practice.decoder, clean)
+            with practice.full_precision():
+                pictures = lean_decode(practice.decoder, clean.float())
             found = practice.score(pictures, owners, batch)
             images.append(pictures.detach())
+            cleans.append(clean.detach())
             judged.append(Judgement(found.rewards.detach(), found.blocked))
             practice.on_phase("learn", start + len(owners), len(indices))
             yield self._loss(found) / len(indices) + 0 * clean.sum()  # with a graph also where all are blocked
         together = Judgement(torch.cat([part.rewards for part in judged]), torch.cat([part.blocked for part in judged]))
-        self._figures |= practice.figures(torch.cat(images), indices, together)
+        self._figures = practice.figures(torch.cat(images), indices, together)
+        policy.training_mode(False)
+        self._figures["kl_to_reference"] = self._divergence(looks, states, torch.cat(cleans), indices, sigmas)
+        policy.training_mode(True)
 
     def _played_steps(self, generator: torch.Generator) -> int:
         config = self.config
@@ -289,23 +296,20 @@ class ReFLObjective:
             return config.steps - config.last_steps
         return int(torch.randint(config.stop_from, config.stop_to + 1, (), generator=generator))
 
-    def _approach(self, indices: Sequence[int], sigmas: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Latents [B, C, H, W] at the last of the levels, played without gradients; measures the divergence."""
+    def _approach(
+        self, indices: Sequence[int], sigmas: torch.Tensor, looks: Sequence[Look], generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[Look, torch.Tensor]]:
+        """Latents [B, C, H, W] at the last of the levels, played without gradients.
+
+        Returns:
+            and, for every look at one of the levels, the latents [C, H, W] there.
+        """
         config, practice, policy = self.config, self.practice, self._policy
         noise = practice.noise(len(indices), generator)
-        steps = len(sigmas) - 1
-        weights = dict(zip(*measured_steps(range(steps)), strict=True))
-        divergences: list[torch.Tensor] = []
+        states: dict[Look, torch.Tensor] = {}
 
-        def compare(index: int, x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, after: torch.Tensor) -> None:
-            if index not in weights:
-                return
-            row = [index % len(indices)]  # every step on another picture
-            cond = [practice.prompts[indices[index % len(indices)]].positive]
-            with policy.role(None):
-                reference = policy(x[row], sigma[row], cond, guidance=config.guidance)
-            found = step_divergence(policy.process, x[row], x0[row], reference, sigma[row], after[row])
-            divergences.append(weights[index] * found)
+        def remember(index: int, x: torch.Tensor) -> None:
+            states.update({look: x[look.row] for look in looks if look.step == index})
 
         x = approach(
             policy,
@@ -318,14 +322,35 @@ class ReFLObjective:
             draw=lambda: practice.noise(len(indices), generator),
             chunk=config.chunk,
             on_step=lambda done, total: practice.on_phase("rollout", done, total),
-            on_state=compare,
+            on_state=remember,
         )
+        remember(len(sigmas) - 1, x)
         practice.rollouts += len(indices) * self._share.count
-        self._figures = {}
-        if divergences:
-            own = torch.cat(divergences).sum().item()
-            self._figures = self._share.mean({"kl_to_reference": own})
-        return x
+        return x, states
+
+    def _divergence(
+        self,
+        looks: Sequence[Look],
+        states: Mapping[Look, torch.Tensor],
+        clean: torch.Tensor,
+        indices: Sequence[int],
+        sigmas: torch.Tensor,
+    ) -> float:
+        """The trajectories' divergence; states that were not kept are noised pictures.
+
+        Args:
+            clean: the pictures' latents [B, C, H, W]; indices: of their prompts, B.
+        """
+        config, practice, process = self.config, self.practice, self._policy.process
+        begun = []
+        for look in looks:
+            # The same noise however the looks are shared out; nothing is taken from the run's generator.
+            seed = DIVERGENCE_SEED + MOST * practice.rollouts + look.number
+            noise = torch.randn(clean[:1].shape, generator=torch.Generator().manual_seed(seed)).to(clean)
+            noised = process.add_noise(clean[look.row : look.row + 1], noise, sigmas[look.step : look.step + 1])[0]
+            begun.append(states.get(look, noised))
+        cond = [practice.prompts[indices[look.row]].positive for look in looks]
+        return practice.measured(looks, begun, cond, sigmas, guidance=config.guidance, chunk=config.chunk)
 
     def _loss(self, judged: Judgement) -> torch.Tensor:
         """The summed loss of the pictures that are not blocked."""
@@ -382,12 +407,7 @@ def check_groups(reward: Reward, prompts: Sequence[Prompt], config: ReFLConfig, 
         raise TrainingError(f"{says}, and there is only one of each. Set images_per_prompt to at least 2.")
     if config.chunk >= whole and processes == 1:
         return
-    if different < max(drawn, len(prompts)):
-        repeated = (
-            f"{says}, and with {different} different prompts the same one can come up twice in an update, in parts "
-            f"that are scored apart. Write at least {drawn} prompts, no two of them the same"
-        )
-        raise TrainingError(f"{repeated}." if processes > 1 else f"{repeated}, or set chunk to {whole}.")
+    check_copies(reward, prompts, drawn, "" if processes > 1 else f", or set chunk to {whole}")
     if config.chunk % each and config.chunk < whole:
         raise TrainingError(
             f"{says}, and a chunk of {config.chunk} pictures cuts the {each} of a prompt apart. Set chunk to a "
