@@ -90,7 +90,7 @@ def _first(least_images: int) -> list[Slot]:
             min=1,
             max=32,
             tooltip="Updates learned from each round of pictures. Raising it saves sampling and scoring; too many "
-            "learn from stale pictures.",
+            "learn from stale pictures. Leave it at 1 with accumulation, whose parts count like updates here.",
         ),
     ]
 

@@ -133,7 +133,7 @@ class AttuneDDPOObjective(AttuneNode):
             images_per_prompt=knobs["images_per_prompt"],
             steps=knobs["sampler_steps"],
             guidance=knobs["cfg"],
-            transitions=knobs["trained_steps"],
+            transitions=min(knobs["trained_steps"], knobs["sampler_steps"]),
             updates_per_rollout=knobs["updates_per_round"],
             chunk=knobs["chunk"],
             clip_range=knobs["clip_range"],

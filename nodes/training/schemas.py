@@ -250,7 +250,7 @@ DDPO_OBJECTIVE = [
         min=1,
         max=32,
         tooltip="Updates learned from each round of pictures. Raising it saves sampling; too many learn "
-        "from stale pictures.",
+        "from stale pictures. Leave it at 1 with accumulation, whose parts count like updates here.",
     ),
     slot(
         "Int",

@@ -222,7 +222,6 @@ def test_supervised_run_feeds_the_hosts_own_training_nodes(host, picture_folder)
     [
         (("objective", {"prompts": "  \n \n"}), "There are no prompts"),
         (("objective", {"held_out_reward": ["reward", 0]}), "held-out reward is the reward itself"),
-        (("objective", {"trained_steps": 100}), "transitions (trained_steps in the node) must be 0"),
         (("train", {"run_name": " / "}), "cannot be a file name"),
     ],
 )
@@ -233,6 +232,12 @@ def test_bad_ddpo_input_is_an_error_that_says_what_to_do(host, change, message: 
         host.run(graph)
     assert message in f"{caught.value} {caught.value.details}"
     assert not (host.user_dir / "attune" / "runs" / "never starts").exists()
+
+
+def test_more_trained_steps_than_sampler_steps_are_all_of_them(host):
+    host.run(with_changes(ddpo_graph("all steps", steps=1), "objective", trained_steps=100))
+    record = json.loads((host.user_dir / "attune" / "runs" / "all steps" / "run.json").read_text("utf-8"))
+    assert record["status"] == "finished" and '"transitions": 2' in json.dumps(record)
 
 
 @pytest.mark.parametrize(
