@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +55,36 @@ def test_a_command_that_knows_no_more_words_says_which(repository: Path):
     done = run(repository, "evidence", "import-time", "--cpu")
     assert done.returncode == 2
     assert "evidence does not know: --cpu" in done.stderr
+
+
+# A job that is told to end, which takes it a while; and `run.py` waiting for it.
+SAVING = """
+import signal, sys, time
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+signal.signal(signal.SIGINT, lambda *_: told.append(2))
+print("at work", flush=True)
+while not told:
+    time.sleep(0.01)
+time.sleep(0.5)
+print("saved", sum(told), flush=True)
+sys.exit(7)
+"""
+WAITING = f"""
+import signal, subprocess, sys, run
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+sys.exit(run.wait_for(subprocess.Popen([sys.executable, "-c", {SAVING!r}])))
+"""
+
+
+@pytest.mark.needs_system("posix", "Windows has no signal that asks a process to end")
+@pytest.mark.parametrize(("kind", "everybody", "code"), [("SIGTERM", False, 143), ("SIGINT", True, 7)])
+def test_a_job_saves_its_work_when_its_command_is_told_to_end(repository: Path, kind: str, everybody: bool, code: int):
+    """SIGTERM reaches the command alone, Ctrl-C all of a terminal; the job hears of either once."""
+    command = [sys.executable, "-c", WAITING]
+    told = {"stdout": subprocess.PIPE, "text": True, "cwd": repository, "start_new_session": True}
+    with subprocess.Popen(command, **told) as waiting:
+        assert waiting.stdout.readline() == "at work\n"
+        (os.killpg if everybody else os.kill)(waiting.pid, getattr(signal, kind))
+        assert waiting.stdout.read() == f"saved {2 if everybody else 1}\n"
+        assert waiting.wait() == code
