@@ -15,9 +15,14 @@
  * @typedef {{test: string, standing: Standing, pairs: Decided[]}} Result
  *
  * Actions:
- * @typedef {{kind: "test", shown: Shown, ran?: boolean}} TestAction   ran = it comes from a run, which knows of all votes
+ * @typedef {{kind: "test", shown: Shown, ran?: boolean, unsent?: object[], unanswered?: boolean}} TestAction   ran = it comes
+ *            from a run, which knows of all votes that the server has; unsent, unanswered: see UnsentAction
  * @typedef {{kind: "vote", side: "left"|"right"|"tie"} | {kind: "undo"}} VoteAction
  * @typedef {{kind: "result", result: Result} | {kind: "show", what: "vote"|"result"}} ShowAction
+ * @typedef {{kind: "unsent", votes: {pair: string, side: string|null}[], unanswered: boolean}} UnsentAction   votes that the
+ *            server may not have; unanswered = it was asked and did not answer
+ * @typedef {{kind: "refused", pair: string, before: string|null, text: string}} RefusedAction   a vote that it did not take,
+ *            and the choice that it has
  * @typedef {{kind: "failed", text: string}} OtherAction
  *
  * In the state, asked = the result is shown since somebody wants to see it, and not since there is nothing to vote on.
@@ -36,6 +41,8 @@ export function initialState() {
         showing: "vote",
         asked: false,
         changed: false,
+        unsent: [],
+        unanswered: false,
         error: "",
     });
 }
@@ -66,6 +73,10 @@ export function reduce(state, action) {
             const position = current(state) ? state.position : nextOpen(state.pairs, -1);
             return { ...state, position, showing: position < 0 ? "result" : "vote", asked: false };
         }
+        case "unsent":
+            return withUnsent(state, action);
+        case "refused":
+            return withRefused(state, action);
         case "failed":
             return { ...state, error: action.text };
         default:
@@ -73,10 +84,13 @@ export function reduce(state, action) {
     }
 }
 
-function withTest(state, { shown, ran = false }) {
-    const { test, voter, pairs, alike, blurred } = shown;
+function withTest(state, { shown, ran = false, unsent = [], unanswered = false }) {
+    const { test, voter, alike, blurred } = shown;
     const same = test === state.test;
-    const voted = pairs.filter((pair) => pair.choice !== null).sort((one, other) => one.made - other.made);
+    const sides = new Map(unsent.map(({ pair, side }) => [pair, side]));
+    const pairs = shown.pairs.map((pair) => (sides.has(pair.key) ? { ...pair, choice: sides.get(pair.key) } : pair));
+    const sent = pairs.filter(({ key, choice }) => choice !== null && !sides.has(key)).sort((one, other) => one.made - other.made);
+    const keys = [...sent.map(({ key }) => key), ...[...sides.keys()].filter((key) => sides.get(key) !== null)];
     const position = nextOpen(pairs, -1);
     const finished = voter === "reward" || position < 0;
     return {
@@ -86,13 +100,34 @@ function withTest(state, { shown, ran = false }) {
         pairs,
         alike,
         blurred,
-        history: same && state.history.length === voted.length ? state.history : voted.map(({ key }) => ({ key, before: null })),
+        history: same && state.history.length === keys.length ? state.history : keys.map((key) => ({ key, before: null })),
         position,
         result: same ? state.result : null,
         showing: finished || (same && state.asked) ? "result" : "vote",
         asked: same && state.asked,
-        changed: ran ? false : state.changed && same,
+        changed: sides.size > 0 || (!ran && same && state.changed),
+        unsent,
+        unanswered,
         error: "",
+    };
+}
+
+function withUnsent(state, { votes, unanswered }) {
+    const answers = state.unanswered && !unanswered;
+    return { ...state, unsent: votes, unanswered, error: answers ? "" : state.error };
+}
+
+function withRefused(state, { pair: key, before, text }) {
+    const position = state.pairs.findIndex((pair) => pair.key === key);
+    const newer = state.unsent.some(({ pair }) => pair === key);
+    if (position < 0 || newer) return { ...state, error: text };
+    const last = state.history.findLastIndex((vote) => vote.key === key);
+    return {
+        ...withChoice(state, position, before),
+        history: state.history.filter((_, index) => index !== last),
+        position: state.position < 0 ? position : state.position,
+        showing: state.asked ? state.showing : "vote",
+        error: text,
     };
 }
 
@@ -141,21 +176,37 @@ export function counts(state) {
 
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
+/** Whether votes are shown that the server did not answer to. */
+function isUnsaved(state) {
+    return state.unanswered && state.unsent.length > 0;
+}
+
+export function isWrong(state) {
+    return Boolean(state.error) || isUnsaved(state);
+}
+
 /** The line over the pictures. */
 export function progressText(state) {
     const { judged, total, missing } = counts(state);
     if (state.voter === "reward") return `${plural(total, "pair")}, judged by a reward`;
     if (!total) return "No pairs to vote on";
-    return missing ? `${judged} of ${plural(total, "pair")} judged` : `All ${plural(total, "pair")} judged`;
+    const text = missing ? `${judged} of ${plural(total, "pair")} judged` : `All ${plural(total, "pair")} judged`;
+    return isUnsaved(state) ? `${text}, ${state.unsent.length} not saved` : text;
 }
 
 /** The line under the pictures: what was set aside, what is to be done, or what went wrong. */
 export function noteOf(state) {
+    if (isUnsaved(state)) {
+        const { length } = state.unsent;
+        const votes = length === 1 ? "your vote is" : `${length} votes are`;
+        return `The server does not answer; ${votes} not saved yet. Keep this page open.`;
+    }
     if (state.error) return state.error;
     const notes = [];
     if (state.blurred) notes.push(`${plural(state.blurred, "pair")} held back by the safety gate.`);
     if (state.alike) notes.push(`${plural(state.alike, "pair")} alike: a tie without a vote.`);
     if (state.voter === "reward") notes.push("To vote yourself, set voter to “person” and press Run.");
+    else if (state.unsent.length) notes.push("Saving …");
     else if (state.changed) notes.push("Saved. Press Run to hand the result on.");
     return notes.join(" ");
 }

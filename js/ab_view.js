@@ -4,7 +4,7 @@
 
 import { createLarge } from "./ab_large.js";
 import { createChoices, createStage, listenToKeys } from "./ab_parts.js";
-import { counts, current, noteOf, picturePath, progressText, resultTexts, upcoming } from "./ab_state.js";
+import { counts, current, isWrong, noteOf, picturePath, progressText, resultTexts, upcoming } from "./ab_state.js";
 import { injectStyle } from "./ab_style.js";
 import { button, element } from "./score_gallery_parts.js";
 
@@ -112,7 +112,7 @@ export function createTest(document, { onAction, onForget, urlOf }) {
         }
         result.render(state.result);
         note.textContent = noteOf(state);
-        note.classList.toggle("wrong", Boolean(state.error));
+        note.classList.toggle("wrong", isWrong(state));
         undo.hidden = forget.hidden = state.voter === "reward";
         undo.disabled = !state.history.length;
         forget.disabled = !judged;

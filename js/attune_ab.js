@@ -7,6 +7,7 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
+import { createOutbox, Unanswered } from "./ab_outbox.js";
 import { initialState, messageOf, reduce, testOf } from "./ab_state.js";
 import { createTest } from "./ab_view.js";
 import { shareWithCanvas } from "./canvas_events.js";
@@ -21,14 +22,39 @@ const BOX_HEIGHT = 70;
 const HEIGHT = 360;
 const WIDTH = 460;
 
-/** Every test on the page: {identity(), take(test)}. The host keeps only the shown tab's nodes. */
+/** After this long without an answer the server is taken to be away, not slow. */
+const PATIENCE_MILLISECONDS = 20_000;
+/** What a server in between says while ours is away. */
+const AWAY = [502, 503, 504];
+
+/**
+ * Every test on the page: {identity(), take(test), unsent(), refused(vote, error), again()}. The host keeps only the shown
+ * tab's nodes.
+ */
 const views = new Set();
 /** The newest result per node and workflow, of all tabs. */
 let results = [];
+/** The page's votes, of all tests: they outlive the node in which they were given, which goes with its tab. */
+const outbox = createOutbox({
+    post: ({ test, pair, side }, leaving) =>
+        request("/attune/ab/vote", { test, pair, side }, {
+            // Other requests end with the page.
+            keepalive: leaving,
+            signal: leaving ? undefined : AbortSignal.timeout(PATIENCE_MILLISECONDS),
+        }),
+    onChange: () => views.forEach((view) => view.unsent()),
+    onRefused: (vote, error) => views.forEach((view) => view.refused(vote, error)),
+});
 
-async function request(path, body) {
+async function request(path, body, extra = {}) {
     const options = body ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) } : {};
-    const response = await api.fetchApi(path, options);
+    let response;
+    try {
+        response = await api.fetchApi(path, { ...options, ...extra });
+    } catch (error) {
+        throw new Unanswered("The server does not answer.", { cause: error });
+    }
+    if (AWAY.includes(response.status)) throw new Unanswered("The server does not answer.");
     const answer = await response.json().catch(() => ({}));
     if (!response.ok) throw new Error(answer?.error ?? `${path}: ${response.status}`);
     return answer;
@@ -65,9 +91,11 @@ function separate() {
 
 function attach(node) {
     let state = initialState();
-    /** Requests wait for each other, so that votes arrive in the order in which they were given. */
-    let waiting = Promise.resolve();
     let removed = false;
+    /** What was asked for in vain while the server was away. */
+    let missed = new Set();
+    /** Some votes arrive later than a result that was asked for after them. */
+    let late = false;
     const listening = new AbortController();
 
     const apply = (action) => {
@@ -77,41 +105,47 @@ function attach(node) {
         // What stands is asked for when it is looked at.
         const looking = state.test && state.showing === "result";
         const same = before.showing === "result" && before.test === state.test && before.pairs === state.pairs;
-        if (looking && !same) later(askResult);
+        const arrived = late && state.unsent.length === 0;
+        late = state.unanswered || (late && !arrived);
+        if (looking && (!same || arrived)) later(askResult);
     };
-    const later = (work) => {
-        waiting = waiting.then(() => (removed ? undefined : work())).catch((error) => {
-            if (!removed) apply({ kind: "failed", text: error.message });
+    /** Votes, loads and results go one after the other, so that each knows of those before it. */
+    const later = (work) =>
+        outbox.inTurn(() => (removed ? undefined : work())).catch((error) => {
+            if (removed) return;
+            if (error instanceof Unanswered) missed.add(work);
+            apply({ kind: "failed", text: error.message });
         });
-        return waiting;
-    };
     const askResult = async () => {
         const { test } = state;
         apply({ kind: "result", result: await request(`/attune/ab/result/${test}`) });
     };
     const load = (test, ran) => later(() => reload(test, ran));
-    const reload = async (test, ran) => apply({ kind: "test", shown: await request(`/attune/ab/test/${test}`), ran });
-    const send = (test, message) =>
-        later(async () => {
-            try {
-                await request("/attune/ab/vote", { test, ...message });
-            } catch (error) {
-                // What was not saved is not shown as saved.
-                await reload(test, false);
-                throw error;
-            }
-        });
+    const reload = async (test, ran) => {
+        // Another run may have brought another test meanwhile.
+        if (test !== node.properties[PROPERTY]) return;
+        const shown = await request(`/attune/ab/test/${test}`);
+        apply({ kind: "test", shown, ran, unsent: outbox.of(test), unanswered: outbox.unanswered() });
+    };
     const act = (action) => {
         const message = messageOf(state, action);
-        if (message) send(state.test, message);
+        if (message) {
+            const before = state.pairs.find(({ key }) => key === message.pair)?.choice ?? null;
+            outbox.add({ test: state.test, ...message, before });
+        }
         apply(action);
     };
     const page = createTest(document, {
         onAction: act,
         onForget: () => {
             const { test } = state;
-            later(() => request("/attune/ab/forget", { test }));
-            load(test, false);
+            const given = outbox.of(test);
+            // Done even if the node is gone by then.
+            const forgotten = outbox.inTurn(async () => {
+                await request("/attune/ab/forget", { test });
+                outbox.drop(given);
+            });
+            forgotten.then(() => load(test, false), (error) => removed || apply({ kind: "failed", text: error.message }));
         },
         urlOf: (path) => api.apiURL(path),
     });
@@ -123,6 +157,23 @@ function attach(node) {
                 app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
             }
             load(test, true);
+        },
+        unsent() {
+            apply({ kind: "unsent", votes: outbox.of(state.test), unanswered: outbox.unanswered() });
+            if (!outbox.unanswered()) view.again();
+        },
+        refused({ test, pair, before }, error) {
+            if (test !== state.test) return;
+            apply({ kind: "unsent", votes: outbox.of(test), unanswered: false });
+            apply({ kind: "refused", pair, before, text: error.message });
+            // What the server has is looked up, and what it said stays to be read.
+            const said = () => apply({ kind: "failed", text: error.message });
+            later(() => reload(test, false).then(said, said));
+        },
+        again() {
+            const works = missed;
+            missed = new Set();
+            works.forEach(later);
         },
     };
     shareWithCanvas(app, page.root, listening.signal);
@@ -163,6 +214,11 @@ app.registerExtension({
     name: "Attune.ABTest",
     setup() {
         api.addEventListener("executed", received);
+        api.addEventListener("reconnected", () => {
+            outbox.flush();
+            views.forEach((view) => view.again());
+        });
+        window.addEventListener("pagehide", () => outbox.leave());
         // The host says nothing when a tab is fully open.
         setInterval(separate, 1000);
     },

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from attune.tests.host.graphs import CHECKPOINT, write_checkpoint
 from attune.tests.hosting import HostServer
@@ -59,6 +59,7 @@ LOOK = f"""() => {{
     window.app.canvas.setDirty(true, true);
 }}"""
 OTHER = "ab_browser.safetensors"
+VOTES = "**/attune/ab/vote"
 
 
 @pytest.fixture(params=["classic nodes", "Nodes 2.0"])
@@ -273,14 +274,59 @@ def test_keys_and_the_node_do_not_reach_the_page(graph: Page, host: HostServer, 
 def test_a_vote_that_cannot_be_saved_is_not_shown_as_saved(graph: Page, host: HostServer, page_errors: list[str]):
     page = graph
     begin(page, host)
-    page.route(
-        "**/attune/ab/vote", lambda route: route.fulfill(status=400, body=json.dumps({"error": "The disk is full."}))
-    )
+    page.route(VOTES, lambda route: route.fulfill(status=400, body=json.dumps({"error": "The disk is full."})))
     view(page).get_by_role("button", name="Right is better").click()
     expect(view(page)).to_contain_text("The disk is full.")
     expect(progress(page)).to_contain_text(f"0 of {PAIRS} pairs judged")
-    page.unroute("**/attune/ab/vote")
+    page.unroute(VOTES)
     wait_for_pictures(page)
     view(page).get_by_role("button", name="Right is better").click()
     wait_for_choices(host, page, ["right", None, None, None])
+    assert page_errors == []
+
+
+def away(route: Route) -> None:
+    """No answer, as when the server is gone."""
+    route.abort()
+
+
+def test_votes_that_are_not_answered_are_kept_and_sent_again(graph: Page, host: HostServer, page_errors: list[str]):
+    """With the next vote that gets through, after a while by themselves, and when the page is closed."""
+    page = graph
+    begin(page, host)
+    test = current_test(page)
+    page.route(VOTES, away)
+    view(page).locator(".attune-ab-words").click()
+    page.keyboard.press("ArrowLeft")
+    expect(view(page)).to_contain_text("The server does not answer; your vote is not saved yet.")
+    expect(progress(page)).to_contain_text(f"1 of {PAIRS} pairs judged, 1 not saved")
+    press(page, "Space")
+    expect(view(page)).to_contain_text("2 votes are not saved yet.")
+    keep_picture(page, "ab_not_saved")
+    assert choices(host, page) == [None] * PAIRS
+    page.unroute(VOTES)
+    press(page, "ArrowRight")
+    wait_for_choices(host, page, ["left", "tie", "right", None])
+    expect(view(page)).to_contain_text("Saved. Press Run to hand the result on.")
+    expect(progress(page)).not_to_contain_text("not saved")
+
+    page.route(VOTES, away)
+    press(page, "z")
+    expect(view(page)).to_contain_text("your vote is not saved yet.")
+    assert choices(host, page)[2] == "right"
+    page.unroute(VOTES)
+    expect(view(page)).to_contain_text("Saved.", timeout=15_000)
+    assert choices(host, page) == ["left", "tie", None, None]
+
+    page.route(VOTES, away)
+    press(page, "ArrowLeft")
+    expect(view(page)).to_contain_text("your vote is not saved yet.")
+    page.unroute(VOTES)
+    page.goto("about:blank")
+    for _ in range(100):
+        found = [pair["choice"] for pair in host.get(f"/attune/ab/test/{test}")["pairs"]]
+        if found == ["left", "tie", "left", None]:
+            break
+        page.wait_for_timeout(50)
+    assert found == ["left", "tie", "left", None]
     assert page_errors == []

@@ -6,6 +6,7 @@ import {
     counts,
     current,
     initialState,
+    isWrong,
     keyMeaning,
     messageOf,
     nextOpen,
@@ -116,6 +117,46 @@ test("a result of another test is not taken", () => {
     const state = started([null]);
     assert.equal(reduce(state, { kind: "result", result: { test: "t2", standing: STANDING, pairs: [] } }), state);
     assert.equal(reduce(state, { kind: "result", result: { test: "t1", standing: STANDING, pairs: [] } }).result.standing, STANDING);
+});
+
+test("votes that the server may not have", () => {
+    const state = reduce(after(started([null, null, null]), "left"), { kind: "unsent", votes: [{ pair: "k0", side: "left" }], unanswered: false });
+    assert.equal(noteOf(state), "Saving …");
+    assert.equal(progressText(state), "1 of 3 pairs judged");
+    assert.equal(isWrong(state), false);
+    const away = reduce(state, { kind: "unsent", votes: state.unsent, unanswered: true });
+    assert.match(noteOf(away), /^The server does not answer; your vote is not saved yet\./);
+    assert.equal(progressText(away), "1 of 3 pairs judged, 1 not saved");
+    assert.equal(isWrong(away), true);
+    const votes = [...away.unsent, { pair: "k1", side: "tie" }];
+    const both = reduce(after(away, "tie"), { kind: "unsent", votes, unanswered: true });
+    assert.match(noteOf(both), /; 2 votes are not saved yet\./, "a further vote does not clear what is wrong");
+    const failed = reduce(both, { kind: "failed", text: "The server does not answer." });
+    const there = reduce(failed, { kind: "unsent", votes: [], unanswered: false });
+    assert.equal(noteOf(there), "Saved. Press Run to hand the result on.");
+    assert.equal(isWrong(there), false);
+});
+
+test("a test that is loaded shows votes that the server does not have yet", () => {
+    const unsent = [{ pair: "k2", side: "right" }, { pair: "k0", side: null }, { pair: "k1", side: "left" }];
+    const action = { kind: "test", shown: shown([["tie", 5], null, null, ["tie", 3]]), ran: true, unsent, unanswered: true };
+    const state = reduce(initialState(), action);
+    assert.deepEqual(state.pairs.map(({ choice }) => choice), [null, "left", "right", "tie"]);
+    assert.equal(current(state).key, "k0");
+    assert.deepEqual(state.history.map(({ key }) => key), ["k3", "k2", "k1"], "undo takes the newest first");
+    assert.equal(progressText(state), "3 of 4 pairs judged, 3 not saved");
+    assert.equal(state.changed, true, "the run did not know of them");
+});
+
+test("a vote that the server refuses is not shown as given", () => {
+    const refusal = { kind: "refused", pair: "k0", before: null, text: "The disk is full." };
+    const last = reduce(after(started([null]), "left"), refusal);
+    assert.deepEqual([last.showing, current(last).key, last.history, noteOf(last)], ["vote", "k0", [], "The disk is full."]);
+    const changed = reduce(after(started([null, null]), "left"), { ...refusal, before: "tie" });
+    assert.deepEqual([changed.pairs[0].choice, current(changed).key], ["tie", "k1"]);
+    const newer = { ...after(started([null, null]), "left"), unsent: [{ pair: "k0", side: "left" }] };
+    assert.equal(reduce(newer, refusal).pairs[0].choice, "left", "a newer vote on the same pair is on its way");
+    assert.equal(noteOf(reduce(newer, { ...refusal, pair: "gone" })), "The disk is full.");
 });
 
 test("what is said", () => {
