@@ -282,6 +282,22 @@ def test_policy_shows_each_row_its_user_and_guidance_nobody():
         policy(x, sigma, cond)
 
 
+def test_policy_of_nobody_is_the_denoiser_bit_by_bit_with_guidance_too():
+    torch.manual_seed(0)
+    base = denoiser(small_unet())
+    x, sigma, texts = drawn(ROWS, 4, 4, 4), torch.ones(ROWS), drawn(ROWS, 5, CONTEXT, seed=1)
+    expected = base(x, sigma, list(texts), guidance=3.0)
+    someone = [Personal(text, drawn(2, 6)) for text in texts]
+    with UserPolicy(base, CONFIG) as policy:
+        for tokens in (None, torch.zeros(2, 6)):
+            assert torch.equal(policy(x, sigma, [Personal(text, tokens) for text in texts], guidance=3.0), expected)
+        with policy.role(None):
+            assert torch.equal(policy(x, sigma, someone, guidance=3.0), expected)
+        assert not torch.equal(policy(x, sigma, someone, guidance=3.0), expected)
+        policy.strength = 0.0
+        assert torch.equal(policy(x, sigma, someone, guidance=3.0), expected)
+
+
 def test_stacks_with_a_lora_whose_queries_and_outputs_it_uses():
     torch.manual_seed(0)
     base = denoiser(small_unet())

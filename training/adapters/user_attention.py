@@ -186,6 +186,10 @@ class UserAdapter:
         with self._as(now):
             yield self
 
+    def resting(self) -> AbstractContextManager[None]:
+        """Attend to nobody inside a `with` block, whoever is attended to around it."""
+        return self._as(None)
+
     def as_now(self) -> Callable[[], AbstractContextManager[None]]:
         """What puts the users of this moment back for a while: for whoever computes again."""
         return partial(self._as, self._acting)

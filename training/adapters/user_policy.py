@@ -92,25 +92,36 @@ class UserPolicy:
         if self._stack is None:
             raise TrainingError("The user adapter is not attached: use the policy inside its `with` block.")
         plain = [row.positive if isinstance(row, Personal) else row for row in cond]
-        with self._attending(cond):
+        shown = self._shown(cond)
+        if shown is None:
+            # By the denoiser's own way of guidance: another size of batch would round otherwise.
+            with self.adapter.resting():
+                return self.denoiser(x, sigma, plain, guidance=guidance)
+        with self.adapter.acting(*shown, self.strength):
             found = self.denoiser(x, sigma, plain)
         if guidance == 1.0:
             return found
         without = self.denoiser(x, sigma, [self.denoiser.unconditional] * len(x))
         return without + guidance * (found - without)
 
-    def _attending(self, cond: Sequence[Any]) -> AbstractContextManager[Any]:
+    def _shown(self, cond: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """Tokens [B, k, d] and which rows have a user, None for all; None where nobody is shown.
+
+        An embedding of zero is nobody's, unless it is being learned.
+        """
+        if self._reference or self.strength == 0:
+            return None
         tokens = [row.tokens if isinstance(row, Personal) else None for row in cond]
-        known = [part for part in tokens if part is not None]
-        if self._reference or not known:
-            return self.adapter._as(None)
-        shape = {tuple(part.shape) for part in known}
-        if len(shape) > 1:
-            raise TrainingError(f"The users' embeddings differ in shape: {sorted(shape)}. Make them with one encoder.")
+        tokens = [None if own is None or not (own.requires_grad or own.any()) else own for own in tokens]
+        known = [own for own in tokens if own is not None]
+        if not known:
+            return None
+        shapes = {tuple(own.shape) for own in known}
+        if len(shapes) > 1:
+            raise TrainingError(f"The users' embeddings differ in shape: {sorted(shapes)}. Make them with one encoder.")
         nobody = torch.zeros_like(known[0])
-        rows = torch.stack([nobody if part is None else part for part in tokens]).to(self.device)
-        present = torch.tensor([part is not None for part in tokens])
-        return self.adapter.acting(rows, None if present.all() else present, self.strength)
+        rows = torch.stack([nobody if own is None else own for own in tokens]).to(self.device)
+        return rows, None if len(known) == len(tokens) else torch.tensor([own is not None for own in tokens])
 
     @property
     def process(self) -> DiffusionProcess:
