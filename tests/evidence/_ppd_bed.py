@@ -181,10 +181,11 @@ class Bed:
         pairs = pool.draw_pairs(len(everybody), 8, generator)
         return pool.choices(pool.judged(self.people, everybody, pairs, generator))
 
-    @torch.no_grad()
     def embeddings(self, count: int = SUPPORT) -> torch.Tensor:
         """[people, k, d], of each unseen person's first choices."""
-        return self.encoder(self.told[:, :count])
+        encoder, told = self.encoder, self.told[:, :count]  # either may have to be made first, with gradients
+        with torch.no_grad():
+            return encoder(told)
 
     # ---- what is trained ----
 
