@@ -1,6 +1,6 @@
 /**
- * Votes on their way to the server: kept until it has answered, whatever becomes of the node they were given in. No host, no
- * page: runs under Node.
+ * Votes on their way to the server: kept until it has answered, whatever becomes of the node they were given in. The choices
+ * of Choose Images travel by it, too. No host, no page: runs under Node.
  *
  * @typedef {{test: string, pair: string, side: "left"|"right"|"tie"|null, before: string|null}} Vote   before = the pair's
  *           choice that the server has
@@ -11,14 +11,18 @@ export class Unanswered extends Error {}
 
 export const RETRY_MILLISECONDS = 4000;
 
+/** A/B Test: of a pair only the newest vote counts. */
+const ofSamePair = (one, other) => one.test === other.test && one.pair === other.pair;
+
 /**
  * @param {object} outside
  * @param {(vote: Vote, leaving: boolean) => Promise<any>} outside.post  hands a vote to the server; leaving = the page closes
  * @param {() => void} outside.onChange  the list, or what is known of the server, has changed
  * @param {(vote: Vote, error: Error) => void} outside.onRefused  the server does not take this vote; it is not sent again
  * @param {number} [outside.retryMilliseconds]
+ * @param {(vote: Vote, newer: Vote) => boolean} [outside.replaces]   whether a newer vote takes an earlier one's place
  */
-export function createOutbox({ post, onChange, onRefused, retryMilliseconds = RETRY_MILLISECONDS }) {
+export function createOutbox({ post, onChange, onRefused, retryMilliseconds = RETRY_MILLISECONDS, replaces = ofSamePair }) {
     let votes = [];
     let unanswered = false;
     let turn = Promise.resolve();
@@ -65,9 +69,9 @@ export function createOutbox({ post, onChange, onRefused, retryMilliseconds = RE
     return {
         inTurn,
         flush,
-        /** Keep a vote and send it. Of a pair only the newest counts. */
+        /** Keep a vote and send it. */
         add(vote) {
-            const earlier = votes.find(({ test, pair }) => test === vote.test && pair === vote.pair);
+            const earlier = votes.find((other) => replaces(other, vote));
             votes = [...votes.filter((other) => other !== earlier), earlier ? { ...vote, before: earlier.before } : vote];
             onChange();
             return flush();
@@ -80,6 +84,7 @@ export function createOutbox({ post, onChange, onRefused, retryMilliseconds = RE
         },
         /** The votes of a test that the server may not have, oldest first. */
         of: (test) => votes.filter((vote) => vote.test === test),
+        all: () => votes,
         unanswered: () => unanswered,
         /** The page closes: send everything at once, without waiting for answers. */
         leave() {

@@ -72,16 +72,17 @@ export function createChoices(document, onChoice, signal) {
 
 /**
  * Listen to the keys. The page has shortcuts of its own, which must not hear them.
- * @param {(meaning: "left"|"right"|"tie"|"undo"|"enlarge") => void} onMeaning
+ * @param {(meaning: string) => void} onMeaning   gets what `meaningOf` makes of a key
+ * @param {(key: string) => string} [meaningOf]   "" for a key that means nothing; of the A/B Test unless said otherwise
  */
-export function listenToKeys(root, onMeaning, signal) {
+export function listenToKeys(root, onMeaning, signal, meaningOf = keyMeaning) {
     const own = (event) => !event.ctrlKey && !event.metaKey && !event.altKey;
     root.addEventListener("keydown", (event) => {
         if (!own(event)) return;
         if (event.key !== "Tab") event.stopPropagation();
-        const meaning = keyMeaning(event.key);
+        const meaning = meaningOf(event.key);
         // Enter on a button presses it.
-        if (!meaning || (meaning === "enlarge" && event.target.closest("button"))) return;
+        if (!meaning || (event.key === "Enter" && event.target.closest("button"))) return;
         event.preventDefault();
         if (!event.repeat) onMeaning(meaning);
     }, { signal });

@@ -11,6 +11,7 @@ import { createOutbox, Unanswered } from "./ab_outbox.js";
 import { initialState, messageOf, reduce, testOf } from "./ab_state.js";
 import { createTest } from "./ab_view.js";
 import { shareWithCanvas } from "./canvas_events.js";
+import { createRequest, PATIENCE_MILLISECONDS } from "./requests.js";
 import { isFor, recordOfRun, resultOf } from "./run_results.js";
 import { remembered } from "./score_gallery_state.js";
 import { separateCopy, workflowId } from "./workflow_tabs.js";
@@ -22,16 +23,12 @@ const BOX_HEIGHT = 70;
 const HEIGHT = 360;
 const WIDTH = 460;
 
-/** After this long without an answer the server is taken to be away, not slow. */
-const PATIENCE_MILLISECONDS = 20_000;
-/** What a server in between says while ours is away. */
-const AWAY = [502, 503, 504];
-
 /**
  * Every test on the page: {identity(), take(test), unsent(), refused(vote, error), again()}. The host keeps only the shown
  * tab's nodes.
  */
 const views = new Set();
+const request = createRequest(api);
 /** The newest result per node and workflow, of all tabs. */
 let results = [];
 /** The page's votes, of all tests: they outlive the node in which they were given, which goes with its tab. */
@@ -45,20 +42,6 @@ const outbox = createOutbox({
     onChange: () => views.forEach((view) => view.unsent()),
     onRefused: (vote, error) => views.forEach((view) => view.refused(vote, error)),
 });
-
-async function request(path, body, extra = {}) {
-    const options = body ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) } : {};
-    let response;
-    try {
-        response = await api.fetchApi(path, { ...options, ...extra });
-    } catch (error) {
-        throw new Unanswered("The server does not answer.", { cause: error });
-    }
-    if (AWAY.includes(response.status)) throw new Unanswered("The server does not answer.");
-    const answer = await response.json().catch(() => ({}));
-    if (!response.ok) throw new Error(answer?.error ?? `${path}: ${response.status}`);
-    return answer;
-}
 
 /** The host hands a result to whatever node of that id is shown; this one goes to the workflow that was run. */
 async function received({ detail }) {

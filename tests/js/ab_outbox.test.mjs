@@ -116,3 +116,16 @@ test("votes taken back otherwise are dropped; those of a page that closes are se
     outbox.drop(outbox.of("t1"));
     assert.deepEqual([outbox.of("t1"), outbox.unanswered()], [[], false]);
 });
+
+test("where nothing takes another's place, everything is sent in its order", async () => {
+    const stored = [];
+    const outbox = createOutbox({
+        post: async ({ side }) => stored.push(side), onChange: () => {}, onRefused: assert.fail, replaces: () => false,
+    });
+    outbox.add(vote("k0", "left"));
+    outbox.add(vote("k0", "tie"));
+    assert.equal(outbox.all().length, 2);
+    await outbox.add(vote("k0", "right"));
+    await outbox.flush();
+    assert.deepEqual(stored, ["left", "tie", "right"]);
+});
