@@ -230,6 +230,10 @@ class _Run:
             return None
         # Before the scaler looks for overflows, so that every process finds the same ones.
         self.share.average_gradients(self.trained)
+        if not getattr(self.objective, "policy_learns", True):
+            # Not zeros: AdamW would take them for a flat loss, and its first steps after them would be far too long.
+            for parameter in self.parameters:
+                parameter.grad = None
         self.scaler.unscale_(self.optimizer)
         norms = [self._clip(self.parameters), self._clip(list(self.auxiliary.parameters.values()))]
         values = torch.stack([loss.float(), *(norm.to(loss.device).float() for norm in norms)])

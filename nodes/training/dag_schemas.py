@@ -159,6 +159,17 @@ def _last() -> list[Slot]:
             "run that has begun goes on.",
         ),
         _PRACTICE["held_out_reward"],
+        slot(
+            "Int",
+            "flow_warmup",
+            default=DAG["flow_warmup"],
+            min=0,
+            max=1_000_000,
+            optional=True,
+            advanced=True,
+            tooltip="Updates at the start in which only the small network learns how much reward lies ahead, and the "
+            "LoRA waits. Try a tenth of the run if pictures soon become all alike. 0 = both learn from the start.",
+        ),
     ]
 
 

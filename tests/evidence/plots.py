@@ -34,7 +34,8 @@ def strip_plot(
     verdict = "holds" if claim.holds(value) else "FAILED"
     # Pillow's own font has no ×.
     unit = claim.unit.replace("×", "times")
-    says = f"{claim.name}: {short_number(value)} {unit}, goal {sign} {claim.goal:g}: {verdict}"
+    figure = f"{short_number(value)} {unit}".strip()
+    says = f"{claim.name}: {figure}, goal {sign} {claim.goal:g}: {verdict}"
     canvas.text(EDGE, 44, says, size=14, colour=MUTED)
 
     def x_of(number: float) -> float:

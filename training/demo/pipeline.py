@@ -15,7 +15,6 @@ from ..interfaces import Prompt
 from . import data, networks
 from .train_model import LATENT_SCALE
 
-
 # Eight pictures' activations stay in a processor's cache, and its convolutions are quicker with the channels last:
 # together 2.2 times as quick as 64 pictures at once.
 _PICTURES = 8

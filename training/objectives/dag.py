@@ -45,6 +45,8 @@ Differences from the paper (all ours):
     - f_φ starts at zero and stays in float32 (`flow_network`); with the "sum" convention its output counts D-fold, so
       that the two conventions learn the same at β and β/D;
     - `reference_prior`;
+    - `flow_warmup`: a policy that follows flows which have learned nothing yet runs after the reward of x̂0 alone, which
+      is far off at high noise, and into few modes; with the flows of the pretrained policy learned first it does not;
     - transitions that touch a picture the reward's safety gate blocks are left out.
 """
 
@@ -170,7 +172,8 @@ class DAGObjective:
         self._policy.training_mode(False)
         if self._played is None:
             self._played = self._play(generator)
-        played, beta = self._played, annealed(config.beta, self._passes // self.accumulation, config.anneal_updates)
+        played, update = self._played, self._passes // self.accumulation
+        beta, self.policy_learns = annealed(config.beta, update, config.anneal_updates), update >= config.flow_warmup
         self._figures["kl_to_reference"] = self.practice.kl_to_reference(
             played.trajectories, guidance=config.guidance, chunk=config.chunk
         )

@@ -41,6 +41,7 @@ class DAGConfig:
         convention: "mean" or "sum" over latent dimensions of the log-probability.
         flow_channels: widths of the flow network's levels.
         flow_learning_rate: of the flow network, > 0.
+        flow_warmup: updates at the start of a run in which the flow network learns alone; 0 = none.
         chunk: samples per network call; smaller needs less memory. No draw of the method depends on it.
     """
 
@@ -63,6 +64,7 @@ class DAGConfig:
     flow_channels: tuple[int, ...] = FlowNetworkConfig.channels
     flow_learning_rate: float = 3e-4
     chunk: int = 16
+    flow_warmup: int = 0
 
     def __post_init__(self) -> None:
         for field in ("prompts_per_update", "images_per_prompt", "steps", "updates_per_rollout", "chunk"):
@@ -89,7 +91,7 @@ class DAGConfig:
         for field in ("beta", "clip_range", "advantage_clamp", "flow_learning_rate"):
             if not getattr(self, field) > 0:
                 raise TrainingError(f"DAG: {field} must be above 0, not {getattr(self, field)}.")
-        for field in ("anneal_updates", "anchor"):
+        for field in ("anneal_updates", "anchor", "flow_warmup"):
             if not getattr(self, field) >= 0:
                 raise TrainingError(f"DAG: {field} must be at least 0 (off), not {getattr(self, field)}.")
         object.__setattr__(self, "flow_channels", FlowNetworkConfig(self.flow_channels).channels)
