@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from attune.nodes.rewards.pictures import content_hash
+from attune.nodes.picture_hashes import content_hash
 from attune.nodes.rewards.safety import GatedReward, SafetyGate
 from attune.training.interfaces import Reward, RewardContext
 

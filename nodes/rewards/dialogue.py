@@ -27,7 +27,7 @@ import torch.nn.functional as F
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
 from ...training.presentable import BATCH_PROMPTS
-from .feature_store import FEATURES
+from ..feature_store import FEATURES
 from .wrapping import WrappedReward, formula_of, refuse_gate, uses_prompt
 
 Kind = Literal["diversity", "consistency", "relevance"]

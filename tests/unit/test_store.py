@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from attune.nodes.migrations import MIGRATIONS
+from attune.nodes.picture_hashes import content_hash
 from attune.nodes.rewards.cache import CachedReward, ScoreStore, hashed_once
 from attune.nodes.rewards.kept_scores import KeptScores, key_digest
-from attune.nodes.rewards.pictures import content_hash, content_hashes
+from attune.nodes.rewards.pictures import content_hashes
 from attune.nodes.store import Store, StoreError, shared_store
 from attune.training.interfaces import AttuneError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .pictures import content_hashes
+from .picture_hashes import hashes_of
 
 
 class FeatureStore:
@@ -36,7 +36,7 @@ class FeatureStore:
         # Hashes are of numbers in 32 bits, which finer ones may share.
         if len(images) == 0 or images.dtype == torch.float64:
             return encoder.image_features(images)
-        keys = [(str(encoder.reward_id), name) for name in content_hashes(images)]
+        keys = [(str(encoder.reward_id), name) for name in hashes_of(images)]
         with self._lock:
             found = {key: self._features[key] for key in keys if key in self._features}
         missing = {key: index for index, key in enumerate(keys) if key not in found}
