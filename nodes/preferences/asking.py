@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ Mode = Literal["pairs", "all pairs", "best of each prompt", "stars"]
 MODES: tuple[str, ...] = get_args(Mode)
 # What happens to a question that nobody has answered.
 FALLBACKS = ("leave out", "first", "best by reward", "wait")
+ORDERS = ("as they come", "most informative first")
+INFORMATIVE = ORDERS[1]
+# Nats that an answer is expected to tell; before any choice it is about 0.2.
+_HARDLY_ANYTHING = 0.03
 _LOOK_SECONDS = 0.25
 
 
@@ -126,6 +130,39 @@ def _why_none(shown: Sequence[Shown], mode: str) -> str:
         f"There is nothing to choose from: of {len(shown)} pictures no prompt has two different ones. Set the batch "
         "size of the latent to 2 or more, and give one prompt per batch or per picture."
     )
+
+
+def ordered(shown: Sequence[Shown], asked: Sequence[Asked], judge: Any) -> tuple[list[str], str]:
+    """Keys of the questions, those from whose answer the judge learns most first; then the answered ones.
+
+    Args:
+        judge: a Preference Reward: `questions_first` (lists of pictures → places, and what each tells, in nats).
+
+    Returns:
+        The keys, and advice to the person; "" = none.
+
+    Raises:
+        PreferenceError: the judge is no Preference Reward.
+    """
+    find = getattr(judge, "questions_first", None)
+    if find is None:
+        raise PreferenceError(
+            f"Only a Preference Reward knows which question is the most informative. Connect one to reward, or set "
+            f"order to {ORDERS[0]!r}."
+        )
+    images = {found.picture.hash: found.image for found in shown}
+    unsure = [found for found in asked if found.open and len(found.question.hashes) > 1]
+    if not unsure:
+        return [found.question.key for found in asked], ""
+    places, told = find([[images[name] for name in found.question.hashes] for found in unsure])
+    first = [unsure[place].question.key for place in places]
+    few = sum(nats >= _HARDLY_ANYTHING for nats in told)
+    advice = ""
+    if few == 0:
+        advice = " Your taste about these pictures is known well enough: choose between others to teach more."
+    elif few < len(told):
+        advice = f" The first {few} of the waiting ones teach something new, the others hardly anything."
+    return [*first, *(found.question.key for found in asked if found.question.key not in set(first))], advice
 
 
 # ---- waiting ----

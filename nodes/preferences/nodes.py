@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import nodes_choose, nodes_profile
+from . import nodes_choose, nodes_profile, nodes_reward
 from .nodes_routes import add_routes
 
 add_routes()
 
-NODES: list[type[io.ComfyNode]] = [*nodes_profile.NODES, *nodes_choose.NODES]
+NODES: list[type[io.ComfyNode]] = [*nodes_profile.NODES, *nodes_choose.NODES, *nodes_reward.NODES]

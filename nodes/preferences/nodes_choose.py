@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
@@ -18,9 +16,12 @@ from ..host.schema import AttuneNode
 from ..picture_lists import prompts_of, score_pictures, single_pictures
 from .asking import (
     FALLBACKS,
+    INFORMATIVE,
     MODES,
+    ORDERS,
     Picked,
     Shown,
+    ordered,
     pick,
     questions_about,
     seeds_of,
@@ -29,7 +30,7 @@ from .asking import (
     words_of,
 )
 from .latents import single_latents
-from .nodes_common import CATEGORY, ProfileWire, Reward, single
+from .nodes_common import CATEGORY, ProfileWire, Reward, single, step_bar
 from .nodes_routes import preferences, tell
 from .records import PreferenceError, Profile
 
@@ -99,6 +100,16 @@ class AttuneChooseImages(AttuneNode):
                 cls.input(io.Int, "seeds", optional=True, force_input=True, default=0, min=0, max=2**64 - 1,
                           tooltip="The seeds the pictures were made with: one for all, per batch, or per picture. "
                           "Remembered, and handed on."),
+                cls.input(
+                    io.Combo,
+                    "order",
+                    options=list(ORDERS),
+                    default=ORDERS[0],
+                    optional=True,
+                    tooltip="In which order you are asked. most informative first: what Preference Reward, connected "
+                    "to reward, is least sure of and learns most from, so that few choices go far; the report says "
+                    "when they teach nothing new.",
+                ),
             ],
             outputs=[
                 cls.output(io.Image, id="chosen", display_name="chosen", is_output_list=True,
@@ -123,7 +134,7 @@ class AttuneChooseImages(AttuneNode):
     def execute(
         cls, profile: list[Profile], images: list[torch.Tensor], prompts: list[str], mode: list[str],
         if_not_chosen: list[str], wait_seconds: list[float], reward: list | None = None, latents: list | None = None,
-        seeds: list[int] | None = None,
+        seeds: list[int] | None = None, order: Sequence[str] = ORDERS[:1],
     ) -> io.NodeOutput:  # fmt: skip
         key, rule = single(profile, "profile").key, single(if_not_chosen, "if_not_chosen")
         judge = single(reward, "reward")
@@ -132,14 +143,17 @@ class AttuneChooseImages(AttuneNode):
         store = preferences()
         questions = questions_about(shown, single(mode, "mode"))
         asked = store.ask(key, questions, {found.picture.hash: found.pixels for found in shown})
-        names = [question.key for question in questions]
+        names, advice = [question.key for question in questions], ""
+        if single(order, "order") == INFORMATIVE:
+            names, advice = ordered(shown, asked, judge)
         waits = rule == WAIT and any(question.open for question in asked)
         tell("ask", key, store.profile(key).revision, node=cls.hidden.unique_id, questions=names, waits=waits)
         if waits:
             seconds = single(wait_seconds, "wait_seconds")
-            asked = wait_for_answers(store, key, names, seconds=seconds, on_look=waiting_bar())
+            own_order = [question.key for question in questions]
+            asked = wait_for_answers(store, key, own_order, seconds=seconds, on_look=step_bar())
         picked = pick(shown, asked, rule, scores)
-        told = words_of(picked, len(asked), sum(found.blocked for found in shown))
+        told = words_of(picked, len(asked), sum(found.blocked for found in shown)) + advice
         summary = store.summary(key)
         for_page = {
             "profile": key, "name": summary.profile.name, "revision": summary.profile.revision, "questions": names,
@@ -171,19 +185,6 @@ def shown_pictures(
     else:
         scores, blocked = None, [bool(unsafe_pictures(picture[None], [judge])) for picture in pictures]
     return show(pictures, texts, seeds_of([len(batch) for batch in images], seeds), blocked), scores
-
-
-def waiting_bar() -> Callable[[int, int], None]:
-    """The host's progress bar as (answered, all); raises where Cancel was pressed."""
-    bars: list[Any] = []
-
-    def look(answered: int, total: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        if not bars:
-            bars.append(comfy.utils.ProgressBar(max(1, total)))
-        bars[0].update_absolute(answered, max(1, total))
-
-    return look
 
 
 def handed_on(shown: Sequence[Shown], picked: Picked, latents: list[dict] | None, *, with_seeds: bool) -> list[Any]:

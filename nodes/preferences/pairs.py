@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ..pair_drawing import DrawnPair, counted, draw_pairs
-from .decisions import Comparison, comparisons_of
+from .decisions import Comparison, ComparisonSet, comparisons_of
 from .pictures import PictureFolder, to_image
 from .records import Asked, PreferenceError, Profile, UnknownError
 from .store import PreferenceStore
@@ -60,21 +60,39 @@ def gather(store: PreferenceStore, profile: Profile, *, most: int, least_stars: 
     Raises:
         UnknownError: there is no such profile. TooFew: it holds no preference.
     """
-    asked: list[Asked] = []
-    before, found, complete = None, comparisons_of([]), False
-    while not complete and (not most or len(found.preferences) <= most):
-        page = store.answered(profile.key, most=_PAGE, before=before)
-        asked += page
-        complete = len(page) < _PAGE
-        before = page[-1].decision.id if page else None
-        if complete or most:
-            found = comparisons_of(asked, least_stars=least_stars)
+    enough = (lambda found: len(found.preferences) > most) if most else None
+    asked, found, complete = newest(store, profile, least_stars=least_stars, enough=enough)
     preferences = found.preferences
     if not preferences:
         raise TooFew(_why_none(profile, len(asked), found.ties, found.skipped))
     more = not complete or bool(most and len(preferences) > most)
     kept = tuple(preferences[:most] if most else preferences)
     return ProfilePairs(profile, len(asked), kept, found.ties, found.skipped, more)
+
+
+def newest(
+    store: PreferenceStore, profile: Profile, *, least_stars: int, enough: Callable[[ComparisonSet], bool] | None
+) -> tuple[list[Asked], ComparisonSet, bool]:
+    """Answered questions, the newest first, until what they hold is enough.
+
+    Args:
+        enough: None = all there are.
+
+    Returns:
+        The questions, their comparisons, and whether these are all that the profile holds.
+
+    Raises:
+        UnknownError: there is no such profile.
+    """
+    asked: list[Asked] = []
+    while True:
+        page = store.answered(profile.key, most=_PAGE, before=asked[-1].decision.id if asked else None)
+        asked += page
+        complete = len(page) < _PAGE
+        if complete or enough is not None:
+            found = comparisons_of(asked, least_stars=least_stars)
+            if complete or enough(found):
+                return asked, found, complete
 
 
 def _why_none(profile: Profile, choices: int, ties: int, skipped: int) -> str:
