@@ -157,8 +157,10 @@ function createPanel(document, { onAction, urlOf, signal, large, onSize }) {
     function render(next) {
         state = next;
         for (const part of parts) part.hidden = !state;
-        stage.show(state ? current(state) : null, state?.mark ?? -1);
-        if (!state) return;
+        if (!state) {
+            stage.show(null, -1);
+            return;
+        }
         const question = current(state);
         const { answered, total, earlier, open } = counts(state);
         for (const part of [words, stage.root, choices.root]) part.hidden = !question;
@@ -179,6 +181,8 @@ function createPanel(document, { onAction, urlOf, signal, large, onSize }) {
             answers.render(state, { open, total, earlier, changed: isChanged(state) });
         }
         legend.show(question, large);
+        // Last, since it measures the room that the others leave.
+        stage.show(question, state.mark);
         note.textContent = noteOf(state);
         note.classList.toggle("wrong", isWrong(state));
         undo.disabled = !newest(state);

@@ -68,18 +68,19 @@ export function verdictText({ decision, pictures, open }) {
     return `picture ${pictures.findIndex(({ hash }) => hash === decision.choice) + 1} chosen`;
 }
 
-/** What the keys do: [[keys, what], …]. */
+/** What the keys do: [[keys, what], …]; in the node only those that no button shows. */
 export function legend(question, large) {
-    const close = large ? [[["Esc"], "close"]] : [[["Enter"], "large view"]];
-    const rest = [[["S"], "skip"], [["Z"], "undo"], ...close];
-    const last = Math.min(9, question?.pictures.length ?? 0);
-    if (!question) return [[["Z"], "undo"], ...(large ? close : [])];
-    if (question.kind === "pair") return [[["1", "←"], "left"], [["2", "→"], "right"], [["Space"], "no difference"], ...rest];
-    if (question.kind === "stars") {
-        const arrows = question.pictures.length > 1 ? [[["←", "→"], "other picture"]] : [];
-        return [[["1", "…", String(MOST_STARS)], "stars"], ...arrows, ...rest];
+    const shown = large ? [[["S"], "skip"], [["Z"], "undo"], [["Esc"], "close"]] : [[["Enter"], "large view"]];
+    if (!question) return large ? shown.slice(1) : [];
+    const { kind, pictures } = question;
+    const tie = large ? [[["Space"], "no difference"]] : [];
+    if (kind === "pair") return [...(large ? [[["1", "←"], "left"], [["2", "→"], "right"]] : []), ...tie, ...shown];
+    if (kind === "stars") {
+        const arrows = pictures.length > 1 ? [[["←", "→"], "other picture"]] : [];
+        return [[["1", "…", String(MOST_STARS)], "stars"], ...arrows, ...shown];
     }
-    return [[["1", "…", String(last)], "choose"], [["←", "→", "Enter"], "mark, choose"], [["Space"], "no difference"], ...rest];
+    const numbers = ["1", "…", String(Math.min(9, pictures.length))];
+    return [[numbers, "choose"], [["←", "→", "Enter"], "mark, choose"], ...tie, ...shown];
 }
 
 /** What a key means, whatever is asked: "" for a key that means nothing. */

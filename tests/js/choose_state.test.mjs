@@ -239,6 +239,7 @@ test("words: what is asked, what was said, what the keys do", () => {
         const keys = legend(kind, true).flatMap(([names]) => names);
         assert.ok(keys.includes("S") && keys.includes("Z") && keys.includes("Esc"));
         assert.equal(keys.includes("Space"), kind.kind !== "stars");
+        assert.ok(legend(kind, false).some(([, what]) => what === "large view"));
     }
     assert.equal(verdictText(question("a", { said: "a1" })), "picture 2 chosen");
     assert.equal(verdictText(question("s", { kind: "stars", size: 1, said: { s0: 3 } })), "picture 1: 3 stars");
