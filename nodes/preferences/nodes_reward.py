@@ -40,7 +40,7 @@ class AttunePreferenceReward(AttuneNode):
                     "most_choices",
                     default=500,
                     min=LEAST_DECISIONS,
-                    max=5000,
+                    max=2000,
                     tooltip="How many choices to learn from at most, the newest first. Raising it gives a steadier "
                     "taste, which follows a change of mind more slowly, and takes longer.",
                 ),

@@ -29,7 +29,7 @@ from .pictures import PictureFolder, to_image
 from .records import PreferenceError, Profile, UnknownError
 from .store import PreferenceStore
 from .taste import Evidence, Taste, clusters_of, fit, most_informative_first
-from .taste_check import TasteCheck, check, words_of
+from .taste_check import FOLDS, TasteCheck, check, words_of
 
 # Stands in the ids, by which scores are kept. Raise it whenever a change here gives other scores.
 VERSION = 1
@@ -195,13 +195,14 @@ def learn(
     if len(kept) < LEAST_DECISIONS:
         raise TooFew(_why_few(profile, len(kept), found))
     names = list(dict.fromkeys(picture.hash for two in wanted for picture in (two.preferred, two.other)))
-    features = encode(names, store.pictures, encoder, lambda done: progress(done, len(names) + 10))
+    total = len(names) + FOLDS
+    features = encode(names, store.pictures, encoder, lambda done: progress(done, total))
     comparisons = [two for two in wanted if two.preferred.hash in features and two.other.hash in features]
     decisions = len(_groups(comparisons))
     if decisions < LEAST_DECISIONS or all(two.tie for two in comparisons):
         raise TooFew(_why_few(profile, decisions, found, gone=len(wanted) - len(comparisons)))
     evidence = evidence_of(comparisons, features)
-    taste = fit(evidence)
+    taste = fit(evidence, on_step=lambda: progress(len(names), total))
     pictures = torch.stack([features[name] for name in features])
     deviation = float((pictures @ taste.direction).std(correction=0))
     if not deviation > 0:
@@ -213,7 +214,7 @@ def learn(
         Evidence(evidence.differences @ taste.basis, evidence.outcomes, evidence.weights),
         clusters_of([(two.preferred.hash, two.other.hash) for two in comparisons]),
         taste.scale,
-        on_fold=lambda done, total: progress(len(names) + 10 * done // total, len(names) + 10),
+        on_fold=lambda done, folds: progress(len(names) + FOLDS * done // folds, total),
     )
     gone, ties = len(wanted) - len(comparisons), sum(two.tie for two in comparisons)
     identity = f"{identity_of(profile)}:{most}:{least_stars}:{gone}"

@@ -28,7 +28,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,7 @@ from .records import PreferenceError
 
 # Margin of a typical pair before any choice: a person prefers one of two with a probability of about σ(1.5) = 0.82.
 _TYPICAL_MARGIN, _SPREAD = 1.5, 0.75
-_MARGINS = torch.logspace(math.log10(0.15), math.log10(24.0), 23, dtype=torch.float64).tolist()
+_MARGINS = torch.logspace(math.log10(0.15), math.log10(24.0), 12, dtype=torch.float64).tolist()
 _STEPS, _PRECISE = 60, 1e-12
 # Directions in which the differences reach less than this part of their longest one are rounding.
 _RANK = 1e-9
@@ -104,11 +104,12 @@ def moderated(margins: torch.Tensor, variances: torch.Tensor) -> torch.Tensor:
     return torch.sigmoid(margins / (1 + math.pi / 8 * variances).sqrt())
 
 
-def fit(evidence: Evidence, *, scale: float | None = None) -> Taste:
+def fit(evidence: Evidence, *, scale: float | None = None, on_step: Callable[[], None] = lambda: None) -> Taste:
     """The posterior after these comparisons; without any it is the prior.
 
     Args:
         scale: σ; None = the one that explains the comparisons best.
+        on_step: called now and then; may raise to cancel.
 
     Raises:
         PreferenceError: the compared pictures have the same features.
@@ -120,7 +121,7 @@ def fit(evidence: Evidence, *, scale: float | None = None) -> Taste:
         return Taste(empty(width), empty(width, 0), empty(0, 0), scale or _TYPICAL_MARGIN / math.sqrt(2))
     basis = _span(evidence.differences)
     inside = Evidence(evidence.differences @ basis, evidence.outcomes, evidence.weights)
-    scale = best_scale(inside) if scale is None else scale
+    scale = best_scale(inside, on_step) if scale is None else scale
     mode, precision = posterior(inside, scale)
     return Taste(basis @ mode, basis, torch.cholesky_inverse(torch.linalg.cholesky(precision)), scale)
 
@@ -174,11 +175,12 @@ def _slope(evidence: Evidence, scale: float, direction: torch.Tensor) -> tuple[t
     return slope, bent + torch.eye(len(direction), dtype=rows.dtype) / scale**2
 
 
-def best_scale(evidence: Evidence) -> float:
+def best_scale(evidence: Evidence, on_step: Callable[[], None] = lambda: None) -> float:
     """σ of greatest evidence times the prior on it: log of a typical pair's margin ~ N(log 1.5, 0.75²)."""
     typical = float(evidence.differences.square().sum(1).mean().sqrt())
     found, start = [], None
     for margin in _MARGINS:
+        on_step()
         scale = margin / typical
         start, precision = posterior(evidence, scale, start)
         logarithm = torch.linalg.cholesky(precision).diagonal().log().sum()
