@@ -25,7 +25,14 @@ What was tried before, on a seed that is not measured; KL of the base model 0.29
     - 512 rollouts and 800 updates in 32 steps: 0.041 (DAG-KL) and 0.068 (DAG-DB), although the residual is near that of
       the exact solution: this is the bias of the balanced solution itself. A step that is a Gaussian cannot be balanced
       where the target's own reversal has two peaks, and the flows miss KL(P_F ‖ reversal) there. In 64 steps, with the
-      same seed: 0.034 and 0.027.
+      same seed: 0.034 and 0.027;
+    - this plan as it stands, 0.050 on one measured seed (0.17 of the start, which misses; not recorded). On seed 99 it
+      was 0.97 after 600 updates, most points in one mode, and 0.17 after 1200: the policy runs after flows that have
+      learned nothing yet, and comes back slowly. A clamp of 1000 in place of 5 changes nothing (0.68 after 600), nor
+      does a rate of 1.5e-3 in 32 steps (0.18);
+    - the flows alone for 200 updates first (`flow_warmup`), then 700 at 2e-3: 0.045, no mode lost; the residual ends at
+      0.07 instead of 0.1, the exact solution's being 0.045. With a wider flow network (128, 128; rate 5e-3) it ends at
+      0.052, but 0.14 remain: the policy has then not moved far enough. Next: that for longer, and at 5e-3.
 """
 
 from __future__ import annotations
