@@ -39,7 +39,7 @@ from .records import PreferenceError
 # Margin of a typical pair before any choice: a person prefers one of two with a probability of about σ(1.5) = 0.82.
 _TYPICAL_MARGIN, _SPREAD = 1.5, 0.75
 _MARGINS = torch.logspace(math.log10(0.15), math.log10(24.0), 12, dtype=torch.float64).tolist()
-_STEPS, _PRECISE = 60, 1e-12
+_STEPS, _PRECISE = 60, 1e-16
 # Directions in which the differences reach less than this part of their longest one are rounding.
 _RANK = 1e-9
 
