@@ -8,6 +8,9 @@ what was tried.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from ._dag_bed import area, gains, pairs, runs
@@ -41,13 +44,32 @@ def main(quick: bool) -> None:
     )
 
 
-def plot(found: list, *, quick: bool) -> None:
-    """Gain against rollouts, one panel per run."""
-    from attune.nodes.charts import Curve, curve_chart
+def plot(found: Sequence[Mapping[str, Any]], *, quick: bool) -> None:
+    """Gain against rollouts: a line per run, a colour per method."""
+    from attune.nodes.drawing import BAD, COLOURS, GOOD, GRID, MUTED, Canvas, nice_ticks, short_number
 
-    curves = [
-        Curve("reward", f"{run['method']}, seed {run['seed']}", [int(p["rollouts"]) for p in run["points"]], gains(run))
-        for run in found
-    ]
-    chart = curve_chart(curves, title="Gain against rollouts", details="in deviations of the base model's scores")
-    chart.save(plot_path(CLAIM, quick=quick, part="curves"))
+    width, height, (left, top, right, bottom) = 720, 420, (64, 84, 696, 368)
+    colours = {"ddpo": BAD, "dag-kl": COLOURS["reward"], "dag-kl-prior": GOOD}
+    most = max(run["points"][-1]["rollouts"] for run in found)
+    low, high = min(0.0, *(min(gains(run)) for run in found)), max(0.1, *(max(gains(run)) for run in found)) * 1.05
+    canvas = Canvas(width, height)
+    canvas.text(20, 16, "Gain against practice pictures", size=18, bold=True)
+    canvas.text(20, 44, "in deviations of the base model's scores; a line per seed", size=14, colour=MUTED)
+    canvas.panel(left, top, right, bottom)
+
+    def place(rollouts: float, gain: float) -> tuple[float, float]:
+        return left + rollouts / most * (right - left), bottom - (gain - low) / (high - low) * (bottom - top)
+
+    for tick in nice_ticks(low, high):
+        canvas.line([place(0, tick), place(most, tick)], GRID)
+        canvas.text(left - 10, place(0, tick)[1], short_number(tick), size=13, colour=MUTED, anchor="rm")
+    for tick in nice_ticks(0, most):
+        canvas.text(place(tick, 0)[0], bottom + 18, short_number(tick), size=13, colour=MUTED, anchor="mm")
+    for run in found:
+        line = [place(point["rollouts"], gain) for point, gain in zip(run["points"], gains(run), strict=True)]
+        canvas.line(line, colours[run["method"]], width=2)
+    for row, (method, colour) in enumerate(colours.items()):
+        canvas.dot(left + 20, top + 22 + 22 * row, colour, radius=5)
+        canvas.text(left + 34, top + 22 + 22 * row, method, size=14, colour=colour, anchor="lm")
+    canvas.text((left + right) / 2, height - 16, "rollouts", size=13, colour=MUTED, anchor="mm")
+    canvas.finish().save(plot_path(CLAIM, quick=quick, part="curves"))
