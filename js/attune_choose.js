@@ -22,6 +22,7 @@ const EVENT = "attune.preferences";
 const BOX_HEIGHT = 60;
 const HEIGHT = 380;
 const WIDTH = 460;
+const IDLE_MILLISECONDS = 1500;
 const ROUTES = "/attune/preferences";
 
 const request = createRequest(api);
@@ -258,7 +259,8 @@ app.registerExtension({
         api.addEventListener("executed", executed);
         api.addEventListener(EVENT, changed);
         api.addEventListener("status", ({ detail }) => {
-            if (detail?.exec_info?.queue_remaining === 0) views.forEach((view) => view.idle());
+            // What the last run told is being asked for.
+            if (detail?.exec_info?.queue_remaining === 0) setTimeout(() => views.forEach((view) => view.idle()), IDLE_MILLISECONDS);
         });
         api.addEventListener("reconnected", () => {
             outbox.flush();

@@ -113,7 +113,6 @@ const CSS = `
   border-radius: 50%; }
 .attune-choose-large .attune-choose-close:hover { background: var(--track); }
 .attune-choose-large .attune-choose-close svg { width: 20px; height: 20px; }
-@container (max-height: 400px) { .attune-choose > .attune-choose-legend { display: none; } }
 `;
 
 /** The style in the page, once. */

@@ -116,13 +116,23 @@ def run(page: Page) -> None:
     wait_for_queue(page)
 
 
-def last_outputs(host: HostServer) -> dict[str, Any]:
+def handed_on(host: HostServer) -> dict[str, Any] | None:
     """What the newest run showed: {"text": the node's report, "images": how many chosen pictures}."""
     newest = max(host.get("/history").values(), key=lambda record: record["prompt"][0])
     outputs = newest["outputs"].values()
-    (choose,) = (output for output in outputs if "attune_choose" in output)
+    told = [output for output in outputs if "attune_choose" in output]
     images = [output["images"] for output in outputs if "images" in output]
-    return {"text": choose["text"][0], "images": len(images[0]) if images else 0}
+    return {"text": told[0]["text"][0], "images": len(images[0]) if images else 0} if told else None
+
+
+def wait_for_run(page: Page, host: HostServer, text: str, images: int) -> None:
+    """Until the newest run has handed on as much."""
+    expected = {"text": text, "images": images}
+    for _ in range(600):
+        if handed_on(host) == expected:
+            return
+        page.wait_for_timeout(100)
+    assert handed_on(host) == expected
 
 
 def wait_for_pictures(place: Locator) -> None:
@@ -173,7 +183,7 @@ def test_four_choices_by_keys_and_what_the_next_run_hands_on(
     build(page, host, f"keys {renderer}")
     expect(view(page)).to_contain_text(f"0 of {PAIRS}", timeout=READY_MILLISECONDS)
     expect(view(page)).to_contain_text("a cat <b>here</b>")
-    assert last_outputs(host) == {"text": "0 of 4 questions answered. 4 waiting for you.", "images": 0}
+    wait_for_run(page, host, "0 of 4 questions answered. 4 waiting for you.", 0)
     wait_for_pictures(view(page))
     keep_picture(page, f"choose_pair_{renderer}")
 
@@ -208,8 +218,7 @@ def test_four_choices_by_keys_and_what_the_next_run_hands_on(
     with page.expect_response(lambda response: response.url.endswith("/prompt")):
         page.keyboard.press("Enter")
     expect(large(page)).to_have_count(0)
-    wait_for_queue(page)
-    assert last_outputs(host) == {"text": "4 of 4 questions answered.", "images": 3}
+    wait_for_run(page, host, "4 of 4 questions answered.", 3)
     expect(view(page).get_by_role("button", name="Run again")).to_be_hidden()
     expect(view(page).locator(".attune-choose-card")).to_have_count(PAIRS)
     expect(view(page).locator(".won")).to_have_count(3)
@@ -222,8 +231,7 @@ def test_four_choices_by_keys_and_what_the_next_run_hands_on(
     wait_for(host, page, ["tie", 0, "skip", 0])
     with page.expect_response(lambda response: response.url.endswith("/prompt")):
         view(page).get_by_role("button", name="Run again").click()
-    wait_for_queue(page)
-    assert last_outputs(host)["images"] == 2
+    wait_for_run(page, host, "4 of 4 questions answered.", 2)
     assert page.evaluate("() => window.attuneHacked") is None
     assert page.locator(".attune-choose b, img[onerror]").count() == 0
     assert page_errors == []
@@ -319,6 +327,7 @@ def test_best_and_stars_and_a_server_that_is_away(page: Page, host: HostServer, 
         "**/attune/preferences/decide", lambda route: route.fulfill(status=400, json={"error": "The disk is full."})
     )
     view(page).locator(".attune-choose-card").nth(1).click()
+    wait_for_pictures(view(page))
     page.keyboard.press("1")
     expect(view(page)).to_contain_text("The disk is full.")
     page.unroute("**/attune/preferences/decide")
