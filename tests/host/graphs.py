@@ -122,7 +122,7 @@ def report_of(result: Any) -> dict[str, Any]:
 
 def state_files(host: Any, run_name: str) -> dict[str, bytes]:
     folder = host.user_dir / "attune" / "runs" / run_name
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".json"}
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix == ".safetensors"}
 
 
 def supervised_graph(run_name: str, *, captions: Any = ("folder", 1), **changes: Any) -> dict[str, Any]:

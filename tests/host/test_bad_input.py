@@ -170,7 +170,7 @@ def test_a_reward_that_returns_nan_stops_the_run_before_it_learns(host, nan_rewa
     assert "Broken returned nan for image 1 of" in message
     assert "choose another reward" in message
     # The state before the first update, and nothing that came of the reward.
-    assert left_in(run_folder(host, "nan reward")) == ["state-0.safetensors"]
+    assert left_in(run_folder(host, "nan reward")) == ["run.lock", "state-0.safetensors"]
     assert not loras_of(host, "nan reward")
 
 
@@ -329,7 +329,7 @@ def test_a_disk_that_fills_up_keeps_the_last_state_and_the_run_goes_on_from_it(h
     kept = sorted(int(file.stem.removeprefix("state-")) for file in run_folder(host, name).glob("state-*.safetensors"))
     assert len(kept) == 2
     states = sorted(f"state-{step}.safetensors" for step in kept)
-    assert left_in(run_folder(host, name)) == ["job.json", "log.jsonl", "run.json", *states]
+    assert left_in(run_folder(host, name)) == ["job.json", "log.jsonl", "run.json", "run.lock", *states]
     # A LoRA is smaller than a state and still found room.
     assert loras_of(host, name) == [f"attune/{name}_stopped_001.safetensors"]
 

@@ -52,4 +52,4 @@ def test_run_on_stored_weights_says_so_and_is_not_resumed_on_whole_ones(host):
     assert again["lora_name"] == report["lora_name"]
     name, words = shown_error(host, ddpo_graph("on four bits"))
     assert name == "train"
-    assert "base precision = 'nf4'" in words
+    assert "base precision (base_precision in the node) = 'nf4'" in words

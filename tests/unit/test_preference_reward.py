@@ -297,7 +297,7 @@ def test_another_run_is_not_resumed(folder, pairs, tmp_path):
     scorer, adapters = fresh(folder, CONFIG)
     train_reward(scorer, adapters, pairs, CONFIG, run_folder=tmp_path)
     for config, data, precision, says in (
-        (changed(CONFIG, learning_rate=1e-3), pairs, "fp32", "learning_rate"),
+        (changed(CONFIG, rank=4), pairs, "fp32", "rank"),
         (changed(CONFIG, held_out=0.4), pairs, "fp32", "held_out"),
         (CONFIG, pairs[:16], "fp32", "data other than now"),
         (CONFIG, pairs, "nf4", "weights = 'fp32'"),
