@@ -143,6 +143,7 @@ class DAGObjective:
         self._passes = 0
         # Passes per update: the trainer says how many.
         self.accumulation = 1
+        self.policy_learns = config.flow_warmup == 0
 
     def prepare(self, policy: Any, share: Share = ALONE) -> None:
         config, practice = self.config, self.practice
