@@ -7,14 +7,15 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
-import { createOutbox, Unanswered } from "./ab_outbox.js";
+import { createOutbox, Unanswered } from "./outbox.js";
 import { initialState, messageOf, reduce, testOf } from "./ab_state.js";
 import { createTest } from "./ab_view.js";
 import { shareWithCanvas } from "./canvas_events.js";
+import { addPage, keepLow, makeRoom, onConfigured } from "./node_widget.js";
 import { createRequest, PATIENCE_MILLISECONDS } from "./requests.js";
 import { isFor, recordOfRun, resultOf } from "./run_results.js";
 import { remembered } from "./score_gallery_state.js";
-import { separateCopy, workflowId } from "./workflow_tabs.js";
+import { separateShown, workflowId } from "./workflow_tabs.js";
 
 const NODE = "AttuneABTest";
 const PROPERTY = "attune_ab";
@@ -64,12 +65,6 @@ function restore() {
         const result = results.findLast((earlier) => earlier.workflow && earlier.workflow === own.workflow && isFor(earlier, own));
         if (result) view.take(testOf(result.output));
     }
-}
-
-/** See attune_words.js: a copy of an open tab is loaded again under an id of its own. */
-function separate() {
-    const shown = app.extensionManager?.workflow?.activeWorkflow?.activeState?.id;
-    if (views.size && shown === workflowId(app)) separateCopy(app);
 }
 
 function attach(node) {
@@ -160,37 +155,20 @@ function attach(node) {
         },
     };
     shareWithCanvas(app, page.root, listening.signal);
-    const widget = node.addDOMWidget("attune_ab", "ATTUNE_AB", page.root, {
-        serialize: false,
-        hideOnZoom: false,
-        getMinHeight: () => HEIGHT,
-        getValue: () => "",
-        setValue: () => {},
-    });
-    widget.serialize = false;
-    views.add(view);
-    page.render(state);
-    // Classic nodes share what is left of the height among all such widgets; a few lines are enough for the prompts.
-    for (const box of node.widgets?.filter(({ name }) => BOXES.includes(name)) ?? []) {
-        if (box.options) box.options.getMaxHeight ??= () => BOX_HEIGHT;
-    }
-
-    const configured = node.onConfigure;
-    node.onConfigure = function () {
-        configured?.apply(this, arguments);
-        const test = node.properties?.[PROPERTY];
-        if (typeof test === "string" && /^[0-9a-f]{32}$/.test(test)) load(test, false);
-    };
-    const onRemoved = node.onRemoved;
-    node.onRemoved = function () {
+    const onRemoved = () => {
         removed = true;
         views.delete(view);
         listening.abort();
-        page.dispose();
-        onRemoved?.apply(this, arguments);
     };
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(width, WIDTH, node.size[0]), Math.max(height, node.size[1])]);
+    addPage(node, page, { name: "attune_ab", kind: "ATTUNE_AB", height: () => HEIGHT, onRemoved });
+    views.add(view);
+    page.render(state);
+    keepLow(node, BOXES, BOX_HEIGHT);
+    onConfigured(node, () => {
+        const test = node.properties?.[PROPERTY];
+        if (typeof test === "string" && /^[0-9a-f]{32}$/.test(test)) load(test, false);
+    });
+    makeRoom(node, WIDTH);
 }
 
 app.registerExtension({
@@ -203,7 +181,7 @@ app.registerExtension({
         });
         window.addEventListener("pagehide", () => outbox.leave());
         // The host says nothing when a tab is fully open.
-        setInterval(separate, 1000);
+        setInterval(() => views.size && separateShown(app), 1000);
     },
     nodeCreated(node) {
         if (node.comfyClass === NODE) attach(node);

@@ -7,6 +7,7 @@ import { api } from "/scripts/api.js";
 import { choiceOf, switched } from "./live_curves.js";
 import { initialState, isActive, isFor, isForNode, reduce, snapshotFor, snapshotOfResult } from "./live_state.js";
 import { createView } from "./live_view.js";
+import { addPage, makeRoom } from "./node_widget.js";
 import { separateCopy, workflowId } from "./workflow_tabs.js";
 
 const NODE = "AttuneTrainLora";
@@ -117,14 +118,8 @@ function attach(node) {
         },
         tick: () => isActive(state) && draw(),
     };
-    const widget = node.addDOMWidget("attune_live", "ATTUNE_LIVE", page.root, {
-        serialize: false,
-        hideOnZoom: false,
-        getMinHeight: () => HEIGHT,
-        getValue: () => "",
-        setValue: () => {},
-    });
-    widget.serialize = false;
+    const onRemoved = () => views.delete(view);
+    const widget = addPage(node, page, { name: "attune_live", kind: "ATTUNE_LIVE", height: () => HEIGHT, onRemoved });
     widget.beforeQueued = () => queued.add(workflowId(app));
     views.add(view);
     draw();
@@ -144,14 +139,7 @@ function attach(node) {
         if (fromCache && report) rememberOrigin(own, result.workflow);
         view.apply(result);
     };
-    const removed = node.onRemoved;
-    node.onRemoved = function () {
-        views.delete(view);
-        page.dispose();
-        removed?.apply(this, arguments);
-    };
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(width, 420, node.size[0]), Math.max(height, node.size[1])]);
+    makeRoom(node, 420);
 }
 
 app.registerExtension({

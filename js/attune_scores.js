@@ -5,10 +5,11 @@
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { shareWithCanvas } from "./canvas_events.js";
+import { addPage, keepLow, makeRoom, onConfigured } from "./node_widget.js";
 import { inOrder, isFor, recordOfRun } from "./run_results.js";
 import { choiceText, galleryOf, initialState, originOf, reduce, remembered, resultsIn, viewPath } from "./score_gallery_state.js";
 import { createGallery } from "./score_gallery_view.js";
-import { separateCopy, workflowId } from "./workflow_tabs.js";
+import { separateShown, workflowId } from "./workflow_tabs.js";
 
 const NODE = "AttuneScoreImages";
 const CHOICE = "discarded";
@@ -51,15 +52,6 @@ const received = inOrder(async (detail) => {
     results = remembered(results, result);
     for (const view of galleries) if (isFor(result, view.identity())) view.show(result);
 });
-
-/**
- * A copy of an open tab is loaded again under an id of its own. While the host changes tabs, the graph is one tab's already
- * and the name still the other's; a look at that moment would put one into the other.
- */
-function separate() {
-    const shown = app.extensionManager?.workflow?.activeWorkflow?.activeState?.id;
-    if (galleries.size && shown === workflowId(app)) separateCopy(app);
-}
 
 /** Fill the galleries of a workflow that was just opened, or opened again. */
 async function restore() {
@@ -135,19 +127,14 @@ function attach(node) {
         },
     };
     shareWithCanvas(app, page.root, listening.signal);
-    const widget = node.addDOMWidget("attune_gallery", "ATTUNE_GALLERY", page.root, {
-        serialize: false,
-        hideOnZoom: false,
-        getMinHeight: () => HEIGHT,
-        getValue: () => "",
-        setValue: () => {},
-    });
-    widget.serialize = false;
+    const onRemoved = () => {
+        galleries.delete(view);
+        listening.abort();
+    };
+    addPage(node, page, { name: "attune_gallery", kind: "ATTUNE_GALLERY", height: () => HEIGHT, onRemoved });
     galleries.add(view);
     page.render(state);
-    // Classic nodes share what is left of the height among all such widgets; a few lines are enough for the prompt.
-    const words = node.widgets?.find((other) => other.name === PROMPT);
-    if (words?.options) words.options.getMaxHeight ??= () => PROMPT_HEIGHT;
+    keepLow(node, [PROMPT], PROMPT_HEIGHT);
 
     if (choice) {
         hide(choice);
@@ -158,21 +145,11 @@ function attach(node) {
             follow();
         };
     }
-    const configured = node.onConfigure;
-    node.onConfigure = function () {
-        configured?.apply(this, arguments);
+    onConfigured(node, () => {
         removeSlot(node);
         follow();
-    };
-    const removed = node.onRemoved;
-    node.onRemoved = function () {
-        galleries.delete(view);
-        listening.abort();
-        page.dispose();
-        removed?.apply(this, arguments);
-    };
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(width, WIDTH, node.size[0]), Math.max(height, node.size[1])]);
+    });
+    makeRoom(node, WIDTH);
 }
 
 app.registerExtension({
@@ -180,7 +157,7 @@ app.registerExtension({
     setup() {
         api.addEventListener("executed", ({ detail }) => received(detail));
         // The host says nothing when a tab is fully open.
-        setInterval(separate, 1000);
+        setInterval(() => galleries.size && separateShown(app), 1000);
     },
     nodeCreated(node) {
         if (node.comfyClass === NODE) attach(node);

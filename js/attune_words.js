@@ -5,9 +5,10 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
+import { addPage, makeRoom } from "./node_widget.js";
 import { NODES, inOrder, isFor, mayHaveWords, recordOfRun, resultOf, wordsOf } from "./run_results.js";
 import { remembered } from "./score_gallery_state.js";
-import { separateCopy, workflowId } from "./workflow_tabs.js";
+import { separateShown, workflowId } from "./workflow_tabs.js";
 
 const WIDTH = 300;
 /** What the host takes off a widget's height. */
@@ -59,15 +60,6 @@ function restore() {
     }
 }
 
-/**
- * A copy of an open tab is loaded again under an id of its own. While the host changes tabs, the graph is one tab's already
- * and the name still the other's; a look at that moment would put one into the other.
- */
-function separate() {
-    const shown = app.extensionManager?.workflow?.activeWorkflow?.activeState?.id;
-    if (boxes.size && shown === workflowId(app)) separateCopy(app);
-}
-
 function attach(node, { hint, height: least, scrolls }) {
     const root = document.createElement("div");
     root.className = "attune-words";
@@ -80,17 +72,6 @@ function attach(node, { hint, height: least, scrolls }) {
         root.style.minHeight = `${least - MARGINS}px`;
         root.dataset.captureWheel = "true";
     }
-    const widget = node.addDOMWidget("attune_words", "ATTUNE_WORDS", root, {
-        serialize: false,
-        hideOnZoom: false,
-        getMinHeight: () => least,
-        getValue: () => "",
-        setValue: () => {},
-    });
-    widget.serialize = false;
-    // The node has taken its size before the widget came; classic nodes would leave it hanging below.
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], height)]);
     const box = {
         identity: () => ({ node: String(node.id), workflow: workflowId(app), kind: node.comfyClass }),
         show(result) {
@@ -98,11 +79,9 @@ function attach(node, { hint, height: least, scrolls }) {
         },
     };
     boxes.add(box);
-    const removed = node.onRemoved;
-    node.onRemoved = function () {
-        boxes.delete(box);
-        removed?.apply(this, arguments);
-    };
+    const onRemoved = () => boxes.delete(box);
+    addPage(node, { root }, { name: "attune_words", kind: "ATTUNE_WORDS", height: () => least, onRemoved });
+    makeRoom(node, WIDTH);
 }
 
 app.registerExtension({
@@ -112,7 +91,7 @@ app.registerExtension({
             if (mayHaveWords(detail?.output)) received(detail);
         });
         // The host says nothing when a tab is fully open.
-        setInterval(separate, 1000);
+        setInterval(() => boxes.size && separateShown(app), 1000);
     },
     nodeCreated(node) {
         const shown = NODES[node.comfyClass];

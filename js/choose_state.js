@@ -212,7 +212,7 @@ export function parting(items) {
     const last = new Map();
     for (const item of items) {
         const earlier = last.get(item.question);
-        if (item.kind === "undo" && !item.decision) last.delete(item.question);
+        if (item.kind === "undo" && !item.decision && !item.of?.made) last.delete(item.question);
         else if (item.stars && earlier?.stars) last.set(item.question, { ...item, stars: { ...earlier.stars, ...item.stars } });
         else last.set(item.question, item);
     }

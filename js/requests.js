@@ -2,7 +2,7 @@
  * Asking the server for JSON, and telling "it does not answer" from "it says no".
  */
 
-import { Unanswered } from "./ab_outbox.js";
+import { Unanswered } from "./outbox.js";
 
 /** After this long without an answer the server is taken to be away, not slow. */
 export const PATIENCE_MILLISECONDS = 20_000;

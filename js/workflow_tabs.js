@@ -22,6 +22,15 @@ export function isCopy(id, active, open) {
 const separated = new WeakSet();
 
 /**
+ * Separate the shown tab, if need be, at a moment when the host is not changing tabs: the graph is one tab's already then and
+ * the name still the other's, and a look would put one into the other.
+ */
+export function separateShown(app) {
+    const shown = app.extensionManager?.workflow?.activeWorkflow?.activeState?.id;
+    if (shown === workflowId(app)) separateCopy(app);
+}
+
+/**
  * If the shown tab is a copy, load it again without its id: the host then makes a new one.
  * @returns {boolean} whether it is being loaded again
  */

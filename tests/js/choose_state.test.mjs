@@ -197,9 +197,11 @@ test("a closing page sends the last word on each question", () => {
     const items = [
         item("a", { choice: "a0" }), item("a", { choice: "tie" }), item("s", { stars: { s0: 1 } }), item("s", { stars: { s1: 2 } }),
         item("u", { choice: "u0" }), item("u", { kind: "undo", decision: 0 }), item("o", { kind: "undo", decision: 8 }),
+        // Its answer has come meanwhile.
+        item("m", { kind: "undo", decision: 0, of: { made: 7 } }),
     ];
     const sent = parting(items);
-    assert.deepEqual(sent.map(({ question: name }) => name), ["a", "s", "o"]);
+    assert.deepEqual(sent.map(({ question: name }) => name), ["a", "s", "o", "m"]);
     assert.equal(sent[0].choice, "tie");
     assert.deepEqual(sent[1].stars, { s0: 1, s1: 2 });
     assert.equal(sent[2].decision, 8);

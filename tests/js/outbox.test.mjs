@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createOutbox, Unanswered } from "../../js/ab_outbox.js";
+import { createOutbox, Unanswered } from "../../js/outbox.js";
 
 const vote = (pair, side = "left", name = "t1") => ({ test: name, pair, side, before: null });
 const SOON = 5;
