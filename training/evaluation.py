@@ -19,13 +19,14 @@ class Evaluations:
     Args:
         objective: may have `evaluate`, `best_metric`, `best_is_high` (True without) and `tie_metric`, see
             `interfaces.Objective`.
+        waits: updates in which the weights stand still: they tell nothing, and would use up the patience.
 
     Raises:
         TrainingError: the best weights are to be kept, and the objective cannot tell which are.
     """
 
-    def __init__(self, objective: Any, config: TrainerConfig) -> None:
-        self.objective, self.config = objective, config
+    def __init__(self, objective: Any, config: TrainerConfig, waits: int = 0) -> None:
+        self.objective, self.config, self.waits = objective, config, waits
         self.can = callable(getattr(objective, "evaluate", None))
         self.metric = getattr(objective, "best_metric", "")
         self.sign = 1.0 if getattr(objective, "best_is_high", True) else -1.0
@@ -42,7 +43,7 @@ class Evaluations:
     def due(self, step: int) -> bool:
         """Whether the weights after `step` updates are to be evaluated; the last ones always are."""
         every = self.config.evaluate_every
-        return self.can and every > 0 and (step % every == 0 or step == self.config.steps)
+        return self.can and every > 0 and step > self.waits and (step % every == 0 or step == self.config.steps)
 
     def missed(self, report: Mapping[str, float]) -> bool:
         """Whether the weights of a resumed run were due and have not been evaluated."""

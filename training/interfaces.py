@@ -231,7 +231,7 @@ class Objective(Protocol):
             randomness.
         best_metric: the name of the figure among them by which the best weights are kept; higher is better unless
             best_is_high is False.
-        policy_learns: False while only the auxiliary tensors are to learn from the losses; asked after every update's.
+        policy_waits: updates at the start of a run whose losses reach the auxiliary tensors alone; 0 without.
         picture_memory(device) -> picture_memory.PictureMemory: what its decoder and reward need in a step.
         accumulation: set by the trainer to its own, before `prepare`: how often `losses` is iterated for an update.
         tie_metric: the name of another figure, higher is better: it decides between weights whose best_metric is equal.

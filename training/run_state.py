@@ -30,7 +30,7 @@ _OTHER = {
     "data": "data other than now: the pictures, captions, prompts, reward or size differ",
 }
 # What a run has that does not say so.
-_UNSAID = {"base precision": "as loaded", "processes": 1}
+_UNSAID = {"base precision": "as loaded", "processes": 1, "method setting flow_warmup": 0}
 # What may be set anew for the rest of a run: how far its updates go, and nothing of what they follow. Whoever is told
 # to lower the learning rate must be able to.
 RATES = (
@@ -289,7 +289,8 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, fold
     """
     anew = []
     for name, old, new in _differences(saved, current, ""):
-        if name in RATES:
+        # Whether something learns at all is no rate.
+        if name in RATES and (name.endswith("warmup_steps") or bool(old) == bool(new)):
             anew.append({"setting": name, "before": old, "now": new})
             continue
         called = named_in_run(name, saved.get("method"))
@@ -308,7 +309,7 @@ def _differences(saved: Any, current: Any, name: str) -> Iterable[tuple[str, Any
     if isinstance(saved, Mapping) and isinstance(current, Mapping):
         for key in dict.fromkeys([*saved, *current]):
             yield from _differences(saved.get(key), current.get(key), f"{name} {key}".strip())
-    elif _listed(saved) != _listed(current) and not (_unset(saved) and _unset(current)):
+    elif _said(name, saved) != _said(name, current):
         yield name, saved, current
 
 
@@ -320,9 +321,14 @@ def _unset(value: Any) -> bool:
     return value is None or value == ""
 
 
+def _said(name: str, value: Any) -> Any:
+    """The value, or what is meant where there is none."""
+    return _UNSAID.get(name) if _unset(value) else _listed(value)
+
+
 def _plain(name: str, value: Any) -> str:
     """The value behind an equals sign, or in words that there is none."""
-    value = _UNSAID.get(name) if _unset(value) else value
+    value = _said(name, value)
     return "not set" if value is None else f"= {_listed(value)!r}"
 
 

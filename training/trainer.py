@@ -27,7 +27,7 @@ from .memory import ANY_KNOB, ran_out, ways_out
 from .run_lock import only_one
 from .run_state import Captured, StateFolder, check_same_run, common_state, pack_history, unpack_history
 from .share import ALONE, Share
-from .trainer_config import TrainerConfig, half_type
+from .trainer_config import TrainerConfig, half_type, waiting
 
 log = logging.getLogger(__name__)
 
@@ -129,10 +129,11 @@ class _Run:
         if hasattr(objective, "accumulation"):
             objective.accumulation = config.accumulation
         objective.prepare(policy, share)
+        self.waits = waiting(objective, config)
         self.auxiliary = objective.auxiliary() if hasattr(objective, "auxiliary") else Auxiliary({}, 1.0)
         self.trained = [*self.parameters, *self.auxiliary.parameters.values()]
         self.optimizer = _optimizer(self.parameters, self.auxiliary, config)
-        self.evaluations = Evaluations(objective, config)
+        self.evaluations = Evaluations(objective, config, self.waits)
         self.half = half_type(config.precision, policy.device)
         self.scaler = torch.amp.GradScaler(policy.device.type, enabled=self.half == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else None
@@ -229,11 +230,8 @@ class _Run:
         if loss is None:
             return None
         # Before the scaler looks for overflows, so that every process finds the same ones.
-        self.share.average_gradients(self.trained)
-        if not getattr(self.objective, "policy_learns", True):
-            # Not zeros: AdamW would take them for a flat loss, and its first steps after them would be far too long.
-            for parameter in self.parameters:
-                parameter.grad = None
+        # While the LoRA waits it has no gradients, not zeros: AdamW's first steps after zeros would be far too long.
+        self.share.average_gradients(self.trained[0 if self.step >= self.waits else len(self.parameters) :])
         self.scaler.unscale_(self.optimizer)
         norms = [self._clip(self.parameters), self._clip(list(self.auxiliary.parameters.values()))]
         values = torch.stack([loss.float(), *(norm.to(loss.device).float() for norm in norms)])
@@ -247,8 +245,8 @@ class _Run:
         report |= self.share.mean({name: float(value) for name, value in self.objective.metrics().items()})
         self.writing_weights = True
         if stepping:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
+            for group, waits in zip(self.optimizer.param_groups, (self.waits, 0), strict=False):
+                group["lr"] = config.warmed(rate, self.step - waits) * group["factor"]
             self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -290,7 +288,7 @@ class _Run:
                 total = loss.detach() if total is None else total + loss.detach()
         if total is None:
             raise TrainingError(f"The objective {self.objective.name!r} gave no loss, so there is nothing to learn.")
-        if self.step == 0 and all(p.grad is None for p in self.parameters):
+        if self.step == self.waits and all(p.grad is None for p in self.parameters):
             raise TrainingError("No adapted layer took part in the prediction: choose other target layers.")
         return total
 

@@ -108,6 +108,12 @@ class TrainerConfig:
             return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
         return self.learning_rate
 
+    def warmed(self, rate: float, step: int) -> float:
+        """`rate` as it rises over the warm-up of tensors whose update `step` this is, counted from 0."""
+        if step >= self.warmup_steps:
+            return rate
+        return min(rate, self.learning_rate * (step + 1) / (self.warmup_steps + 1))
+
     def average_decay(self, step: int) -> float:
         """The decay of the running average after update `step`, counted from 0: min(ema, (1 + step)/(10 + step))."""
         return min(self.ema, (1 + step) / (10 + step))
@@ -126,6 +132,21 @@ def _is_number(value: object) -> bool:
 
 # Updates over which the divergence is averaged before it ends a run: it is estimated on a few transitions each time.
 KL_WINDOW = 4
+
+
+def waiting(objective: Any, config: TrainerConfig) -> int:
+    """Updates at the start that teach the auxiliary tensors alone; see `interfaces.Objective`.
+
+    Raises:
+        TrainingError: they are all of the run's.
+    """
+    waits = int(getattr(objective, "policy_waits", 0))
+    if waits >= config.steps:
+        raise TrainingError(
+            f"The LoRA would wait for {waits} updates, and the run has {config.steps}: it would learn nothing. Lower "
+            "flow_warmup, for example to a tenth of the steps, or raise steps."
+        )
+    return waits
 
 
 def half_type(precision: Precision, device: torch.device) -> torch.dtype | None:

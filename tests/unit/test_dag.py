@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import threading
 
 import pytest
 import torch
 
 from attune.tests import mixture_bed as bed
+from attune.tests.two_processes import in_two
 from attune.training.adapters import LoraConfig, Policy
-from attune.training.interfaces import Prompt, RewardError, TrainingError
+from attune.training.interfaces import Prompt, RewardError, RunCallbacks, TrainingError
 from attune.training.objectives.dag import DAGObjective
 from attune.training.objectives.dag_config import DAGConfig
 from attune.training.objectives.dag_losses import unit_scale
 from attune.training.rollout import step_log_probability
-from attune.training.share import Share
 from attune.training.trainer import TrainerConfig, train
 
 VARIANTS = pytest.mark.parametrize("variant", ["DB", "KL"])
@@ -256,29 +255,65 @@ def test_beta_rises_with_the_updates_where_gradients_are_accumulated():
 
 
 @VARIANTS
-def test_flows_learn_first(variant):
-    """In the warm-up the LoRA stands still to the last bit, and the steps after it are no longer than usual."""
+@pytest.mark.parametrize("warmup_steps", [0, 3])
+def test_flows_learn_first(variant, warmup_steps):
+    """In the warm-up the LoRA stands still to the last bit; then its rate rises as at the start of any run."""
+    moved, seen = {"lora": [], "flow": []}, {}
 
-    def moves(warmup, updates):
-        with policy_of() as policy:
-            objective = dag(policy, variant=variant, flow_warmup=warmup)
-            before = [[value.detach().clone() for value in group] for group in _groups(objective, policy)]
-            config = TrainerConfig(steps=updates, learning_rate=1e-3, warmup_steps=0, weight_decay=0, sample_every=0)
-            train(policy, objective, config)
-            return [
-                max((value - old).abs().max().item() for value, old in zip(group, olds, strict=True))
-                for group, olds in zip(_groups(objective, policy), before, strict=True)
-            ]
+    class Watch(RunCallbacks):
+        def on_report(self, step, metrics):
+            for name, values in (("lora", policy.parameters()), ("flow", objective.flow_network.parameters())):
+                now = torch.cat([value.detach().flatten() for value in values])
+                if name in seen:
+                    moved[name].append((now - seen[name]).abs().max().item())
+                seen[name] = now
 
-    still, flows = moves(3, 3)
-    assert still == 0 and flows > 0
-    # AdamW's first step is the learning rate; after steps without gradients it would be three times as long and more.
-    assert moves(3, 4)[0] == pytest.approx(1e-3, rel=0.05)
-    assert moves(0, 1)[0] == pytest.approx(1e-3, rel=0.05)
+    config = TrainerConfig(
+        steps=4, learning_rate=1e-3, warmup_steps=warmup_steps, weight_decay=0, evaluate_every=1, patience=1,
+        sample_every=0,
+    )  # fmt: skip
+    with policy_of() as policy:
+        objective = dag(policy, variant=variant, flow_warmup=3)
+        Watch().on_report(0, {})
+        history = train(policy, objective, config, callbacks=Watch()).history
+    assert moved["lora"][:3] == [0, 0, 0]
+    # AdamW's first step is the rate; after steps with gradients of zero it would be three times as long and more.
+    assert moved["lora"][3] == pytest.approx(1e-3 / (warmup_steps + 1), rel=0.05)
+    # What stands still is not measured, and does not use up the patience.
+    assert ["best_step" in report for report in history] == [False, False, False, True]
+    assert all(moved["flow"])
 
 
-def _groups(objective, policy):
-    return list(policy.parameters()), list(objective.auxiliary().parameters.values())
+def test_a_run_that_only_waits_is_refused():
+    with policy_of() as policy, pytest.raises(TrainingError, match=r"wait for 4 updates.*has 4.*Lower flow_warmup"):
+        train(policy, dag(policy, flow_warmup=4), TrainerConfig(steps=4, sample_every=0))
+
+
+class Until(RunCallbacks):
+    def __init__(self, last):
+        self.last, self.done = last, 0
+
+    def on_report(self, step, metrics):
+        self.done = step
+
+    def should_stop(self):
+        return self.done >= self.last
+
+
+@VARIANTS
+def test_a_run_is_resumed_within_the_warm_up_and_after_it(variant, tmp_path):
+    def trained(folder, *ends):
+        for end in ends:
+            with policy_of() as policy:
+                objective = dag(policy, moved=False, variant=variant, flow_warmup=2, updates_per_rollout=2)
+                config = TrainerConfig(steps=max(end, 3), sample_every=0)
+                result = train(policy, objective, config, run_folder=folder, callbacks=Until(end))
+        return result.tensors
+
+    expected = trained(None, 5)
+    for cut in (1, 2, 3):
+        found = trained(tmp_path / str(cut), cut, 5)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @VARIANTS
@@ -415,30 +450,6 @@ def test_saved_after_any_pass_and_gone_on_with_it_ends_bit_equal(variant, refere
     assert all(trained(cut) == expected for cut in range(5))
 
 
-class Thread(Share):
-    """One of two processes, played by a thread."""
-
-    count = 2
-
-    def __init__(self, index, rooms, barrier):
-        self.index, self.rooms, self.barrier = index, rooms, barrier
-
-    def gather(self, own):
-        self.rooms[self.index] = own.detach()
-        self.barrier.wait()
-        both = torch.cat(self.rooms)
-        self.barrier.wait()
-        return both
-
-    def mean(self, figures):
-        names = sorted(figures)
-        values = self.gather(torch.tensor([[float(figures[name]) for name in names]], dtype=torch.float64)).mean(0)
-        return dict(zip(names, values.tolist(), strict=True))
-
-    def lowest(self, number):
-        return int(self.gather(torch.tensor([number])).min())
-
-
 @VARIANTS
 def test_two_processes_learn_what_one_with_twice_the_prompts_does(variant):
     """Gradients averaged over two shares of one prompt each equal those of one process with both, blocked pictures
@@ -446,25 +457,12 @@ def test_two_processes_learn_what_one_with_twice_the_prompts_does(variant):
     knobs = {"variant": variant, "images_per_prompt": 6, "transitions": 4}
     with policy_of() as policy:
         expected = gradients(dag(policy, Guarded(0.5), **knobs, prompts_per_update=2), policy)
-    found, rooms, barrier = [None, None], [None, None], threading.Barrier(2, timeout=60)
 
-    def work(index, policy, objective):
-        try:
-            found[index] = gradients(objective, policy)
-        except BaseException:
-            barrier.abort()
-            raise
+    def work(share):
+        with policy_of() as policy:
+            return gradients(dag(policy, Guarded(0.5), **knobs, prompts_per_update=1, share=share), policy)
 
-    with policy_of() as one, policy_of() as other:
-        threads = []
-        for index, policy in enumerate((one, other)):
-            share = Thread(index, rooms, barrier)
-            objective = dag(policy, Guarded(0.5), **knobs, prompts_per_update=1, share=share)
-            threads.append(threading.Thread(target=work, args=(index, policy, objective)))
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    found = in_two(work)
     for place in (1, 2):
         mean = (found[0][place] + found[1][place]) / 2
         torch.testing.assert_close(mean, expected[place], rtol=1e-3, atol=1e-5)

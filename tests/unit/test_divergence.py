@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from attune.tests.two_processes import in_two
 from attune.training.denoisers import MixtureDenoiser, process_of
 from attune.training.interfaces import Prompt
 from attune.training.objectives.dag import DAGObjective
@@ -19,7 +19,6 @@ from attune.training.objectives.divergence import FEWEST, MOST, looks
 from attune.training.objectives.drift import PictureDrift
 from attune.training.objectives.refl import ReFLConfig, ReFLObjective
 from attune.training.rollout import play, step_divergence
-from attune.training.share import Share
 
 PREDICTIONS = pytest.mark.parametrize("prediction", ["eps", "v", "flow"])
 METHODS = pytest.mark.parametrize("method", ["ddpo", "dag", "refl", "draft"])
@@ -220,43 +219,8 @@ def test_rounding_is_no_drift_of_training_pictures_either():
 def test_processes_measure_what_one_does_with_all_the_prompts(method):
     knobs = {"steps": 8, "images_per_prompt": 2, **WINDOW.get(method, {})}
     expected = drifts(practising(method, Leaning(), prompts_per_update=2, **knobs), 1).item()
-    found, rooms, barrier = [None, None], [None, None], threading.Barrier(2, timeout=60)
 
-    def work(index):
-        try:
-            share = Thread(index, rooms, barrier)
-            found[index] = drifts(practising(method, Leaning(), share, prompts_per_update=1, **knobs), 1).item()
-        except BaseException:
-            barrier.abort()
-            raise
+    def work(share):
+        return drifts(practising(method, Leaning(), share, prompts_per_update=1, **knobs), 1).item()
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [pytest.approx(expected, rel=1e-4)] * 2
-
-
-class Thread(Share):
-    """One of two processes, played by a thread."""
-
-    count = 2
-
-    def __init__(self, index, rooms, barrier):
-        self.index, self.rooms, self.barrier = index, rooms, barrier
-
-    def gather(self, own):
-        self.rooms[self.index] = own.detach()
-        self.barrier.wait()
-        both = torch.cat(self.rooms)
-        self.barrier.wait()
-        return both
-
-    def mean(self, figures):
-        names = sorted(figures)
-        values = self.gather(torch.tensor([[float(figures[name]) for name in names]], dtype=torch.float64)).mean(0)
-        return dict(zip(names, values.tolist(), strict=True))
-
-    def lowest(self, number):
-        return int(self.gather(torch.tensor([number])).min())
+    assert in_two(work) == [pytest.approx(expected, rel=1e-4)] * 2

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import threading
 
 import pytest
 import torch
 from torch import nn
 
+from attune.tests.two_processes import in_two
 from attune.training.denoisers import MixtureDenoiser, process_of
 from attune.training.diffusion import DiffusionProcess, expand
 from attune.training.interfaces import Prompt
@@ -19,7 +19,6 @@ from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, Diffusi
 from attune.training.objectives.drift import PICTURES_PER_MEASUREMENT, STEPS, PictureDrift
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
 from attune.training.rollout import play, step_divergence
-from attune.training.share import Share
 
 PREDICTIONS = ["eps", "v", "flow"]
 MEANS = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
@@ -264,22 +263,6 @@ def test_no_draw_of_a_run_depends_on_it(method):
 # ---- several processes ----
 
 
-class Thread(Share):
-    """One of two processes, played by a thread."""
-
-    count = 2
-
-    def __init__(self, index, rooms, barrier):
-        self.index, self.rooms, self.barrier = index, rooms, barrier
-
-    def gather(self, own):
-        self.rooms[self.index] = own.detach()
-        self.barrier.wait()
-        both = torch.cat(self.rooms)
-        self.barrier.wait()
-        return both
-
-
 @METHODS
 def test_two_processes_measure_what_one_with_twice_the_batch_does(method):
     latents = torch.randn(16, 2, 1, 1, generator=torch.Generator().manual_seed(2))
@@ -289,21 +272,11 @@ def test_two_processes_measure_what_one_with_twice_the_batch_does(method):
         return Between(exact, MixtureDenoiser(process_of("eps"), MEANS * 0.5, 0.4, HALVES))
 
     expected = measured(method(policy(), latents, batch=6), 12)
-    found, rooms, barrier = [None, None], [None, None], threading.Barrier(2, timeout=60)
 
-    def work(index):
-        try:
-            objective = method(policy(), latents, batch=3, share=Thread(index, rooms, barrier))
-            found[index] = measured(objective, 12)
-        except BaseException:
-            barrier.abort()
-            raise
+    def work(share):
+        return measured(method(policy(), latents, batch=3, share=share), 12)
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = in_two(work)
     assert found[0] == found[1]
     assert found[0] == pytest.approx(expected, rel=1e-5)
     assert expected[-1] > 0

@@ -759,6 +759,8 @@ def test_what_is_known_by_its_hash_is_told_in_words(tmp_path: Path, name: str, t
         ("LoRA seed", 3, 4, r"LoRA seed \(training_seed in the node\) = 3, now it is 4"),
         ("processes", 2, None, "with processes = 2, now it is 1"),
         ("VAE", None, "91c2" * 4, r"with VAE weights other than now\."),
+        ("method setting flow_warmup", None, 5, r"flow_warmup = 0, now it is 5"),
+        ("method setting encoder_learning_rate", 0.0, 1e-3, r"encoder_learning_rate = 0\.0, now it is 0\.001"),
     ],
 )
 def test_what_is_not_set_is_told_in_words(tmp_path: Path, name: str, saved: Any, current: Any, told: str) -> None:
@@ -766,6 +768,10 @@ def test_what_is_not_set_is_told_in_words(tmp_path: Path, name: str, saved: Any,
     with pytest.raises(TrainingError, match=told):
         check_same_run(*given, folder=tmp_path)
     check_same_run({name: ""}, {}, folder=tmp_path)
+
+
+def test_a_setting_that_came_later_stands_at_what_was_done_before(tmp_path: Path) -> None:
+    check_same_run({"method setting": {}}, {"method setting": {"flow_warmup": 0}}, folder=tmp_path)
 
 
 def test_a_setting_that_its_method_calls_free_may_change(

@@ -143,7 +143,7 @@ class DAGObjective:
         self._passes = 0
         # Passes per update: the trainer says how many.
         self.accumulation = 1
-        self.policy_learns = config.flow_warmup == 0
+        self.policy_waits = config.flow_warmup
 
     def prepare(self, policy: Any, share: Share = ALONE) -> None:
         config, practice = self.config, self.practice
@@ -174,7 +174,7 @@ class DAGObjective:
         if self._played is None:
             self._played = self._play(generator)
         played, update = self._played, self._passes // self.accumulation
-        beta, self.policy_learns = annealed(config.beta, update, config.anneal_updates), update >= config.flow_warmup
+        beta, learns = annealed(config.beta, update, config.anneal_updates), update >= config.flow_warmup
         self._figures["kl_to_reference"] = self.practice.kl_to_reference(
             played.trajectories, guidance=config.guidance, chunk=config.chunk
         )
@@ -187,7 +187,8 @@ class DAGObjective:
         counted = self._share.mean({"kept": float(played.kept.sum())})["kept"] or 1.0
         for start in range(0, total, config.chunk):
             part = slice(start, start + config.chunk)
-            log_new, x0 = self._steps(played, part)
+            with torch.set_grad_enabled(learns):
+                log_new, x0 = self._steps(played, part)
             flow, flow_next = self._flows(played, part, beta)
             log_old = log_new.detach() if played.log_old is None else played.log_old[part]
             log_target, weight = played.log_target[part], weights[played.visits[part, 1]]

@@ -41,7 +41,8 @@ class DAGConfig:
         convention: "mean" or "sum" over latent dimensions of the log-probability.
         flow_channels: widths of the flow network's levels.
         flow_learning_rate: of the flow network, > 0.
-        flow_warmup: updates at the start of a run in which the flow network learns alone; 0 = none.
+        flow_warmup: updates at the start of a run in which the flow network learns alone; 0 = none. β rises meanwhile;
+            the policy's learning rate begins to rise after them.
         chunk: samples per network call; smaller needs less memory. No draw of the method depends on it.
     """
 
