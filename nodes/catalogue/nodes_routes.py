@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...training.interfaces import AttuneError
+from ..host import server
 from ..host.folders import lora_folder, user_folder
 from ..store import FILE_NAME, shared_store
 from .catalogue import Catalogue
@@ -30,14 +31,10 @@ def shared_catalogue() -> Catalogue:
 
 def add_routes() -> None:
     """Without a server there is nothing to add."""
-    try:
-        from aiohttp import web
-        from server import PromptServer
-    except ImportError:
+    routes = server.routes()
+    if routes is None:
         return
-    if getattr(PromptServer, "instance", None) is None:
-        return
-    routes = PromptServer.instance.routes
+    from aiohttp import web
 
     async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
         try:

@@ -1,12 +1,12 @@
-"""How a training run shows itself in the host: progress bar, preview, live events, Cancel."""
+"""How work shows itself in the host: progress bar and Cancel; of a training run also previews and live events."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.model_management
@@ -15,10 +15,31 @@ import torch
 from PIL import Image
 
 from ...training.interfaces import RunCallbacks
+from .server import tell
 
 EVENT = "attune.training"
 PREVIEW_SIZE = 512
+SECONDS_WITHOUT_PROGRESS = 2.0
 _ZERO_ID = "00000000-0000-0000-0000-000000000000"
+
+
+class Progress:
+    """Stops on Cancel, and shows a progress bar once the work has lasted two seconds."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.bar: comfy.utils.ProgressBar | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if self.bar is None and time.monotonic() - self.started > SECONDS_WITHOUT_PROGRESS:
+            self.bar = comfy.utils.ProgressBar(total)
+        if self.bar is not None:
+            self.bar.update_absolute(done, total)
+
+    def part(self, before: int, total: int) -> Callable[[int, int], None]:
+        """Progress of a part of the work, whose first step is number `before` of `total`."""
+        return lambda done, _: self(before + done, total)
 
 
 def contact_sheet(images: torch.Tensor, *, columns: int | None = None) -> Image.Image:
@@ -97,8 +118,5 @@ class HostCallbacks(RunCallbacks):
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def _send(self, message: dict[str, Any]) -> None:
-        # The server's module is only looked for, not imported: headless runs have none.
-        server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-        if server is not None:
-            # To every page, not only the one that pressed Run: that one may have been closed since, or be another's.
-            server.send_sync(EVENT, {"node": self.node_id, **message})
+        # To every page, not only the one that pressed Run: that one may have been closed since, or be another's.
+        tell(EVENT, {"node": self.node_id, **message})

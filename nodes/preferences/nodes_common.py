@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 from comfy_api.latest import io
 
 from .records import PreferenceError
@@ -27,16 +25,3 @@ def single(values: Sequence[Any] | None, name: str) -> Any:
     if len(values) != 1:
         raise PreferenceError(f"The input '{name}' got {len(values)} values but takes one. Connect a single value.")
     return values[0]
-
-
-def step_bar() -> Callable[[int, int], None]:
-    """The host's progress bar as (done, all); raises where Cancel was pressed."""
-    bars: list[Any] = []
-
-    def look(done: int, total: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        if not bars:
-            bars.append(comfy.utils.ProgressBar(max(1, total)))
-        bars[0].update_absolute(done, max(1, total))
-
-    return look

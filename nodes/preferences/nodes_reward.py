@@ -7,8 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..host.progress import Progress
 from ..host.schema import AttuneNode
-from .nodes_common import CATEGORY, ProfileWire, Reward, step_bar
+from .nodes_common import CATEGORY, ProfileWire, Reward
 from .nodes_routes import preferences
 from .pairs import TooFew
 from .personal_reward import LEAST_DECISIONS, learn, report, without_opinion
@@ -77,7 +78,7 @@ class AttunePreferenceReward(AttuneNode):
     ) -> io.NodeOutput:
         try:
             learned = learn(
-                preferences(), profile, encoder, most=most_choices, least_stars=least_stars, progress=step_bar()
+                preferences(), profile, encoder, most=most_choices, least_stars=least_stars, progress=Progress()
             )  # fmt: skip
         except TooFew as error:
             if if_fewer == IF_FEWER[0]:

@@ -35,7 +35,7 @@ Every change is told to all tabs by the event "attune.preferences" {profile: KEY
 action: "decide" | "undo" | "create" | "rename" | "delete"}. While Choose Images runs it also says {profile, revision,
 question: "", action: "ask", node, questions: [QUESTION.key], waits: bool}: node = its id, inside a subgraph like 1:2:3;
 waits = the run goes on when all are answered. When it has run, the host's event "executed" holds the same questions in
-output.attune_choose[0] = {profile: KEY, name, revision, questions: [QUESTION.key], answered, waiting}.
+output.attune_choose[0] = {profile: KEY, revision, questions: [QUESTION.key], answered, waiting}.
 
 What the sender could have done better is a 400, what is not there (any more) a 404, each with {error: words to show}.
 """
@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +51,7 @@ from typing import Any
 from PIL import Image
 
 from ...training.interfaces import AttuneError
+from ..host import server
 from ..host.folders import user_folder
 from ..store import FILE_NAME, shared_store
 from . import listing
@@ -72,12 +72,8 @@ def preferences() -> PreferenceStore:
 
 
 def tell(action: str, profile: str, revision: int, question: str = "", **more: Any) -> None:
-    """Tell all tabs of a change; see the module. Without a server there is nobody to tell."""
-    # The server's module is only looked for, not imported: headless runs have none.
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if server is not None:
-        told = {"action": action, "profile": profile, "revision": revision, "question": question, **more}
-        server.send_sync(EVENT, told)
+    """Tell all tabs of a change; see the module."""
+    server.tell(EVENT, {"action": action, "profile": profile, "revision": revision, "question": question, **more})
 
 
 def _acted(action: str, body: Any) -> dict[str, Any]:
@@ -91,14 +87,10 @@ def _acted(action: str, body: Any) -> dict[str, Any]:
 
 def add_routes() -> None:
     """Without a server there is nothing to add."""
-    try:
-        from aiohttp import web
-        from server import PromptServer
-    except ImportError:
+    routes = server.routes()
+    if routes is None:
         return
-    if getattr(PromptServer, "instance", None) is None:
-        return
-    routes = PromptServer.instance.routes
+    from aiohttp import web
 
     async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
         try:

@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ...training.interfaces import RewardError
+from ..host.progress import Progress
 from ..host.schema import AttuneNode
 from .calibration import (
     FEW,
@@ -23,7 +24,7 @@ from .calibration import (
 from .carrying import earlier_rounds
 from .combine import MODES, SCALES, CombineConfig, CombinedReward
 from .histogram import histogram
-from .nodes_common import CATEGORY, Progress, Reward, user_store
+from .nodes_common import CATEGORY, Reward, user_store
 from .pictures import counted, split_prompts, unbatch
 from .scoring import left_out, score_safe_ones
 

@@ -1,14 +1,11 @@
-"""What the reward nodes share: the socket, the category, the host's memory management and its progress bar."""
+"""What the reward nodes share: the socket, the category and the host's memory management."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.utils
 import torch
 from comfy_api.latest import io
 from torch import nn
@@ -24,7 +21,6 @@ from .kept_scores import KeptScores
 
 Reward = io.Custom("ATTUNE_REWARD")
 CATEGORY = "Attune/rewards"
-SECONDS_WITHOUT_PROGRESS = 2.0
 
 
 def user_store() -> Store:
@@ -75,22 +71,3 @@ def stop_reading(done: int, total: int) -> None:
     """
     if comfy.model_management.processing_interrupted():
         raise AttuneError("Stopped while a model file was read to find out whether it has changed.")
-
-
-class Progress:
-    """Stops on Cancel, and shows a progress bar once the work has lasted two seconds."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.bar: comfy.utils.ProgressBar | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        if self.bar is None and time.monotonic() - self.started > SECONDS_WITHOUT_PROGRESS:
-            self.bar = comfy.utils.ProgressBar(total)
-        if self.bar is not None:
-            self.bar.update_absolute(done, total)
-
-    def part(self, before: int, total: int) -> Callable[[int, int], None]:
-        """Progress of a part of the work, whose first step is number `before` of `total`."""
-        return lambda done, _: self(before + done, total)

@@ -9,8 +9,9 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...training.interfaces import RewardError
+from ..host.progress import Progress
 from ..host.schema import AttuneNode
-from .nodes_common import CATEGORY, Progress, Reward
+from .nodes_common import CATEGORY, Reward
 from .pictures import rebatch, unbatch
 from .safety import (
     Action,

@@ -15,11 +15,12 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ...training.interfaces import RewardError
 from ...training.presentable import presentable, unsafe_pictures
 from ..host.folders import safe_name
+from ..host.progress import Progress
 from ..host.schema import AttuneNode
 from .carrying import earlier_rounds
 from .chart import bar_chart
 from .dialogue import KINDS, TEMPERATURE, dialogue_reward
-from .nodes_common import CATEGORY, Progress, Reward
+from .nodes_common import CATEGORY, Reward
 from .pictures import rebatch, split_prompts, unbatch
 from .sheet import save_sheet, score_sheet
 from .thumbnails import picture_files

@@ -21,10 +21,11 @@ from ...training.vlm_base import PRECISIONS, Precision, folder_digest
 from ...training.vlm_reward import LAYERS, is_trained
 from ..drawing import to_tensor
 from ..host.folders import REWARDS, free_path, run_folder, trained_reward_folder
+from ..host.progress import Progress
 from ..host.schema import AttuneNode
 from .cache import CachedReward
 from .files import is_vision_language, listed_name
-from .nodes_common import CATEGORY, Progress, Reward, manage, stop_reading
+from .nodes_common import CATEGORY, Reward, manage, stop_reading
 from .pictures import split_prompts, unbatch
 from .vlm import VlmReward, load_vlm_reward
 from .vlm_training import RewardTraining, check_training, run_reward_training, training_chart

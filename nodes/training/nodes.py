@@ -17,6 +17,7 @@ from ...training.objectives.ddpo import DDPOConfig
 from ...training.objectives.supervised import SupervisedConfig
 from ...training.trainer import TrainerConfig
 from ..drawing import to_tensor
+from ..host import server
 from ..host.examples import STYLE, offer_pictures
 from ..host.folders import run_folder
 from ..host.progress import EVENT, workflow_id
@@ -260,19 +261,16 @@ def _add_routes() -> None:
     POST /attune/training/stop {node, workflow, run}: end that run after its present update and hand on what it has;
         404 if no such run is at work.
     """
-    try:
-        from aiohttp import web
-        from server import PromptServer
-    except ImportError:
+    routes = server.routes()
+    if routes is None:
         return
-    if getattr(PromptServer, "instance", None) is None:
-        return
+    from aiohttp import web
 
-    @PromptServer.instance.routes.get("/attune/training/state")
+    @routes.get("/attune/training/state")
     async def state(request: web.Request) -> web.Response:
         return web.json_response({"runs": LIVE.snapshot()})
 
-    @PromptServer.instance.routes.post("/attune/training/stop")
+    @routes.post("/attune/training/stop")
     async def stop(request: web.Request) -> web.Response:
         try:
             asked = await request.json()
@@ -281,7 +279,7 @@ def _add_routes() -> None:
             return web.json_response({"error": "Send a JSON object with node, workflow and run."}, status=400)
         if not LIVE.ask_to_stop(identity):
             return web.json_response({"error": f"No run {identity['run']!r} of that node is at work."}, status=404)
-        PromptServer.instance.send_sync(EVENT, identity | {"kind": "stopping"})
+        server.tell(EVENT, identity | {"kind": "stopping"})
         return web.json_response({"stopping": True})
 
 

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ...training.interfaces import AttuneError
 from ..drawing import to_tensor
+from ..host import server
 from ..host.folders import user_folder
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
@@ -157,14 +158,10 @@ def _add_routes() -> None:
     GET /attune/ab/picture/NAME: a picture as PNG; with ?small=1 its thumbnail.
     Whatever the sender could have done better is a 400, what is not there a 404, each with {error}.
     """
-    try:
-        from aiohttp import web
-        from server import PromptServer
-    except ImportError:
+    routes = server.routes()
+    if routes is None:
         return
-    if getattr(PromptServer, "instance", None) is None:
-        return
-    routes = PromptServer.instance.routes
+    from aiohttp import web
 
     async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
         try:

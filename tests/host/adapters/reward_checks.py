@@ -10,8 +10,9 @@ import folder_paths
 import torch
 import world
 
+from attune.nodes.host.progress import Progress
 from attune.nodes.rewards.load import load_reward
-from attune.nodes.rewards.nodes_common import Progress, manage
+from attune.nodes.rewards.nodes_common import manage
 from attune.nodes.rewards.statistics import StatisticReward
 from attune.nodes.rewards.thumbnails import FOLDER
 from attune.nodes.rewards.vlm import VlmReward
