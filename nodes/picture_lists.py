@@ -29,9 +29,7 @@ def single_pictures(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
             )
         pictures += list(batch[..., :3].detach().float().cpu())
     if not pictures:
-        raise AttuneError(
-            "There are no pictures to make pairs from. Connect a batch of pictures of one or more prompts."
-        )
+        raise AttuneError("There are no pictures. Connect a batch of pictures of one or more prompts.")
     return pictures
 
 

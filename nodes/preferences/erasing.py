@@ -11,6 +11,7 @@ import logging
 
 from ..store import Store, StoreError
 from .pictures import PictureFolder
+from .records import PreferenceError, anonymous
 from .rows import remove_unused_pictures
 
 log = logging.getLogger("attune")
@@ -28,23 +29,22 @@ def finish(store: Store, pictures: PictureFolder) -> bool:
     """Carry through every deletion that was begun.
 
     Returns:
-        Whether nothing is left to do. False: another program is using the database, which therefore still holds bytes
-        of what was deleted; they go at the next start or deletion.
+        Whether nothing is left to do. False: another program is using the database or a picture, so that bytes of what
+        was deleted are still there; they go at the next start or deletion.
 
     Raises:
-        StoreError: the store cannot be read or written. PreferenceError: a picture file cannot be deleted.
+        StoreError: the store cannot be read or written.
     """
     with store.reading() as connection:
         marked = [id for (id,) in connection.execute("SELECT profile FROM erasures")]
     if not marked:
         return True
-    for profile in marked:
-        _erase(store, pictures, profile)
-    pictures.tidy()
     try:
-        clean = store.scrub()
-    except StoreError as error:
-        log.warning("Attune: bytes of a deleted profile are still in %s: %s", store.path.name, error)
+        for profile in marked:
+            _erase(store, pictures, profile)
+        clean = pictures.tidy() and store.scrub()
+    except (StoreError, PreferenceError) as error:
+        log.warning("Attune: bytes of a deleted profile are still there: %s", error)
         clean = False
     if not clean:
         return False
@@ -57,6 +57,10 @@ def _erase(store: Store, pictures: PictureFolder, profile: int) -> None:
     """Rows and files. The files go before the transaction ends, while nobody else can take up one of the pictures."""
     with store.writing() as connection:
         connection.execute("PRAGMA secure_delete = ON")
+        for (key,) in connection.execute("SELECT key FROM profiles WHERE id = ?", (profile,)).fetchall():
+            # Of its Preference Rewards, which other rewards may hold.
+            for table in ("scores", "calibrations"):
+                connection.execute(f"DELETE FROM {table} WHERE instr(reward_id, ?)", (anonymous(key),))
         connection.execute("DELETE FROM profiles WHERE id = ?", (profile,))
         connection.execute("DELETE FROM prompts WHERE id NOT IN (SELECT prompt FROM questions)")
         # Those of questions too that were never kept, since their process was killed while it asked them.

@@ -94,8 +94,8 @@ def delete(store: PreferenceStore, body: Mapping[str, Any]) -> dict[str, Any]:
     _only(body, "profile")
     clean = store.delete(_key(body))
     note = "" if clean else (
-        "The profile is deleted. Another program is using Attune's database, which keeps traces of it until ComfyUI is "
-        "started again."
+        "The profile is deleted. Another program is using Attune's database or one of the pictures, so that traces of "
+        "it stay until ComfyUI is started again."
     )  # fmt: skip
     return {"deleted": True, "clean": clean, "note": note, **profiles(store)}
 

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...training.presentable import unsafe_pictures
+from ..host.progress import Progress
 from ..host.sampling import progress_bar
 from ..host.schema import AttuneNode
 from ..picture_lists import prompts_of, score_pictures, single_pictures
@@ -30,7 +31,7 @@ from .asking import (
     words_of,
 )
 from .latents import single_latents
-from .nodes_common import CATEGORY, ProfileWire, Reward, single, step_bar
+from .nodes_common import CATEGORY, ProfileWire, Reward, single
 from .nodes_routes import preferences, tell
 from .records import PreferenceError, Profile
 
@@ -151,12 +152,12 @@ class AttuneChooseImages(AttuneNode):
         if waits:
             seconds = single(wait_seconds, "wait_seconds")
             own_order = [question.key for question in questions]
-            asked = wait_for_answers(store, key, own_order, seconds=seconds, on_look=step_bar())
+            asked = wait_for_answers(store, key, own_order, seconds=seconds, on_look=Progress())
         picked = pick(shown, asked, rule, scores)
         told = words_of(picked, len(asked), sum(found.blocked for found in shown)) + advice
         summary = store.summary(key)
         for_page = {
-            "profile": key, "name": summary.profile.name, "revision": summary.profile.revision, "questions": names,
+            "profile": key, "revision": summary.profile.revision, "questions": names,
             "answered": len(asked) - picked.waiting, "waiting": picked.waiting,
         }  # fmt: skip
         return io.NodeOutput(

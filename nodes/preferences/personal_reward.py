@@ -11,7 +11,6 @@ counts as its number of pictures less one, spread over them: eight pictures with
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from ..pair_drawing import counted
 from .decisions import Comparison, ComparisonSet
 from .pairs import TooFew, newest
 from .pictures import PictureFolder, to_image
-from .records import PreferenceError, Profile, UnknownError
+from .records import PreferenceError, Profile, UnknownError, anonymous
 from .store import PreferenceStore
 from .taste import Evidence, Taste, clusters_of, fit, most_informative_first
 from .taste_check import FOLDS, TasteCheck, check, words_of
@@ -118,9 +117,12 @@ class PreferenceReward:
         Returns:
             Places of the questions, and what each adds to those before it, in nats.
         """
+        # Many questions are about one picture, and to look it up is to hash it.
+        shown = {id(picture): picture for pictures in questions for picture in pictures}
+        known = {key: self._features(picture[None]).detach().cpu().double() for key, picture in shown.items()}
         rows = []
         for pictures in questions:
-            features = torch.cat([self._features(picture[None]) for picture in pictures]).detach().cpu().double()
+            features = torch.cat([known[id(picture)] for picture in pictures])
             pairs = torch.stack([features[a] - features[b] for a, b in combinations(range(len(features)), 2)])
             chance = self.taste.probabilities(pairs)
             doubt = self.taste.variances(pairs) * chance * (1 - chance)
@@ -187,9 +189,7 @@ def learn(
         RewardError: the encoder cannot be used. PreferenceError: it sees no difference between the pictures.
     """
     check_encoder(encoder)
-    found = newest(
-        store, profile, least_stars=least_stars, enough=lambda found: len(_groups(found.comparisons)) > most
-    )[1]  # fmt: skip
+    profile, found = _as_it_stands(store, profile.key, most=most, least_stars=least_stars)
     kept = set(_groups(found.comparisons)[:most])
     wanted = [comparison for comparison in found.comparisons if comparison.group in kept]
     if len(kept) < LEAST_DECISIONS:
@@ -222,6 +222,20 @@ def learn(
     return Learned(reward, profile, decisions, ties, gone, figures)
 
 
+def _as_it_stands(store: PreferenceStore, key: str, *, most: int, least_stars: int) -> tuple[Profile, ComparisonSet]:
+    """The comparisons, and the profile in the very state that holds them: scores are kept under its revision.
+
+    Somebody may answer while this runs, and the profile on the wire was read before.
+    """
+    while True:
+        profile = store.profile(key)
+        found = newest(
+            store, profile, least_stars=least_stars, enough=lambda found: len(_groups(found.comparisons)) > most
+        )[1]  # fmt: skip
+        if store.profile(key).revision == profile.revision:
+            return profile, found
+
+
 def without_opinion(profile: Profile, encoder: Any) -> PreferenceReward:
     """The same before any choice: every picture scores 0, and pictures that differ most are the best question."""
     check_encoder(encoder)
@@ -234,8 +248,7 @@ def without_opinion(profile: Profile, encoder: Any) -> PreferenceReward:
 
 def identity_of(profile: Profile) -> str:
     """Which profile in which state, in a text that says nothing about the person."""
-    digest = hashlib.sha256(f"attune preference {profile.key}".encode()).hexdigest()[:16]
-    return f"{digest}:{profile.revision}"
+    return f"{anonymous(profile.key)}:{profile.revision}"
 
 
 def _groups(comparisons: Sequence[Comparison]) -> list[str]:

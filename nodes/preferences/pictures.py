@@ -22,6 +22,9 @@ from .records import HASH, Picture, PreferenceError, UnknownError
 LARGEST_THUMBNAIL = 512
 # Threads of one process would use the same name for an unfinished file.
 _WRITING = threading.Lock()
+_ATTEMPTS = 3
+# The last chunk of every PNG file.
+_END = bytes.fromhex("0000000049454e44ae426082")
 
 
 def to_pixels(image: torch.Tensor) -> np.ndarray:
@@ -108,11 +111,8 @@ class PictureFolder:
         path = self.path(name)
         try:
             with _WRITING:
-                if not path.is_file():
-                    with whole_file(path) as partial:
-                        Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)
-                        with open(partial, "rb+") as file:
-                            os.fsync(file.fileno())
+                if not _is_whole(path):
+                    _write(path, pixels)
         except OSError as error:
             raise PreferenceError(
                 f"A picture cannot be kept in {self.folder} ({error.strerror or error}). Free some space, or make the "
@@ -144,9 +144,15 @@ class PictureFolder:
         except FileNotFoundError as error:
             raise UnknownError(_gone(name)) from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnknownError(f"The picture {path} cannot be read ({error}).") from error
+            raise UnknownError(
+                f"The picture {path} cannot be read ({error}). Delete that file: the next run that asks about it keeps "
+                "it anew."
+            ) from error
         if picture_hash(pixels) != name:
-            raise UnknownError(f"The picture {path} is not what was judged: its pixels have changed.")
+            raise UnknownError(
+                f"The picture {path} is not what was judged: its pixels have changed. Delete that file: the next run "
+                "that asks about it keeps it anew."
+            )
         return pixels
 
     def remove(self, names: Iterable[str]) -> None:
@@ -157,14 +163,17 @@ class PictureFolder:
         """
         for name in names:
             path = self.path(name)
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise PreferenceError(
-                    f"{path} cannot be deleted ({error.strerror or error}). Close what uses the file, then try again."
-                ) from error
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()
+            # A folder must not go between being made for a picture and holding it.
+            with _WRITING:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise PreferenceError(
+                        f"{path} cannot be deleted ({error.strerror or error}). Close what uses the file; it goes when "
+                        "ComfyUI is started again."
+                    ) from error
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
 
     def names(self) -> Iterator[str]:
         """The hashes of all files there are."""
@@ -172,16 +181,45 @@ class PictureFolder:
             if HASH.fullmatch(path.stem):
                 yield path.stem
 
-    def tidy(self) -> None:
-        """Delete what killed processes left of their writing; see `training.checkpoint.sweep`."""
+    def tidy(self) -> bool:
+        """Delete what killed processes left of their writing; see `training.checkpoint.sweep`.
+
+        Returns:
+            Whether nothing half-written is left. False: it may be at work still, or has not been idle for long.
+        """
         for folder in self._parts():
             sweep(folder)
+        return not any(self.folder.glob("??/.*.partial"))
 
     def _parts(self) -> Sequence[Path]:
         try:
             return [part for part in self.folder.iterdir() if part.is_dir()]
         except OSError:
             return []
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is a picture that was written to its end."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(_END), os.SEEK_END)
+            return file.read() == _END
+    except OSError:
+        return False
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            with whole_file(path) as partial:
+                Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)
+                with open(partial, "rb+") as file:
+                    os.fsync(file.fileno())
+            return
+        except FileNotFoundError:
+            # Another process has just emptied and removed the folder.
+            if attempt == _ATTEMPTS - 1:
+                raise
 
 
 def _gone(name: str) -> str:

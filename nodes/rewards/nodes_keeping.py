@@ -9,11 +9,13 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...training.interfaces import RewardError
+from ..host.progress import Progress
 from ..host.schema import AttuneNode
+from ..latent_lists import split_latents
 from .calibration import LEVELS
-from .carrying import aligned, earlier_rounds, fits_one_batch, join_latents, latents_fit, split_latents, split_masks
+from .carrying import aligned, earlier_rounds, fits_one_batch, join_latents, latents_fit, split_masks
 from .keep_best import KEEP_MODES, KeepConfig, choose, report
-from .nodes_common import CATEGORY, Progress, Reward
+from .nodes_common import CATEGORY, Reward
 from .pictures import split_prompts, unbatch
 from .scoring import score_safe_ones
 

@@ -50,8 +50,11 @@ def opposites(bed: Bed, count: int) -> list[tuple[int, int]]:
 
 
 def spearman(values: Sequence[float]) -> float:
-    """Of the values with their order."""
-    ranks = torch.tensor(values).argsort().argsort().double()
+    """Of the values with their order; equal ones share their mean rank, and where all are equal it is 0."""
+    given = torch.tensor(values, dtype=torch.float64)
+    ranks = (given[:, None] > given).sum(1) + 0.5 * (given[:, None] == given).sum(1)
+    if len(given.unique()) < 2:
+        return 0.0
     places = torch.arange(len(values), dtype=torch.float64)
     return torch.corrcoef(torch.stack([places, ranks]))[0, 1].item()
 

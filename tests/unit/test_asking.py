@@ -108,6 +108,13 @@ def test_seeds_and_latents_that_do_not_fit():
     found = single_latents(latents, 3)
     assert [tuple(latent["samples"].shape) for latent in found] == [(1, 4, 1, 1), (1, 4, 1, 1), (1, 4, 2, 2)]
     assert found[1]["samples"].flatten().tolist() == [4, 5, 6, 7]
+    masked = {
+        "samples": torch.zeros(2, 4, 1, 1),
+        "noise_mask": torch.arange(2.0).reshape(2, 1, 1),
+        "batch_index": [5, 6],
+    }
+    alone = single_latents([masked], 2)[1]
+    assert alone["batch_index"] == [6] and alone["noise_mask"].flatten().tolist() == [1]
     with pytest.raises(PreferenceError, match="2 pictures but 3 latents"):
         single_latents(latents, 2)
 

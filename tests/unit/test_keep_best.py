@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from attune.nodes.latent_lists import split_latents
 from attune.nodes.rewards.calibration import CalibratedReward, Calibration
 from attune.nodes.rewards.carrying import (
     aligned,
@@ -15,11 +16,10 @@ from attune.nodes.rewards.carrying import (
     fits_one_batch,
     join_latents,
     latents_fit,
-    split_latents,
     split_masks,
 )
 from attune.nodes.rewards.keep_best import KeepConfig, best_first, choose, non_dominated, report
-from attune.training.interfaces import RewardError
+from attune.training.interfaces import AttuneError, RewardError
 
 GOOD = SimpleNamespace(name="Good", reward_id="good", higher_is_better=True)
 FINE = SimpleNamespace(name="Fine", reward_id="fine", higher_is_better=True)
@@ -186,7 +186,7 @@ def test_a_single_mask_is_for_all_samples_and_an_empty_one_is_refused():
     mask = torch.rand(16, 24)
     singles = split_latents([{"samples": torch.zeros(2, 4, 2, 3), "noise_mask": mask}])
     assert all(torch.equal(single["noise_mask"], mask[None]) for single in singles)
-    with pytest.raises(RewardError, match=r"'noise_mask' of the shape \[0, 16, 24\] is empty"):
+    with pytest.raises(AttuneError, match=r"'noise_mask' of the shape \[0, 16, 24\] is empty"):
         split_latents([{"samples": torch.zeros(2, 4, 2, 3), "noise_mask": torch.zeros(0, 16, 24)}])
 
 
@@ -195,9 +195,9 @@ def test_numbers_that_a_latent_has_are_kept():
     singles = split_latents(latents)
     assert join_latents(singles)["batch_index"] == [5, 3, 0]
     assert "noise_mask" not in join_latents(singles)
-    with pytest.raises(RewardError, match="2 samples but numbers 3"):
+    with pytest.raises(AttuneError, match="2 samples but numbers 3"):
         split_latents([{"samples": torch.zeros(2, 4, 2, 2), "batch_index": [1, 2, 3]}])
-    with pytest.raises(RewardError, match="Connect a LATENT output"):
+    with pytest.raises(AttuneError, match="Connect a LATENT output"):
         split_latents([{"pixels": 1}])
 
 
@@ -215,7 +215,7 @@ def test_numbers_may_be_a_tensor_or_missing(numbers, kept):
     singles = split_latents([{"samples": torch.zeros(2, 4, 2, 2), "batch_index": numbers}])
     assert [single["batch_index"] for single in singles] == [[number] for number in kept]
     assert all(type(single["batch_index"][0]) is int for single in singles)
-    with pytest.raises(RewardError, match="2 samples but numbers 3"):
+    with pytest.raises(AttuneError, match="2 samples but numbers 3"):
         split_latents([{"samples": torch.zeros(2, 4, 2, 2), "batch_index": torch.arange(3)}])
 
 

@@ -304,6 +304,32 @@ def test_four_choices_make_a_reward_that_prefers_what_was_chosen(store):
     assert sides.shape == (2,) and (sides > 0).all()
 
 
+def test_a_taste_that_changed_since_the_profile_was_read_has_another_id(store):
+    """The profile on the wire is of the run's beginning; somebody answers while it goes on."""
+    profile = prefer_red(store, 6)
+    before = learned(store, profile).reward
+    for number in range(20):
+        question = ask(store, profile.key, [coloured(200, 60, 300 + 2 * number), coloured(60, 200, 301 + 2 * number)])
+        store.decide(profile.key, question.key, Answer("chosen", question.hashes[1]))
+    after = learned(store, profile).reward
+    assert before(RED, [""]).item() > 0 > after(RED, [""]).item()
+    assert before.reward_id != after.reward_id
+
+
+def test_of_several_pictures_the_pair_counts_whose_answer_is_least_known(store, monkeypatch):
+    reward = learned(store, prefer_red(store, 6)).reward
+    looked_up, of = [], personal_reward.FEATURES.of
+    monkeypatch.setattr(personal_reward.FEATURES, "of", lambda *given: (looked_up.append(1), of(*given))[1])
+    red, blue, grey = RED[0], BLUE[0], torch.full((8, 8, 3), 0.5)
+    pairs = [(red, blue), (red, grey), (blue, grey)]
+    doubtful = max(reward.questions_first([pair])[1][0] for pair in pairs)
+    # The first two are one picture: no answer about them tells anything.
+    assert reward.questions_first([(red, red, blue, grey)])[1][0] == pytest.approx(doubtful)
+    looked_up.clear()
+    reward.questions_first(pairs)
+    assert len(looked_up) == 3, "a picture is looked up once, however many questions are about it"
+
+
 def test_scores_lie_in_deviations_of_the_pictures_that_were_judged(store):
     profile = prefer_red(store, 6)
     found = learned(store, profile)

@@ -113,3 +113,11 @@ def test_judged_pairs_have_the_chosen_one_first():
 def test_a_single_picture_cannot_be_compared():
     with pytest.raises(TrainingError, match="single picture of 'b'"):
         Pool(["a", "a", "b"], *(torch.zeros(3, 2),) * 3).groups()
+
+
+def test_what_does_not_vary_is_named():
+    people = Population(PopulationConfig(people=4, attributes=("warmth", "contrast")))
+    attributes = drawn(6, 2)
+    attributes[:, 1] = 0.5
+    with pytest.raises(TrainingError, match=r"All 6 pictures have the same contrast.*Leave that attribute out"):
+        people.get_used_to(attributes)

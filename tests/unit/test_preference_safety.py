@@ -19,9 +19,10 @@ import pytest
 
 from attune.nodes.preferences import erasing
 from attune.nodes.preferences.pictures import PictureFolder, picture_of
-from attune.nodes.preferences.records import Answer, Embedding, Picture, Question, question_key
+from attune.nodes.preferences.records import Answer, Embedding, Picture, Question, anonymous, question_key
 from attune.nodes.preferences.store import PreferenceStore
 from attune.nodes.store import Store
+from attune.training.checkpoint import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
 PRELUDE = f"""
@@ -131,6 +132,80 @@ def test_a_deletion_that_was_killed_is_carried_through_at_the_next_start(store: 
     assert later.names() == ["other"]
     assert list(later.pictures.names()) == []
     assert places_of(tmp_path, b"Annabella-Secret") == [] and places_of(tmp_path, person.key.encode()) == []
+
+
+def test_a_picture_that_cannot_be_deleted_goes_at_the_next_start(store: PreferenceStore, tmp_path: Path):
+    person = store.create("Annabella-Secret")
+    questions, pixels = make(range(2))
+    store.ask(person.key, questions, pixels)
+    stuck = store.pictures.path(next(iter(pixels)))
+    stuck.unlink()
+    stuck.mkdir()  # which is no file to delete
+    assert not store.delete(person.key)
+    assert store.names() == [], "it is gone for everybody all the same"
+    stuck.rmdir()
+    store.store.close()
+    later = opened(tmp_path)
+    assert later.names() == [] and list(later.pictures.names()) == []
+    assert places_of(tmp_path, b"Annabella-Secret") == []
+
+
+def test_scores_of_a_deleted_taste_go_with_it(store: PreferenceStore):
+    ann, bob = store.create("Ann"), store.create("Bob")
+    ids = [f"gate:(preference:v1:{anonymous(person.key)}:3:500:1:0:clip)" for person in (ann, bob)]
+    with store.store.writing() as connection:
+        for number, id in enumerate(ids):
+            connection.execute("INSERT INTO scores VALUES (?, ?, 0.5, 1)", (bytes([number]), id))
+            connection.execute("INSERT INTO calibrations VALUES (?, 'mine', 'Taste', 2, 0, 1, '[]', 1)", (id,))
+    assert store.delete(ann.key)
+    with store.store.reading() as connection:
+        for table in ("scores", "calibrations"):
+            assert connection.execute(f"SELECT reward_id FROM {table}").fetchall() == [(ids[1],)]
+
+
+def test_what_a_killed_writer_left_is_waited_for(store: PreferenceStore, tmp_path: Path):
+    """A file that is half-written may be somebody's at work: the deletion is not done before it is gone."""
+    person = store.create("Annabella-Secret")
+    questions, pixels = make(range(2))
+    store.ask(person.key, questions, pixels)
+    with whole_file(store.pictures.path("ab" * 32)) as partial:
+        partial.write_bytes(b"a whole picture")
+    partial.write_bytes(b"half a picture")
+    assert not store.delete(person.key)
+    long_ago = time.time() - 10 * 24 * 3600
+    os.utime(partial, (long_ago, long_ago))
+    assert erasing.finish(store.store, store.pictures) and not partial.exists()
+
+
+def test_a_damaged_picture_is_kept_anew_when_it_is_asked_about_again(store: PreferenceStore):
+    person = store.create("Ann")
+    questions, pixels = make(range(2))
+    store.ask(person.key, questions, pixels)
+    name = questions[0].hashes[0]
+    for content in (b"", store.pictures.read(name)[:-5]):
+        store.pictures.path(name).write_bytes(content)
+        store.ask(person.key, questions, pixels)
+        assert np.array_equal(store.pictures.get(name), pixels[name])
+
+
+def test_pictures_come_and_go_at_once(tmp_path: Path):
+    folder, image = PictureFolder(tmp_path), np.zeros((2, 2, 3), np.uint8)
+    name, failures = folder.put(image), []
+
+    def work(action: Callable[[], object]) -> None:
+        try:
+            for _ in range(1500):
+                action()
+        except Exception as error:
+            failures.append(error)
+
+    actions = (lambda: folder.put(image), lambda: folder.remove([name]))
+    threads = [threading.Thread(target=work, args=(action,)) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
 
 
 def test_where_another_program_reads_the_traces_go_later(store: PreferenceStore, tmp_path: Path):

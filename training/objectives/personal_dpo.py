@@ -147,7 +147,8 @@ class PersonalDPOObjective(DiffusionDPOObjective):
                 continue
             if pair.features is None or self.encoder is None:
                 raise TrainingError(
-                    f"The choices of {pair.person!r} have neither an embedding nor features that a set encoder reads."
+                    f"The choices of {pair.person!r} have neither an embedding nor features that a set encoder reads. "
+                    "Give the person an embedding, or an encoder and features to all of their pairs."
                 )
             by_person.setdefault(pair.person, []).append((pair, {key(pair.chosen), key(pair.rejected)}))
         return {

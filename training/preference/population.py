@@ -99,8 +99,19 @@ class Population:
         return torch.stack([measure(images) for measure in self._measures], 1)
 
     def get_used_to(self, attributes: torch.Tensor) -> None:
-        """Measure in deviations of these pictures' attributes [N, A] from now on."""
-        self._centre, self._deviation = attributes.mean(0), attributes.std(0)
+        """Measure in deviations of these pictures' attributes [N, A] from now on.
+
+        Raises:
+            TrainingError: an attribute does not vary.
+        """
+        centre, deviation = attributes.mean(0), attributes.std(0)
+        same = [name for name, spread in zip(self.config.attributes, deviation.tolist(), strict=True) if not spread > 0]
+        if same:
+            raise TrainingError(
+                f"All {len(attributes)} pictures have the same {same[0]}, so that nobody can choose by it. Leave that "
+                "attribute out, or take pictures that differ in it."
+            )
+        self._centre, self._deviation = centre, deviation
         # Differences between directions of one length only come from attributes that go together.
         self.tastes /= (self.tastes @ self.standardised(attributes).T).std(1, keepdim=True)
 

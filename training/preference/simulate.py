@@ -66,7 +66,7 @@ def listed(file: Path) -> tuple[list[str], list[Path]]:
         prompts.append(prompt)
         pictures.append(path)
     if not prompts:
-        raise TrainingError(f"{file.name} lists no pictures.")
+        raise TrainingError(f'{file.name} lists no pictures. Write one {{"prompt": …, "image": …}} per line.')
     return prompts, pictures
 
 
