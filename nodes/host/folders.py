@@ -14,6 +14,8 @@ from ...training.interfaces import AttuneError
 log = logging.getLogger("attune")
 
 REWARDS = "rewards"
+# User adapters, and the set encoders that belong to them.
+USER_ADAPTERS = "user_adapters"
 REWARD_EXTENSIONS = {".safetensors", ".pt", ".pth", ".bin"}
 DEMO_FOLDER = Path(__file__).parents[2] / "workflows" / "demo"
 
@@ -21,18 +23,24 @@ _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNOREC
 
 
 def register_folders() -> None:
-    """Add the model folder "rewards", and the pack's demo files to it and to the host's checkpoints. Idempotent."""
-    rewards = Path(folder_paths.models_dir) / REWARDS
-    try:
-        rewards.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        log.warning("Attune: %s cannot be made (%s); rewards are only found in other reward folders.", rewards, error)
-    for name, folder in ((REWARDS, rewards), (REWARDS, DEMO_FOLDER), ("checkpoints", DEMO_FOLDER)):
-        if str(folder) not in folder_paths.folder_names_and_paths.get(name, ([],))[0]:
-            folder_paths.add_model_folder_path(name, str(folder))
-    # A folder that is new to the host has an empty extension set, which would let every file through.
-    paths, extensions = folder_paths.folder_names_and_paths[REWARDS]
-    folder_paths.folder_names_and_paths[REWARDS] = (paths, set(extensions) | REWARD_EXTENSIONS)
+    """Add our model folders, and the pack's demo files to them and to the host's checkpoints. Idempotent."""
+    for name, extensions in ((REWARDS, REWARD_EXTENSIONS), (USER_ADAPTERS, {".safetensors"})):
+        folder = Path(folder_paths.models_dir) / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            log.warning("Attune: %s cannot be made (%s); only other folders of its kind are read.", folder, error)
+        _add(name, folder)
+        _add(name, DEMO_FOLDER)
+        # A folder that is new to the host has an empty extension set, which would let every file through.
+        paths, known = folder_paths.folder_names_and_paths[name]
+        folder_paths.folder_names_and_paths[name] = (paths, set(known) | extensions)
+    _add("checkpoints", DEMO_FOLDER)
+
+
+def _add(name: str, folder: Path) -> None:
+    if str(folder) not in folder_paths.folder_names_and_paths.get(name, ([],))[0]:
+        folder_paths.add_model_folder_path(name, str(folder))
 
 
 def safe_name(name: str, *, room: int = 0) -> str:

@@ -11,6 +11,7 @@ from .records import PreferenceError
 
 CATEGORY = "Attune/preferences"
 ProfileWire = io.Custom("ATTUNE_PROFILE")
+PreferenceWire = io.Custom("ATTUNE_PREFERENCE")
 Reward = io.Custom("ATTUNE_REWARD")
 
 
