@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import nodes_choose, nodes_profile, nodes_reward
+from . import nodes_apply, nodes_choose, nodes_embedding, nodes_profile, nodes_reward
 from .nodes_routes import add_routes
 
 add_routes()
 
-NODES: list[type[io.ComfyNode]] = [*nodes_profile.NODES, *nodes_choose.NODES, *nodes_reward.NODES]
+NODES: list[type[io.ComfyNode]] = [
+    *nodes_profile.NODES,
+    *nodes_choose.NODES,
+    *nodes_reward.NODES,
+    *nodes_embedding.NODES,
+    *nodes_apply.NODES,
+]

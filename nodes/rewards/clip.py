@@ -191,6 +191,7 @@ class ClipReward(NetworkReward):
         prepare: how pictures are brought to the network; by default as the header says.
         with_logit_scale: multiply the cosine by the network's exp(logit_scale).
         tokens: whose way of reading prompts.
+        features_id: identity of the features, whatever arithmetic they are computed in.
 
     Attributes:
         uses_prompt: True, so an empty prompt is a mistake.
@@ -210,6 +211,7 @@ class ClipReward(NetworkReward):
         prepare: Preprocessing | None = None,
         with_logit_scale: bool = False,
         tokens: Tokens = "open_clip",
+        features_id: str = "",
     ) -> None:
         with torch.inference_mode(False):
             network = in_arithmetic(network, dtype)
@@ -219,6 +221,7 @@ class ClipReward(NetworkReward):
         self.prepare = prepare or Preprocessing(header.image_size, "attune", header.mean, header.std)
         self.with_logit_scale = with_logit_scale
         self.tokens = tokens
+        self.features_id = features_id
         self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def __call__(
@@ -260,6 +263,12 @@ class ClipReward(NetworkReward):
             device = self.place()
             parts = [self._image_features(image.to(device)) for image in images.split(IMAGES_AT_ONCE)]
             return torch.cat(parts).to(images.device)
+
+    def text_features(self, prompts: Sequence[str]) -> torch.Tensor:
+        """B prompts → unit vectors float32 [B, D], without gradients, on the CPU."""
+        if not prompts:
+            return torch.zeros(0, self._width)
+        return self._text_features(prompts, self.place()).cpu()
 
     def similarities(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """Images [B, h, w, c] in [0, 1] and P prompts → the score of every image with every prompt, float32 [B, P].

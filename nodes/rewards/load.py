@@ -14,6 +14,7 @@ from torch import nn
 
 from ...training.digests import file_digest
 from ...training.interfaces import RewardError
+from ...training.preference.set_encoder import features_id
 from . import aesthetic, image_reward
 from .cache import CachedReward
 from .clip import ClipHeader, ClipReward, build_network, whole_token_table
@@ -142,7 +143,9 @@ def _load_own(file: RewardFile, device: torch.device, dtype: str) -> ClipReward:
     file.tensors.clear()
     network = build_network(header, tensors, name, dtype=DTYPES[dtype])
     reward_id = f"{header.kind}:v{SCORING_VERSION}:{file_digest(file.path)[:16]}:{dtype}"
-    return ClipReward(header, network, reward_id=reward_id, device=device, dtype=DTYPES[dtype])
+    return ClipReward(
+        header, network, reward_id=reward_id, device=device, dtype=DTYPES[dtype], features_id=features_id(file.path)
+    )
 
 
 def _load_public(
@@ -175,6 +178,8 @@ def _load_clip(file: RewardFile, decision: Decision, identity: list[str], argume
         prepare=Preprocessing(size, model.fit),
         with_logit_scale=model.with_logit_scale,
         tokens=model.tokens,
+        # What a file cannot tell, how pictures and texts are brought to the network, is part of the features.
+        features_id=f"{features_id(file.path)}:{model.key}",
         **arguments,
     )
 

@@ -17,6 +17,7 @@ Besides the protocol `Reward`, a reward may carry these attributes; every wrappe
 | `calibration`    | where scores of a reference set lie (`calibration.Calibration`)                  | none         |
 | `patchers`       | the host's model patchers of all networks inside, for its memory management      | none         |
 | `image_features` | images [B, h, w, c] → unit vectors [B, D], frozen features                       | no encoder   |
+| `text_features`, `features_id` | prompts → unit vectors [B, D] beside those; identity of both       | no texts     |
 | `similarities`   | images and P prompts → scores [B, P], all pairs at once                          | pair by pair |
 | `feature_similarities` | the same from `image_features` instead of images; only beside `similarities` | not so      |
 | `between`        | called before every few pictures; what it raises ends the scoring                | never        |

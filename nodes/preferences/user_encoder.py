@@ -1,0 +1,156 @@
+"""From a profile's choices to an embedding, by a set encoder. Ours.
+
+The encoder was trained on a few choices of a person at a time. More of them are read in groups of that size, and the
+embedding is the groups' mean, weighed by how many choices each holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...training.interfaces import RewardError, TrainingError
+from ...training.preference.set_encoder import SetEncoder
+from ..pair_drawing import counted
+from .decisions import Comparison
+from .embedding import Preference, PreferenceEmbedding, pack, unpack
+from .pairs import newest
+from .personal_reward import check_encoder, encode
+from .records import Embedding, Profile
+from .store import PreferenceStore
+
+GROUP = 8
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An embedding, and what it was made of.
+
+    Attributes:
+        used: choices in it; 0 with an embedding that is not empty: it was imported.
+        gone: choices whose pictures are not there any more.
+    """
+
+    preference: Preference
+    profile: Profile
+    used: int
+    gone: int
+
+    @property
+    def embedding(self) -> PreferenceEmbedding:
+        return self.preference.parts[0][0]
+
+
+def embed_profile(
+    store: PreferenceStore,
+    profile: Profile,
+    encoder: SetEncoder,
+    features: Any,
+    *,
+    most: int,
+    least_stars: int,
+    progress: Progress,
+) -> Embedded:
+    """The newest choices of a profile as an embedding, which is kept in the store.
+
+    A profile without a choice gets what is kept of it (an imported one), or nobody's.
+
+    Args:
+        features: a reward of the CLIP kind, the one that the encoder was trained with.
+        most: choices at most, the newest first; ties and skipped questions do not count.
+        progress: called with (done, all); may raise to cancel.
+
+    Raises:
+        UnknownError: there is no such profile. RewardError: the features cannot be used.
+        TrainingError: they are not the encoder's.
+    """
+    check_features(features, encoder)
+    while True:
+        profile = store.profile(profile.key)
+        found = newest(
+            store, profile, least_stars=least_stars, enough=lambda found: len(found.preferences) >= most
+        )[1].preferences[:most]  # fmt: skip
+        # Somebody may answer while this runs; the embedding is kept under the revision that it is of.
+        if store.profile(profile.key).revision == profile.revision:
+            break
+    triples = triples_of(found, store, features, progress)
+    if not len(triples):
+        return _kept(store, profile, encoder, gone=len(found))
+    embedding = PreferenceEmbedding(
+        embed(encoder, triples), encoder.encoder_id, choices=len(triples), title=profile.name
+    )
+    store.put_embedding(profile.key, Embedding(encoder.encoder_id, profile.revision, pack(embedding)))
+    return Embedded(Preference.of(embedding), profile, len(triples), len(found) - len(triples))
+
+
+@torch.no_grad()
+def embed(encoder: SetEncoder, triples: torch.Tensor) -> torch.Tensor:
+    """Features of n choices [n, 3, F], the newest first → tokens [k, d]."""
+    groups = triples.split(GROUP)
+    weights = torch.tensor([len(group) / len(triples) for group in groups])
+    return (torch.cat([encoder(group[None]) for group in groups]) * weights[:, None, None]).sum(0)
+
+
+def triples_of(
+    comparisons: Sequence[Comparison], store: PreferenceStore, features: Any, progress: Progress
+) -> torch.Tensor:
+    """What an encoder reads of choices: float32 [n, 3, F]; those whose pictures are gone are left out."""
+    names = list(dict.fromkeys(picture.hash for two in comparisons for picture in (two.preferred, two.other)))
+    pictures = encode(names, store.pictures, features, lambda done: progress(done, len(names)))
+    kept = [two for two in comparisons if two.preferred.hash in pictures and two.other.hash in pictures]
+    texts = features.text_features([two.prompt for two in kept]).cpu()
+    rows = [
+        torch.stack([text, pictures[two.preferred.hash].float(), pictures[two.other.hash].float()])
+        for two, text in zip(kept, texts, strict=True)
+    ]
+    return torch.stack(rows) if rows else torch.zeros(0, 3, 1)
+
+
+def _kept(store: PreferenceStore, profile: Profile, encoder: SetEncoder, *, gone: int) -> Embedded:
+    """What is known of a profile without choices."""
+    kept = store.embedding(profile.key, encoder.encoder_id)
+    if kept is not None:
+        embedding = unpack(kept.content, title=profile.name)
+    else:
+        shape = encoder.config.tokens, encoder.config.width
+        embedding = PreferenceEmbedding(torch.zeros(shape), encoder.encoder_id, title=profile.name)
+    return Embedded(Preference.of(embedding), profile, 0, gone)
+
+
+def check_features(features: Any, encoder: SetEncoder) -> None:
+    """
+    Raises:
+        RewardError: not of the CLIP kind, or with a safety gate. TrainingError: not those of the encoder.
+    """
+    check_encoder(features)
+    if not callable(getattr(features, "text_features", None)):
+        raise RewardError(
+            f"{features.name} has no features of texts. Connect a single reward of the CLIP kind to features, the one "
+            "that the encoder was trained with: attune_demo_reward for the demo's encoder."
+        )
+    if features.features_id != encoder.features_id:
+        raise TrainingError(
+            f"This encoder was trained with features of another file ({encoder.features_id}) than those of "
+            f"{features.name} ({features.features_id or 'unknown'}). Connect the reward that it was trained with: "
+            "attune_demo_reward for the demo's encoder."
+        )
+
+
+def report(found: Embedded) -> str:
+    """For the person whose taste it is."""
+    name = found.profile.name
+    gone = f" {counted(found.gone, 'choice')} left out, whose pictures are gone." if found.gone else ""
+    if found.used:
+        more = " A few more choices say more." if found.used < 4 else ""
+        return f"The taste of {name}, from {counted(found.used, 'choice')}.{more}{gone}"
+    if not found.embedding.empty:
+        made = counted(found.embedding.choices, "choice")
+        return f"The taste of {name}, as it was imported (made of {made}).{gone}"
+    return (
+        f"{name} has no choice between two pictures yet, so nothing is changed. Choose a few in Choose Images, then "
+        f"press Run again.{gone}"
+    )
