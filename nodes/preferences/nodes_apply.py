@@ -115,8 +115,8 @@ def check_encoder_of(
     if metadata.encoder_id != preference.encoder_id or shape != (adapter.config.tokens, adapter.config.width):
         raise TrainingError(
             f"The adapter {name} was trained with another encoder ({metadata.encoder_id}) than this taste was made "
-            f"with ({preference.encoder_id}), so it would read it wrongly. In Preference Embedding choose the encoder that "
-            "came with the adapter, or another adapter here."
+            f"with ({preference.encoder_id}), so it would read it wrongly. In Preference Embedding choose the encoder "
+            "that came with the adapter, or another adapter here."
         )
 
 
