@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
 import folder_paths
@@ -95,10 +96,13 @@ def host_prediction(model: Any, x: Any, sigma: Any, positive: Any, negative: Any
         }
         blank = torch.zeros_like(x)
         conds = comfy.samplers.process_conds(model.model, blank, conds, x.device, latent_image=blank, seed=0)
+        # Where the host's guider gives the model's wrappers to the call.
+        options = comfy.model_patcher.create_model_options_clone(model.model_options)
+        comfy.sampler_helpers.prepare_model_patcher(model, {}, options)
         model.pre_run()
         try:
             predicted = comfy.samplers.sampling_function(
-                model.model, x, sigma, conds["negative"], conds["positive"], cfg, model_options=model.model_options
+                model.model, x, sigma, conds["negative"], conds["positive"], cfg, model_options=options
             )
             return predicted.squeeze(2) if frames else predicted
         finally:
