@@ -210,10 +210,13 @@ class Auxiliary:
     Attributes:
         parameters: float32 tensors by permanent names; saved and resumed under these.
         learning_rate: of theirs; it follows the run's schedule in proportion.
+        kept: whether the policy is of no use without them: they are averaged with it, kept with the best weights, and
+            given out beside it, see `trained.Trained`.
     """
 
     parameters: Mapping[str, nn.Parameter]
     learning_rate: float
+    kept: bool = False
 
 
 class Objective(Protocol):

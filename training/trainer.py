@@ -13,8 +13,8 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from .memory import ANY_KNOB, ran_out, ways_out
 from .run_lock import only_one
 from .run_state import Captured, StateFolder, check_same_run, common_state, pack_history, unpack_history
 from .share import ALONE, Share
+from .trained import Trained
 from .trainer_config import TrainerConfig, half_type, waiting
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class TrainResult:
 
     Attributes:
         tensors: what was trained, as `Trainable.tensors` gives it; the running average if it is on, and the best
-            ones if they are kept.
+            ones if they are kept. Auxiliary tensors that are `kept` stand beside them, see `trained.parted`.
         steps_done: updates since the run began, resumed ones included.
         status: "finished", "stopped" when `RunCallbacks.should_stop` said so, or "ended" before its last update by a
             rule of the configuration.
@@ -124,19 +125,16 @@ class _Run:
         folder = run_folder if run_folder is None or share.main else run_folder / f"process-{share.index}"
         self.folder = StateFolder(folder) if folder is not None else None
         self.role = policy.roles[0]
-        self.named = policy.named_parameters(self.role)
-        self.parameters = list(self.named.values())
         if hasattr(objective, "accumulation"):
             objective.accumulation = config.accumulation
         objective.prepare(policy, share)
         self.waits = waiting(objective, config)
-        self.auxiliary = objective.auxiliary() if hasattr(objective, "auxiliary") else Auxiliary({}, 1.0)
-        self.trained = [*self.parameters, *self.auxiliary.parameters.values()]
-        self.optimizer = _optimizer(self.parameters, self.auxiliary, config)
+        auxiliary = objective.auxiliary() if hasattr(objective, "auxiliary") else Auxiliary({}, 1.0)
+        self.trained = Trained(policy, self.role, auxiliary, config)
+        self.parameters, self.optimizer = self.trained.parameters, self.trained.optimizer
         self.evaluations = Evaluations(objective, config, self.waits)
         self.half = half_type(config.precision, policy.device)
         self.scaler = torch.amp.GradScaler(policy.device.type, enabled=self.half == torch.float16)
-        self.average = [p.detach().clone() for p in self.parameters] if config.ema else None
         self.generator = torch.Generator().manual_seed(config.seed)
         self.history: list[dict[str, float]] = []
         self.changes: list[dict[str, Any]] = []
@@ -192,8 +190,8 @@ class _Run:
         if self.config.keep == "best" and tensors:
             kept_step = self.evaluations.best_step
         else:
-            with self._averaged():
-                tensors = self.policy.tensors(self.role)
+            with self.trained.averaged():
+                tensors = self.trained.tensors()
         return TrainResult(
             tensors,
             self.step,
@@ -215,8 +213,8 @@ class _Run:
         if not self.evaluations.due(self.step):
             return
         self.policy.training_mode(False)
-        with self._averaged(), torch.no_grad():
-            report |= self.evaluations.measure(self.step, lambda: self.policy.tensors(self.role), self.share)
+        with self.trained.averaged(), torch.no_grad():
+            report |= self.evaluations.measure(self.step, self.trained.tensors, self.share)
 
     def _update(self) -> dict[str, float] | None:
         """One update, or None (and nothing changed) when the run should stop."""
@@ -231,9 +229,9 @@ class _Run:
             return None
         # Before the scaler looks for overflows, so that every process finds the same ones.
         # While the LoRA waits it has no gradients, not zeros: AdamW's first steps after zeros would be far too long.
-        self.share.average_gradients(self.trained[0 if self.step >= self.waits else len(self.parameters) :])
+        self.share.average_gradients(self.trained.all[0 if self.step >= self.waits else len(self.parameters) :])
         self.scaler.unscale_(self.optimizer)
-        norms = [self._clip(self.parameters), self._clip(list(self.auxiliary.parameters.values()))]
+        norms = [self._clip(self.parameters), self._clip(list(self.trained.auxiliary.parameters.values()))]
         values = torch.stack([loss.float(), *(norm.to(loss.device).float() for norm in norms)])
         loss_value, norm_value, auxiliary_norm = values.tolist()
         loss_value = self.share.mean({"loss": loss_value})["loss"]
@@ -249,9 +247,7 @@ class _Run:
                 group["lr"] = config.warmed(rate, self.step - waits) * group["factor"]
             self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.average is not None:
-            current = [p.detach() for p in self.parameters]
-            torch._foreach_lerp_(self.average, current, 1 - config.average_decay(self.step))
+        self.trained.follow(config.average_decay(self.step))
         self.step += 1
         self.history.append(report)
         self._rest()
@@ -313,26 +309,11 @@ class _Run:
         # 2.10), which would then teach nothing. Frozen weights are not cached in any case.
         return torch.autocast(self.policy.device.type, self.half, cache_enabled=False)
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The running average in place of the weights, by exchanging storages."""
-        if self.average is None:
-            yield
-            return
-        current = [p.data for p in self.parameters]
-        try:
-            for parameter, value in zip(self.parameters, self.average, strict=True):
-                parameter.data = value
-            yield
-        finally:
-            for parameter, value in zip(self.parameters, current, strict=True):
-                parameter.data = value
-
     def _preview(self) -> None:
         if self.sampler is None or not self.config.sample_every:
             return
         self.policy.training_mode(False)
-        with self._averaged(), torch.no_grad():
+        with self.trained.averaged(), torch.no_grad():
             images = self.sampler(self.policy)
         self.callbacks.on_samples(self.step, images)
 
@@ -371,16 +352,8 @@ class _Run:
         self.identity = self._identity()
         anew = check_same_run(state["identity"], self.identity, folder=self.folder.path)
         self.changes = [*state.get("changes", []), *({"after_update": state["step"], **change} for change in anew)]
-        self.policy.load_tensors(state["adapters"], self.role)
-        if self.average is not None:
-            for name, value in zip(self.named, self.average, strict=True):
-                value.copy_(state["average"][name])
-        with torch.no_grad():
-            for name, value in self.auxiliary.parameters.items():
-                value.copy_(state["auxiliary"][name])
+        self.trained.load_state_dict(state)
         self.evaluations.load_state_dict(state.get("evaluations"))
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["resting"]["generator"])
         self.objective.load_state_dict(state["resting"]["objective"])
@@ -396,14 +369,10 @@ class _Run:
             # Half of an update is in the weights or in the objective: the state on disk is the last complete one.
             log.warning("Attune: interrupted in the middle of a write; resume goes on from update %s", self.saved_step)
             return
-        average = dict(zip(self.named, self.average, strict=True)) if self.average is not None else None
         tree = {
             "identity": self.identity,
-            "adapters": {name: value.detach() for name, value in self.named.items()},
-            "average": average,
-            "auxiliary": {name: value.detach() for name, value in self.auxiliary.parameters.items()},
+            **self.trained.state_dict(),
             "evaluations": self.evaluations.state_dict(),
-            "optimizer": self.optimizer.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
             "resting": self.resting.tree(),
             "history": pack_history(self.history),
@@ -431,18 +400,3 @@ def _settings_identity(settings: Any) -> dict[str, Any]:
     if hasattr(settings, "identity"):
         return settings.identity()
     return dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else {}
-
-
-def _optimizer(parameters: list[torch.nn.Parameter], auxiliary: Auxiliary, config: TrainerConfig) -> torch.optim.AdamW:
-    """AdamW; each group's "factor" is its learning rate in units of the run's."""
-    groups: list[dict[str, Any]] = [{"params": parameters, "factor": 1.0}]
-    if auxiliary.parameters:
-        factor = auxiliary.learning_rate / config.learning_rate
-        groups.append({"params": list(auxiliary.parameters.values()), "factor": factor})
-    for group in groups:
-        group["lr"] = config.rate(0) * group["factor"]
-    knobs = {"lr": config.rate(0), "betas": config.betas, "weight_decay": config.weight_decay}
-    try:
-        return torch.optim.AdamW(groups, fused=True, **knobs)
-    except RuntimeError:  # a device without the fused kernel
-        return torch.optim.AdamW(groups, foreach=True, **knobs)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import Prompt, TrainingError
 from attune.training.objectives.diffusion_dpo import DiffusionDPOObjective
 from attune.training.objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
+from attune.training.objectives.personal_support import PeopleTally, SupportTable, choose_held_out, told_by_first
 from attune.training.preference.set_encoder import SetEncoder, SetEncoderConfig
 
 CONTEXT, SHAPE, F = 6, (4, 4, 4), 5
@@ -152,6 +155,58 @@ def test_held_out_people_are_told_by_their_first_pairs_which_are_not_measured(po
     assert 0 <= figures["held_out_accuracy"] <= 1 and figures == found.evaluate()
 
 
+def test_held_out_people_who_cannot_be_measured_are_counted(policy, encoder):
+    """Of three people the first has five choices, the second two, and of the third's four one shares a picture with
+    the two that tell who it is."""
+    many, few, alike = pairs(1, 5, seed=7), pairs(1, 2, seed=8), pairs(1, 4, seed=9)
+    few, alike = ([replace(pair, person=name) for pair in own] for name, own in (("few", few), ("alike", alike)))
+    alike[3] = replace(alike[3], rejected=alike[0].rejected.clone())
+    found = objective(policy, pairs(2, 3), encoder=encoder, held_out=[*many, *few, *alike], support=2)
+    assert [id(pair) for pair in found.held_out] == [id(pair) for pair in (*many[2:], alike[2])]
+    assert found.tally == PeopleTally(
+        people=2, pairs=6, held_out_people=2, held_out_pairs=4, support_pairs=4, held_out_without=1,
+        held_out_pairs_without=3,
+    )  # fmt: skip
+    assert "2 people with 6 pairs" in found.tally.words and "not measured: 3 pairs (1 person" in found.tally.words
+
+
+def test_the_table_of_support_is_what_it_says():
+    """Against the plain definition, on choices that share pictures in every way."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = [tuple(row) for row in torch.randint(6, (60, 2), generator=generator).tolist()]
+    people = [f"person {number}" for number in torch.randint(3, (60,), generator=generator).tolist()]
+    table = SupportTable(people, pictures)
+    for choice, (person, both) in enumerate(zip(people, pictures, strict=True)):
+        expected = [o for o in range(60) if people[o] == person and not set(pictures[o]) & set(both)]
+        assert table.count(choice) == len(expected)
+        assert table.at(choice, range(len(expected))) == expected
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_table_of_support_is_linear_in_a_persons_choices(shared):
+    """Also where all of them have one picture in common. 20,000 choices as a table of tuples would be 4·10⁸ entries."""
+    number = 20_000
+    pictures = [("best" if shared else f"a {place}", f"b {place}") for place in range(number)]
+    tracemalloc.start()
+    table = SupportTable(["anybody"] * number, pictures)
+    counts = [table.count(choice) for choice in range(number)]
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counts == [0 if shared else number - 1] * number
+    assert used < 2000 * number, "bytes"
+
+
+def test_who_is_held_out_depends_on_who_there_is_and_has_enough_choices():
+    people = [f"person {number}" for number in range(10) for _ in range(3 + 2 * (number % 2))]
+    found = choose_held_out(people, 0.3, support=4, seed=0)
+    assert len(found) == 3 and all(int(person[-1]) % 2 for person in found)
+    assert choose_held_out(people[::-1], 0.3, support=4, seed=0) == found
+    assert choose_held_out(people, 0.0, support=4, seed=0) == set()
+    assert choose_held_out(["alone"] * 9, 0.5, support=4, seed=0) == set(), "somebody must be left to learn from"
+    assert len(choose_held_out(people, 0.01, support=4, seed=0)) == 1
+    assert told_by_first(["alone"] * 3, [("a", "b"), ("c", "d"), ("e", "f")], 2) == {2: (0, 1)}
+
+
 def test_given_embeddings_are_taken_as_they_are(policy):
     learned = pairs(2, 2, features=False)
     embeddings = {f"person {p}": drawn(2, 3, seed=p) for p in range(2)}
@@ -184,6 +239,7 @@ def test_the_encoder_is_trained_along_only_where_asked(policy, encoder):
     assert all(value.grad is None for value in encoder.parameters())
     along = objective(policy, pairs(2, 3), encoder=encoder, encoder_learning_rate=1e-3)
     assert along.auxiliary().parameters.keys() == dict(encoder.named_parameters()).keys()
+    assert along.auxiliary().kept, "the adapter is of no use without the encoder of the same moment"
     loss_of(along).backward()
     assert any(value.grad is not None and value.grad.abs().max() > 0 for value in encoder.parameters())
 
@@ -192,7 +248,8 @@ def test_who_has_too_few_pairs_is_left_out(policy, encoder):
     lonely = pairs(1, 1, seed=3)[0]
     lonely = PersonalPair(lonely.chosen, lonely.rejected, lonely.prompt, person="lonely", features=lonely.features)
     found = objective(policy, [*pairs(2, 2), lonely], encoder=encoder)
-    assert found.people == 2 and found.too_few == 1 and not among(lonely, found.pairs)
+    assert not among(lonely, found.pairs)
+    assert found.tally == PeopleTally(people=2, pairs=4, people_without=1, pairs_without=1)
     with pytest.raises(TrainingError, match="two pairs without a common picture"):
         objective(policy, [lonely], encoder=encoder)
     with pytest.raises(TrainingError, match="neither an embedding nor features"):

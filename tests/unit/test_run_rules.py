@@ -22,7 +22,9 @@ from attune.training.evaluation import over_budget
 from attune.training.interfaces import AttuneError, Auxiliary, RunCallbacks, TrainingError
 from attune.training.objectives.practice import evaluated_prompts
 from attune.training.run_log import RunLog
+from attune.training.run_state import StateFolder
 from attune.training.share import ALONE, Share
+from attune.training.trained import given_by, parted
 from attune.training.trainer import TrainerConfig, TrainResult, train
 from attune.training.trainer_config import KL_WINDOW
 
@@ -303,6 +305,40 @@ def test_auxiliary_tensors_are_resumed(denoiser, tmp_path):
     resumed = run(denoiser, second, {"run_folder": tmp_path})
     assert second.offset.item() == straight.offset.item()
     assert resumed.history == expected.history
+
+
+class Belonging(Parabola):
+    """Its number belongs to the LoRA."""
+
+    def auxiliary(self) -> Auxiliary:
+        return Auxiliary({"offset": self.offset}, 0.1, kept=True)
+
+
+def test_kept_auxiliary_tensors_are_of_the_best_update_too(denoiser, tmp_path):
+    """AdamW's first steps move the number by nearly 0.1 each: 0.2 after the second update, the best of four."""
+    objective = Belonging([1.0, 3.0, 2.0, 2.5])
+    result = run(denoiser, objective, {"run_folder": tmp_path}, steps=4, evaluate_every=1, keep="best",
+                 weight_decay=0.0)  # fmt: skip
+    assert result.kept_step == 2 and objective.offset.item() == pytest.approx(0.4, rel=0.1)
+    own, auxiliary = parted(result.tensors)
+    assert auxiliary["offset"].item() == pytest.approx(0.2, rel=0.05)
+    assert own and not any("offset" in name for name in own)
+    step, given = given_by(StateFolder(tmp_path).newest(), best=True)
+    assert step == 2 and torch.equal(given["auxiliary:offset"], auxiliary["offset"])
+
+
+def test_kept_auxiliary_tensors_are_averaged_as_the_lora_is(denoiser, tmp_path):
+    """The decay of the first average is 1/10, of the second 2/11: 0.9·0.1 = 0.09, then 0.09·2/11 + 0.2·9/11 = 0.18."""
+    objective = Belonging()
+    result = run(denoiser, objective, {"run_folder": tmp_path}, steps=2, ema=0.99, weight_decay=0.0)
+    assert objective.offset.item() == pytest.approx(0.2, rel=0.01)
+    assert parted(result.tensors)[1]["offset"].item() == pytest.approx(0.18, rel=0.01)
+    assert given_by(StateFolder(tmp_path).newest(), best=False)[1]["auxiliary:offset"].item() == pytest.approx(
+        0.18, rel=0.01
+    )
+    resumed = run(denoiser, Belonging(), {"run_folder": tmp_path}, steps=3, ema=0.99, weight_decay=0.0)
+    straight = run(denoiser, Belonging(), steps=3, ema=0.99, weight_decay=0.0)
+    assert torch.equal(*(parted(found.tensors)[1]["offset"] for found in (resumed, straight)))
 
 
 def test_the_gradient_of_the_auxiliary_does_not_eat_the_clip_of_the_lora(denoiser):

@@ -36,6 +36,7 @@ import torch
 from ..adapters.user_policy import personal
 from ..interfaces import Auxiliary, Prompt, TrainingError
 from .diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Look, Pair, PreferenceLoss
+from .personal_support import SupportTable, tally, told_by_first
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,15 @@ class PersonalDPOObjective(DiffusionDPOObjective):
     """Learns many people's preferences with one user adapter; its policy is a `UserPolicy`.
 
     Args:
-        pairs: of all people together. Who has too few to keep support and query apart is left out.
+        pairs: of all people together. Who has too few to keep support and query apart is left out, and counted.
         encoder: [B, n, 3, F] and which are known [B, n] → tokens [B, k, d]; a `SetEncoder`.
         embeddings: person → tokens [k, d]; for whom there are, the encoder is not asked.
         held_out: of other people, of other prompts. The first `support` pairs of each make the embedding, the rest are
             measured.
         previews, on_phase: as in Diffusion-DPO.
+
+    Attributes:
+        tally: how many people and pairs are learned from, measured and left out, see `personal_support.PeopleTally`.
 
     Raises:
         TrainingError: nobody has enough pairs, or features are missing.
@@ -113,65 +117,74 @@ class PersonalDPOObjective(DiffusionDPOObjective):
     ) -> None:
         self.encoder, self.embeddings = encoder, dict(embeddings or {})
         counted = [pair for pair in pairs if pair.counts]
-        self._eligible = self._eligible_support(counted)
-        learned = [pair for pair in counted if pair.person in self.embeddings or self._eligible.get(id(pair))]
+        kept_out = [pair for pair in held_out if pair.counts]
+        self._key = _PictureKeys()
+        self._choices = self._check(counted)
+        self._place = {id(pair): place for place, pair in enumerate(self._choices)}
+        self._table = SupportTable(*self._who_and_what(self._choices))
+        learned = [pair for pair in counted if pair.person in self.embeddings or self._others(pair)]
         if counted and not learned:
             raise TrainingError(
                 f"Nobody among {len({pair.person for pair in counted})} people has two pairs without a common picture: "
                 "one to tell who they are, another to learn from. Collect more choices per person."
             )
-        self._told_by: dict[int, tuple[PersonalPair, ...]] = {}
+        told_by = self._measured(kept_out, config.support)
+        self._told_by = {
+            id(kept_out[place]): tuple(kept_out[other] for other in told) for place, told in told_by.items()
+        }
         super().__init__(
             [*learned, *(pair for pair in pairs if not pair.counts)],
             config,
-            held_out=self._measured([pair for pair in held_out if pair.counts], config.support),
+            held_out=[kept_out[place] for place in told_by],
             previews=previews,
             on_phase=on_phase,
         )
-        self.people = len({pair.person for pair in self.pairs})
-        self.too_few = len(counted) - len(learned)
+        taught = {id(pair) for pair in learned}
+        self.tally = tally(
+            [pair.person for pair in counted],
+            [place for place, pair in enumerate(counted) if id(pair) in taught],
+            [pair.person for pair in kept_out],
+            told_by,
+        )
 
-    def _eligible_support(self, pairs: Sequence[PersonalPair]) -> dict[int, tuple[PersonalPair, ...]]:
-        """For each pair, by its id: the pairs of the same person that share no picture with it."""
-        pictures: dict[int, str] = {}
+    def _check(self, pairs: Sequence[PersonalPair]) -> list[PersonalPair]:
+        """Those whose person the encoder must tell.
 
-        def key(latents: torch.Tensor) -> str:
-            if id(latents) not in pictures:
-                content = latents.detach().to("cpu", torch.float32).contiguous().numpy()
-                pictures[id(latents)] = hashlib.sha256(content.data).hexdigest()
-            return pictures[id(latents)]
-
-        by_person: dict[str, list[tuple[PersonalPair, set[str]]]] = {}
-        for pair in pairs:
-            if pair.person in self.embeddings:
-                continue
+        Raises:
+            TrainingError: features or encoder are missing.
+        """
+        asked = [pair for pair in pairs if pair.person not in self.embeddings]
+        for pair in asked:
             if pair.features is None or self.encoder is None:
                 raise TrainingError(
                     f"The choices of {pair.person!r} have neither an embedding nor features that a set encoder reads. "
                     "Give the person an embedding, or an encoder and features to all of their pairs."
                 )
-            by_person.setdefault(pair.person, []).append((pair, {key(pair.chosen), key(pair.rejected)}))
-        return {
-            id(pair): tuple(other for other, theirs in own if not (theirs & shown))
-            for own in by_person.values()
-            for pair, shown in own
-        }
+        return asked
 
-    def _measured(self, pairs: Sequence[PersonalPair], support: int) -> list[PersonalPair]:
-        """The held-out pairs that are measured: those after each person's first `support`, which tell who it is."""
-        eligible = self._eligible_support(pairs)
-        by_person: dict[str, list[PersonalPair]] = {}
-        for pair in pairs:
-            by_person.setdefault(pair.person, []).append(pair)
-        found = []
-        for person, own in by_person.items():
-            told = () if person in self.embeddings else tuple(own[:support])
-            for pair in own[len(told) :]:
-                allowed = {id(other) for other in eligible.get(id(pair), ())}
-                if all(id(other) in allowed for other in told):
-                    self._told_by[id(pair)] = told
-                    found.append(pair)
-        return found
+    def _who_and_what(self, pairs: Sequence[PersonalPair]) -> tuple[list[str], list[tuple[str, str]]]:
+        pictures = [(self._key(pair.chosen), self._key(pair.rejected)) for pair in pairs]
+        return [pair.person for pair in pairs], pictures
+
+    def _others(self, pair: Pair) -> int:
+        """How many choices may tell about this pair's person."""
+        place = self._place.get(id(pair))
+        return 0 if place is None else self._table.count(place)
+
+    def _support(self, pair: Pair, places: Sequence[int]) -> tuple[PersonalPair, ...]:
+        """Those at these places among them."""
+        if not places:
+            return ()
+        return tuple(self._choices[other] for other in self._table.at(self._place[id(pair)], places))
+
+    def _measured(self, pairs: Sequence[PersonalPair], support: int) -> dict[int, tuple[int, ...]]:
+        """Places of the held-out pairs that are measured, each with those that tell who it is."""
+        asked = [place for place, pair in enumerate(pairs) if pair.person not in self.embeddings]
+        own = self._check(pairs)
+        found = told_by_first(*self._who_and_what(own), support)
+        told_by = {asked[place]: tuple(asked[other] for other in told) for place, told in found.items()}
+        told_by |= {place: () for place, pair in enumerate(pairs) if pair.person in self.embeddings}
+        return dict(sorted(told_by.items()))
 
     def auxiliary(self) -> Auxiliary:
         """The set encoder, where it is trained along."""
@@ -179,19 +192,18 @@ class PersonalDPOObjective(DiffusionDPOObjective):
             return Auxiliary({}, 1.0)
         for parameter in self.encoder.parameters():
             parameter.requires_grad_(True)
-        return Auxiliary(dict(self.encoder.named_parameters()), self.config.encoder_learning_rate)
+        # The adapter reads this very encoder's tokens: what is saved must be of one moment.
+        return Auxiliary(dict(self.encoder.named_parameters()), self.config.encoder_learning_rate, kept=True)
 
     # ---- draws ----
 
     def _look(self, generator: torch.Generator) -> PersonalLook:
         look = super()._look(generator)
         dropped = torch.rand(1, generator=generator).item() < self.config.user_dropout
-        others = self._eligible.get(id(look.pair), ())
-        count = (
-            1 + int(torch.randint(min(self.config.support, len(others)), (1,), generator=generator)) if others else 0
-        )
-        places = torch.randperm(len(others), generator=generator)[:count].tolist()
-        return PersonalLook(**vars(look), support=tuple(others[place] for place in places), shown=not dropped)
+        others = self._others(look.pair)
+        count = 1 + int(torch.randint(min(self.config.support, others), (1,), generator=generator)) if others else 0
+        places = torch.randperm(others, generator=generator)[:count].tolist()
+        return PersonalLook(**vars(look), support=self._support(look.pair, places), shown=not dropped)
 
     def _held_out_looks(self) -> list[Look]:
         return [PersonalLook(**vars(look), support=self._told_by[id(look.pair)]) for look in super()._held_out_looks()]
@@ -199,7 +211,7 @@ class PersonalDPOObjective(DiffusionDPOObjective):
     def _picture(self, number: int) -> tuple[torch.Tensor, Any]:
         """For the drift: as in Diffusion-DPO, with the pair's person, told by the first of their other pairs."""
         pair = self.pairs[number // 2]
-        told = self._eligible.get(id(pair), ())[: self.config.support]
+        told = self._support(pair, range(min(self.config.support, self._others(pair))))
         look = PersonalLook(pair, torch.zeros(()), pair.chosen, support=told)
         shown = self._with_person(look, self._embed([look])[0])
         return (pair.rejected if number % 2 else pair.chosen), shown.pair.prompt.positive
@@ -238,3 +250,17 @@ class PersonalDPOObjective(DiffusionDPOObjective):
             for place, own in zip(asked, tokens, strict=True):
                 found[place] = own
         return found
+
+
+class _PictureKeys:
+    """Identities of latents, by their content; each tensor is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[torch.Tensor, str]] = {}
+
+    def __call__(self, latents: torch.Tensor) -> str:
+        # The tensor is held, since the id of one that is gone may come back.
+        if id(latents) not in self._known:
+            content = latents.detach().to("cpu", torch.float32).contiguous().numpy()
+            self._known[id(latents)] = latents, hashlib.sha256(content.data).hexdigest()
+        return self._known[id(latents)][1]
