@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..places import content_digest
 from .files import json_lines, prompt_of
 from .lines import Arrangement, PromptError, PromptList, arrange, counted, noted, one_line
-from .places import content_digest, read_text
+from .places import read_text
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 METADATA = "metadata.jsonl"

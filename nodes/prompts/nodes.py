@@ -11,10 +11,10 @@ from comfy_api.latest import io
 
 from ..host.examples import PROMPTS, STYLE, WILDCARDS, offer_pictures
 from ..host.schema import AttuneNode
+from ..places import PlaceError, content_digest, inside, listed_files, listed_folders
 from .captions import captions_digest, from_captions
 from .files import READERS, from_file
-from .lines import MOST_PROMPTS, Arrangement, PromptError, PromptList, from_text
-from .places import content_digest, inside, listed_files, listed_folders
+from .lines import MOST_PROMPTS, Arrangement, PromptList, from_text
 from .template import MODES, WILDCARD_FOLDER, Wildcards, from_template
 
 CATEGORY = "Attune/prompts"
@@ -138,7 +138,7 @@ class PromptsFromFile(PromptSource):
     def validate_inputs(cls, file: str | None = None) -> bool | str:
         try:
             missing = file is not None and not inside(input_folder(), file, what="file").is_file()
-        except PromptError as error:
+        except PlaceError as error:
             return str(error)
         if missing:
             return f"There is no file {file!r} in ComfyUI's input folder. Choose another one, or copy it there."
@@ -148,7 +148,7 @@ class PromptsFromFile(PromptSource):
     def fingerprint_inputs(cls, file: str | None = None, **widgets: Any) -> str:
         try:
             return content_digest([inside(input_folder(), file, what="file")]) if file else ""
-        except PromptError:
+        except PlaceError:
             return ""
 
     @classmethod
@@ -261,7 +261,7 @@ class PromptsFromCaptions(PromptSource):
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
         try:
             missing = folder is not None and not inside(input_folder(), folder, what="folder").is_dir()
-        except PromptError as error:
+        except PlaceError as error:
             return str(error)
         if missing:
             return f"There is no folder {folder!r} in ComfyUI's input folder. Choose another one, or copy it there."
@@ -271,7 +271,7 @@ class PromptsFromCaptions(PromptSource):
     def fingerprint_inputs(cls, folder: str | None = None, **widgets: Any) -> str:
         try:
             return captions_digest(inside(input_folder(), folder, what="folder")) if folder else ""
-        except PromptError:
+        except PlaceError:
             return ""
 
     @classmethod

@@ -9,9 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Literal, get_args
 
+from ..places import PlaceError, inside, listed_files
 from .grammar import WILDCARD, Choice, draw, filled, parse_text
 from .lines import MOST_PROMPTS, PromptError, PromptList, counted, one_line
-from .places import inside, listed_files, read_text
+from .places import read_text
 
 Mode = Literal["draw", "all combinations"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -81,7 +82,7 @@ class Wildcards:
             try:
                 found[name] = inside(self.root, f"{name}.txt", what="wildcard")
                 content = found[name].read_text(encoding="utf-8-sig", errors="replace")
-            except (OSError, PromptError):
+            except (OSError, PlaceError):
                 continue
             waiting += [match[1] for match in WILDCARD.finditer(content)]
         return [found[name] for name in sorted(found)]
