@@ -23,11 +23,13 @@ class Pair:
     Attributes:
         prompt: what both pictures were to show.
         chosen, rejected: a picture [h, w, c] in [0, 1] with c = 1, 3 or 4, or its file, which is opened when needed.
+        person: who judged; "" = not said.
     """
 
     prompt: str
     chosen: torch.Tensor | Path
     rejected: torch.Tensor | Path
+    person: str = ""
 
     def pictures(self) -> tuple[torch.Tensor | Image.Image, torch.Tensor | Image.Image]:
         """(chosen, rejected).
@@ -75,6 +77,8 @@ def make_pairs(prompts: Sequence[str], chosen: Sequence[torch.Tensor], rejected:
 def read_pairs(file: Path) -> list[Pair]:
     """Pairs from a JSON Lines file: `{"prompt": …, "chosen": path, "rejected": path}`; paths relative to the file.
 
+    With the person who judged, a line has a `"person": …` too.
+
     Raises:
         TrainingError: unreadable, a line of another form, a picture that is missing or outside of the file's folder;
             or as `check_pairs`. The message names the line.
@@ -101,11 +105,12 @@ def read_pairs(file: Path) -> list[Pair]:
                 f'{where} is not {{"prompt": …, "chosen": …, "rejected": …}} ({type(error).__name__}: {error}). '
                 "Write one such object per line."
             ) from error
-        if not all(isinstance(value, str) for value in (prompt, chosen, rejected)):
-            raise TrainingError(f"{where}: prompt, chosen and rejected must be texts.")
-        if not all(map(_is_text, (prompt, chosen, rejected))):
+        person = entry.get("person", "")
+        if not all(isinstance(value, str) for value in (prompt, chosen, rejected, person)):
+            raise TrainingError(f"{where}: prompt, chosen, rejected and person must be texts.")
+        if not all(map(_is_text, (prompt, chosen, rejected, person))):
             raise TrainingError(f"{where} holds half of a character (a lone surrogate, \\ud800 or so). Write it anew.")
-        pairs.append(Pair(prompt, *(_inside(folder, name, where) for name in (chosen, rejected))))
+        pairs.append(Pair(prompt, *(_inside(folder, name, where) for name in (chosen, rejected)), person))
     check_pairs(pairs)
     return pairs
 
