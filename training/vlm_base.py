@@ -25,11 +25,18 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # What decides what a model computes. Read-me files and pictures beside it do not.
 _CONTENT = {".json", ".safetensors", ".txt", ".model", ".jinja"}
+# Networks that see pictures and read words, but side by side: nothing in them reads a question about a picture.
+_TWO_TOWERS = {
+    "align", "altclip", "chinese_clip", "clip", "clipseg", "flava", "groupvit", "metaclip_2", "siglip", "siglip2",
+    "vision-text-dual-encoder",
+}  # fmt: skip
+_SEES = ("vision", "image", "img", "vq_config")
+_READS = ("text_config", "llm_config", "language_config", "vocab_size")
 
 
 @dataclass
 class VlmBase:
-    """A loaded model without its language head.
+    """A loaded model.
 
     Attributes:
         name: of the folder.
@@ -39,6 +46,7 @@ class VlmBase:
         processor: makes the model's inputs from pictures and texts.
         body: the network up to the last hidden state, frozen, in eval mode.
         hidden_size: width of the last hidden state.
+        model: the body with its language head, which writes; None unless it was asked for.
     """
 
     name: str
@@ -48,6 +56,7 @@ class VlmBase:
     processor: Any
     body: nn.Module
     hidden_size: int
+    model: nn.Module | None = None
 
     @property
     def language_model(self) -> nn.Module:
@@ -84,6 +93,18 @@ def check_folder(folder: Path) -> None:
             f"{folder.name} needs program code that comes with the model, which is never run here. Choose a model that "
             "transformers knows by itself, such as Qwen2-VL, Qwen2.5-VL, LLaVA, Idefics3 or SmolVLM."
         )
+
+
+def is_vision_language(folder: Path) -> bool | None:
+    """Whether a model folder holds a vision-language model, by its config.json; None where that cannot be told."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    sees = any(mark in key for key in config for mark in _SEES)
+    return sees and any(key in config for key in _READS) and config.get("model_type") not in _TWO_TOWERS
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -123,7 +144,9 @@ def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def load_base(folder: Path, *, precision: Precision = "fp32", device: torch.device | str = "cpu") -> VlmBase:
+def load_base(
+    folder: Path, *, precision: Precision = "fp32", device: torch.device | str = "cpu", head: bool = False
+) -> VlmBase:
     """Load a model folder.
 
     Args:
@@ -132,6 +155,7 @@ def load_base(folder: Path, *, precision: Precision = "fp32", device: torch.devi
             quantised scales (Dettmers et al. 2023, QLoRA, section 3), by bitsandbytes; all else in the arithmetic's
             own type.
         device: where the weights go.
+        head: whether to keep the language head, for a model that is to write.
 
     Raises:
         RewardError: as `check_folder`; or a file is missing, a library is missing, or transformers refuses the model.
@@ -145,13 +169,37 @@ def load_base(folder: Path, *, precision: Precision = "fp32", device: torch.devi
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]), quiet_transformers(library), no_kernels():
         processor = _processor(folder, library)
         dtype = arithmetic(precision, device)
-        model = _model(folder, library, precision, dtype, device)
+        model = _model(folder, library, precision, dtype, device, head)
     model.eval().requires_grad_(False)
     body = getattr(model, "base_model", model)
     if precision != "nf4":
-        body = body.to(device)
-    text = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-    return VlmBase(folder.name, folder_digest(folder), precision, dtype, processor, body, int(text.hidden_size))
+        (model if head else body).to(device)
+    hidden_size = int(text_config(model.config).hidden_size)
+    digest, kept = folder_digest(folder), model if head else None
+    return VlmBase(folder.name, digest, precision, dtype, processor, body, hidden_size, kept)
+
+
+def text_config(config: Any) -> Any:
+    """The part of a model's configuration that describes its language model."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def read_config(folder: Path) -> Any:
+    """The model's configuration, without its weights.
+
+    Raises:
+        RewardError: as `check_folder`, or transformers does not know the model.
+    """
+    check_folder(folder)
+    library = _transformers()
+    try:
+        with quiet_transformers(library):
+            return library.AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a wrong file fails in as many ways as there are models
+        raise RewardError(
+            f"The config.json of {Path(folder).name} is of no model that this version of transformers knows "
+            f"({_first_line(error)}). Choose another folder, or update transformers."
+        ) from error
 
 
 def _transformers() -> Any:
@@ -187,7 +235,9 @@ def _processor(folder: Path, library: Any) -> Any:
     return processor
 
 
-def _model(folder: Path, library: Any, precision: Precision, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def _model(
+    folder: Path, library: Any, precision: Precision, dtype: torch.dtype, device: torch.device, head: bool
+) -> nn.Module:
     # Versions of transformers before 4.56 call it torch_dtype.
     options: dict[str, Any] = {"dtype" if hasattr(library.PretrainedConfig(), "dtype") else "torch_dtype": dtype}
     if precision == "nf4":
@@ -206,10 +256,10 @@ def _model(folder: Path, library: Any, precision: Precision, dtype: torch.dtype,
             f"{folder.name} cannot be loaded as a vision-language model: {_first_line(error)}. Choose a folder of an "
             "image-text-to-text model that this version of transformers knows, or update transformers."
         ) from error
-    missing = sorted(key for key in found["missing_keys"] if not key.startswith("lm_head"))
+    missing = sorted(key for key in found["missing_keys"] if head or not key.startswith("lm_head"))
     if missing:
         raise RewardError(
-            f"{folder.name} lacks {len(missing)} of its weights, such as {missing[0]}, so its scores would be noise. "
+            f"{folder.name} lacks {len(missing)} of its weights, such as {missing[0]}, so what it says would be noise. "
             "Get all *.safetensors files of the model."
         )
     if precision == "nf4":

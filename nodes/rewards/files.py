@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -15,19 +14,13 @@ from typing import Any
 import torch
 
 from ...training.interfaces import RewardError
+from ...training.vlm_base import is_vision_language
 from ...training.vlm_reward import is_trained
 
 HEADER = "attune.reward"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 PARALLEL = "module."
 
-# Networks that see pictures and read words, but side by side: nothing in them reads a question about a picture.
-_TWO_TOWERS = {
-    "align", "altclip", "chinese_clip", "clip", "clipseg", "flava", "groupvit", "metaclip_2", "siglip", "siglip2",
-    "vision-text-dual-encoder",
-}  # fmt: skip
-_SEES = ("vision", "image", "img", "vq_config")
-_READS = ("text_config", "llm_config", "language_config", "vocab_size")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 
 
@@ -93,18 +86,6 @@ def describes_reward(path: Path) -> bool:
             return HEADER in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
-
-
-def is_vision_language(folder: Path) -> bool | None:
-    """Whether a model folder holds a vision-language model, by its config.json; None where that cannot be told."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(config, dict):
-        return None
-    sees = any(mark in key for key in config for mark in _SEES)
-    return sees and any(key in config for key in _READS) and config.get("model_type") not in _TWO_TOWERS
 
 
 def offered(files: Mapping[str, Path], demo_folder: Path) -> list[str]:

@@ -19,13 +19,14 @@ from attune.nodes.rewards import CachedReward, StatisticReward, bar_chart, load_
 from attune.nodes.rewards import chart as chart_module
 from attune.nodes.rewards.cache import ScoreStore
 from attune.nodes.rewards.clip_tokens import tokenize
-from attune.nodes.rewards.files import is_vision_language, listed_name, offered
+from attune.nodes.rewards.files import listed_name, offered
 from attune.nodes.rewards.load import describes_reward
 from attune.nodes.rewards.pictures import fit_square, split_prompts, to_rgb, unbatch
 from attune.nodes.rewards.scoring import significant
 from attune.nodes.rewards.statistics import MEASURES
 from attune.training.digests import file_digest
 from attune.training.interfaces import Reward, RewardContext, RewardError
+from attune.training.vlm_base import is_vision_language
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
