@@ -38,7 +38,7 @@ class Profile:
     Attributes:
         key: 32 random hex digits that say nothing about the person; never changes.
         name: what the person calls it; may change.
-        revision: rises with every decision that is made, changed or taken back, never otherwise.
+        revision: rises with every decision that is made, changed or taken back, and with an import; never otherwise.
     """
 
     key: str
@@ -54,6 +54,7 @@ class Summary:
         created: seconds since 1970.
         chosen, ties, skipped, rated: questions whose standing decision is of that kind.
         waiting: questions that nobody has answered, or not wholly.
+        embeddings: tastes in an encoder's numbers that are kept; without choices, they were imported.
     """
 
     profile: Profile
@@ -63,6 +64,7 @@ class Summary:
     skipped: int
     rated: int
     waiting: int
+    embeddings: int
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ one given twice counts once, another one takes its place, and a decision that is
 from __future__ import annotations
 
 import logging
-import secrets
 import sqlite3
 import threading
 import time
@@ -24,6 +23,8 @@ import numpy as np
 from ...training.interfaces import AttuneError
 from ..store import Store
 from . import erasing
+from .adopting import adopt, insert_profile
+from .embedding import PreferenceEmbedding
 from .pictures import PictureFolder
 from .records import (
     HASH,
@@ -55,12 +56,14 @@ log = logging.getLogger("attune")
 
 # Questions per profile that wait for an answer; beyond, those asked first are forgotten with their pictures.
 MOST_WAITING = 500
-MOST_PROFILES = 1000
 LARGEST_EMBEDDING = 64 * 2**20
 LONGEST_ENCODER = 200
 # What the store holds as a whole number.
 _LARGEST = 2**63 - 1
-_COLUMNS = "id, key, name, revision, created, chosen, ties, skipped, rated, waiting"
+_COLUMNS = (
+    "id, key, name, revision, created, chosen, ties, skipped, rated, waiting, "
+    "(SELECT COUNT(*) FROM embeddings WHERE profile = profiles.id)"
+)
 _ATTEMPTS = 5
 _KEYS_PER_QUERY = 500
 
@@ -137,17 +140,17 @@ class PreferenceStore:
         """
         plain = clean_name(name)
         with self._writing() as connection:
-            (count,) = connection.execute("SELECT COUNT(*) FROM profiles").fetchone()
-            if count >= MOST_PROFILES and not _taken(connection, plain):
-                raise PreferenceError(f"There are {count} profiles already. Delete one that is not needed any more.")
-            connection.execute(
-                "INSERT INTO profiles (key, name, folded, created) VALUES (?, ?, ?, ?) ON CONFLICT (folded) DO NOTHING",
-                (secrets.token_hex(16), plain, plain.casefold(), int(time.time())),
-            )
-            row = connection.execute(
-                "SELECT key, name, revision FROM profiles WHERE folded = ?", (plain.casefold(),)
-            ).fetchone()
-        return Profile(*row)
+            return insert_profile(connection, plain)
+
+    def adopt(self, name: str, embeddings: Sequence[PreferenceEmbedding]) -> Profile:
+        """A profile without choices that holds these embeddings, all or none; see `adopting`.
+
+        Raises:
+            PreferenceError: not a usable name, or a profile of that name holds something else.
+        """
+        plain = clean_name(name)
+        with self._writing() as connection:
+            return adopt(connection, plain, embeddings)
 
     def rename(self, key: str, name: str) -> Profile:
         """
