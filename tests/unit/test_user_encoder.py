@@ -1,0 +1,161 @@
+"""From a profile to an embedding: which choices, in which state, through which features; and the wire's own rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attune.nodes.preferences.embedding import Preference, PreferenceEmbedding, pack, unpack
+from attune.nodes.preferences.pictures import PictureFolder, picture_of, to_image
+from attune.nodes.preferences.records import Answer, PreferenceError, Profile, Question
+from attune.nodes.preferences.store import PreferenceStore
+from attune.nodes.preferences.user_encoder import GROUP, embed, embed_profile, report
+from attune.nodes.rewards.load import load_reward
+from attune.nodes.rewards.statistics import StatisticReward
+from attune.nodes.store import Store
+from attune.training.interfaces import RewardError, TrainingError
+from attune.training.preference.set_encoder import SetEncoder, SetEncoderConfig
+
+DEMO = Path(__file__).resolve().parents[2] / "workflows" / "demo"
+
+
+@pytest.fixture(scope="module")
+def eyes():
+    return load_reward(DEMO / "attune_demo_reward.safetensors", "cpu")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PreferenceStore:
+    return PreferenceStore(Store(tmp_path / "attune.sqlite3"), PictureFolder(tmp_path / "pictures"))
+
+
+@pytest.fixture(scope="module")
+def encoder(eyes) -> SetEncoder:
+    torch.manual_seed(3)
+    made = SetEncoder(SetEncoderConfig(tokens=2, width=8, hidden=32), eyes.features_id)
+    return made.eval().requires_grad_(False)
+
+
+def choose(store: PreferenceStore, profile: Profile, count: int, *, red: bool = True, verdict: str = "") -> Profile:
+    """Of red and blue pictures, new ones every time."""
+    for number in range(count):
+        seed = 1000 * store.profile(profile.key).revision + number
+        noise = np.random.default_rng(seed).integers(0, 60, (2, 32, 32, 3), dtype=np.uint8)
+        two = noise + np.array([[[[180, 10, 10]]], [[[10, 10, 180]]]], dtype=np.uint8)
+        pictures = [picture_of(part) for part in two]
+        question = Question("pair", "a ball", tuple(pictures))
+        store.ask(profile.key, [question], {one.hash: part for one, part in zip(pictures, two, strict=True)})
+        answer = Answer(verdict) if verdict else Answer("chosen", pictures[0 if red else 1].hash)
+        store.decide(profile.key, question.key, answer)
+    return store.profile(profile.key)
+
+
+def made(store, profile, encoder, eyes, *, most: int = 32):
+    return embed_profile(
+        store, profile, encoder, eyes, most=most, least_stars=1, progress=lambda done, total: None
+    )  # fmt: skip
+
+
+def test_opposite_choices_make_opposite_people(store, encoder, eyes):
+    red, blue = (choose(store, store.create(name), 4, red=name == "red") for name in ("red", "blue"))
+    tokens = [made(store, profile, encoder, eyes).embedding for profile in (red, blue)]
+    assert tokens[0].choices == 4 and tokens[0].encoder_id == encoder.encoder_id
+    assert float((tokens[0].tokens - tokens[1].tokens).abs().max()) > 1e-3
+    again = made(store, red, encoder, eyes).embedding
+    assert again.identity == tokens[0].identity and again.title == "red"
+
+
+def test_the_embedding_is_the_encoder_on_these_choices(store, encoder, eyes):
+    profile = choose(store, store.create("a"), 3)
+    found = made(store, profile, encoder, eyes)
+    rows = []
+    for asked in store.answered(profile.key, most=9):
+        chosen = asked.decision.answer.chosen
+        (rejected,) = set(asked.question.hashes) - {chosen}
+        images = [to_image(store.pictures.get(name))[None] for name in (chosen, rejected)]
+        text = eyes.text_features([asked.question.prompt])[0]
+        rows.append(torch.stack([text, *(eyes.image_features(image)[0] for image in images)]))
+    with torch.no_grad():
+        expected = encoder(torch.stack(rows)[None])[0]
+    torch.testing.assert_close(found.embedding.tokens, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_many_choices_are_read_in_groups_and_the_newest_count(store, encoder, eyes):
+    triples = torch.randn(GROUP + 4, 3, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        parts = [encoder(part[None])[0] for part in (triples[:GROUP], triples[GROUP:])]
+    torch.testing.assert_close(embed(encoder, triples), (2 * parts[0] + parts[1]) / 3, rtol=1e-5, atol=1e-6)
+    profile = choose(store, store.create("a"), 4, red=True)
+    old = made(store, profile, encoder, eyes).embedding
+    profile = choose(store, profile, 4, red=False)
+    newest, both = (made(store, profile, encoder, eyes, most=most) for most in (4, 8))
+    assert newest.used == 4 and both.used == 8
+    other = choose(store, store.create("b"), 4, red=False)
+    blue = made(store, other, encoder, eyes).embedding.tokens
+    assert (newest.embedding.tokens - blue).norm() < (newest.embedding.tokens - old.tokens).norm()
+
+
+def test_nobody_without_choices_and_what_was_imported_stays(store, encoder, eyes):
+    profile = choose(store, store.create("a"), 2, verdict="tie")
+    profile = choose(store, profile, 1, verdict="skip")
+    found = made(store, profile, encoder, eyes)
+    assert found.embedding.empty and found.used == 0 and "nothing is changed" in report(found)
+    kept = PreferenceEmbedding(torch.ones(2, 8), encoder.encoder_id, choices=5)
+    from attune.nodes.preferences.records import Embedding
+
+    store.put_embedding(profile.key, Embedding(encoder.encoder_id, 0, pack(kept)))
+    found = made(store, profile, encoder, eyes)
+    assert found.embedding.identity == kept.identity and "imported (made of 5 choices)" in report(found)
+    profile = choose(store, profile, 1)
+    found = made(store, profile, encoder, eyes)
+    assert found.used == 1 and found.embedding.identity != kept.identity
+    assert store.embedding(profile.key, encoder.encoder_id).revision == profile.revision, "kept, of this state"
+
+
+def test_pictures_that_are_gone_are_told(store, encoder, eyes):
+    profile = choose(store, store.create("a"), 3)
+    newest = store.answered(profile.key, most=1)[0]
+    store.pictures.remove([newest.question.hashes[0]])
+    found = made(store, profile, encoder, eyes)
+    assert (found.used, found.gone) == (2, 1) and "1 choice left out" in report(found)
+
+
+def test_features_must_be_the_encoders(store, encoder, eyes):
+    profile = choose(store, store.create("a"), 1)
+    other = SetEncoder(SetEncoderConfig(tokens=2, width=8, hidden=32), "clip:another").eval()
+    with pytest.raises(TrainingError, match="features of another file"):
+        made(store, profile, other, eyes)
+    with pytest.raises(RewardError, match="no features of pictures"):
+        made(store, profile, encoder, StatisticReward("brightness", "as high as possible"))
+
+
+# ---- the wire ----
+
+
+def test_an_embedding_survives_its_bytes_without_its_title():
+    made = PreferenceEmbedding(torch.randn(2, 8), "set-encoder:1", choices=4, text="likes red\nand round", title="me")
+    again = unpack(pack(made), title="you")
+    assert again.identity == made.identity and (again.choices, again.text, again.title) == (4, made.text, "you")
+    assert b"me" not in pack(PreferenceEmbedding(torch.zeros(1, 2), "x", title="me"))[-40:]
+    for content in (b"", b"\x00" * 7, pack(made)[:-1], pack(made)[:40], b"\xff" * 64, pack(made) + b"x"):
+        with pytest.raises(PreferenceError):
+            unpack(content)
+
+
+@pytest.mark.parametrize("tokens", [torch.zeros(2), torch.zeros(0, 4), torch.tensor([[float("nan")]])])
+def test_what_is_no_embedding_is_refused(tokens):
+    with pytest.raises(PreferenceError):
+        PreferenceEmbedding(tokens, "x")
+
+
+def test_only_tastes_of_one_encoder_blend():
+    one, other = PreferenceEmbedding(torch.ones(1, 2), "a"), PreferenceEmbedding(torch.ones(1, 2), "b")
+    with pytest.raises(PreferenceError, match="one encoder"):
+        Preference(((one, 0.5), (other, 0.5)))
+    with pytest.raises(PreferenceError):
+        Preference(())
+    nobody = PreferenceEmbedding(torch.zeros(1, 2), "a")
+    assert Preference(((one, 0.0), (nobody, 1.0))).acting == ()
