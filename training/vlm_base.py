@@ -18,11 +18,12 @@ from torch import nn
 from .digests import file_digests
 from .interfaces import RewardError
 from .libraries import no_kernels, quiet_transformers
-from .memory import ran_out
+from .memory import ran_out, telling
 
 Precision = Literal["fp32", "bf16", "fp16", "nf4"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_SMALLER = "Choose nf4 (a quarter of 16 bit), or a smaller model."
 # What decides what a model computes. Read-me files and pictures beside it do not.
 _CONTENT = {".json", ".safetensors", ".txt", ".model", ".jinja"}
 # Networks that see pictures and read words, but side by side: nothing in them reads a question about a picture.
@@ -173,7 +174,8 @@ def load_base(
     model.eval().requires_grad_(False)
     body = getattr(model, "base_model", model)
     if precision != "nf4":
-        (model if head else body).to(device)
+        with telling(f"{folder.name} does not fit into memory as {precision}. {_SMALLER}"):
+            (model if head else body).to(device)
     hidden_size = int(text_config(model.config).hidden_size)
     digest, kept = folder_digest(folder), model if head else None
     return VlmBase(folder.name, digest, precision, dtype, processor, body, hidden_size, kept)
@@ -248,10 +250,7 @@ def _model(
         )
     except Exception as error:  # a wrong folder fails in as many ways as there are models
         if ran_out(error):
-            raise RewardError(
-                f"{folder.name} does not fit into memory as {precision}. Choose nf4 (a quarter of 16 bit), or a "
-                "smaller model."
-            ) from error
+            raise RewardError(f"{folder.name} does not fit into memory as {precision}. {_SMALLER}") from error
         raise RewardError(
             f"{folder.name} cannot be loaded as a vision-language model: {_first_line(error)}. Choose a folder of an "
             "image-text-to-text model that this version of transformers knows, or update transformers."

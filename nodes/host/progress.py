@@ -14,7 +14,7 @@ import comfy.utils
 import torch
 from PIL import Image
 
-from ...training.interfaces import RunCallbacks
+from ...training.interfaces import AttuneError, RunCallbacks
 from .server import tell
 
 EVENT = "attune.training"
@@ -40,6 +40,16 @@ class Progress:
     def part(self, before: int, total: int) -> Callable[[int, int], None]:
         """Progress of a part of the work, whose first step is number `before` of `total`."""
         return lambda done, _: self(before + done, total)
+
+
+def stop_reading(done: int, total: int) -> None:
+    """For `digests.telling` where the host asks whether something has changed, and takes errors for a yes.
+
+    Raises:
+        AttuneError: Cancel was pressed. The host is not told that it has been heard, so that it stops what comes next.
+    """
+    if comfy.model_management.processing_interrupted():
+        raise AttuneError("Stopped while a model file was read to find out whether it has changed.")
 
 
 def contact_sheet(images: torch.Tensor, *, columns: int | None = None) -> Image.Image:

@@ -11,7 +11,6 @@ from comfy_api.latest import io
 from torch import nn
 
 from ...training import digests
-from ...training.interfaces import AttuneError
 from ..host.folders import user_folder
 from ..host.weights import thaw_module
 from ..store import FILE_NAME, Store, shared_store
@@ -61,13 +60,3 @@ def manage(reward: Any, *, on_cpu: bool) -> None:
 
     reward.place, reward.patchers = place, (patcher,)
     reward.between = management.throw_exception_if_processing_interrupted
-
-
-def stop_reading(done: int, total: int) -> None:
-    """For `digests.telling` where the host asks whether something has changed, and takes errors for a yes.
-
-    Raises:
-        AttuneError: Cancel was pressed. The host is not told that it has been heard, so that it stops what comes next.
-    """
-    if comfy.model_management.processing_interrupted():
-        raise AttuneError("Stopped while a model file was read to find out whether it has changed.")

@@ -11,11 +11,11 @@ from comfy_api.latest import io
 from ...training.digests import telling
 from ...training.interfaces import RewardError
 from ..host.folders import DEMO_FOLDER, REWARDS
-from ..host.progress import Progress
+from ..host.progress import Progress, stop_reading
 from ..host.schema import AttuneNode
 from .files import offered
 from .load import DTYPES, Companions, fingerprint, load_reward, missing_file
-from .nodes_common import CATEGORY, Reward, manage, stop_reading
+from .nodes_common import CATEGORY, Reward, manage
 from .public import AUTO, MODEL_TYPES
 from .statistics import DEFAULTS, MEASURES, Goal, StatisticReward
 

@@ -17,15 +17,25 @@ from ...training.interfaces import RewardError, RunCallbacks
 from ...training.preference_pairs import Pair, make_pairs
 from ...training.preference_reward import HeldOut, PreferenceConfig
 from ...training.trainer_config import Schedule
-from ...training.vlm_base import PRECISIONS, Precision, folder_digest
+from ...training.vlm_base import folder_digest
 from ...training.vlm_reward import LAYERS, is_trained
 from ..drawing import to_tensor
 from ..host.folders import REWARDS, free_path, run_folder, trained_reward_folder
-from ..host.progress import Progress
+from ..host.progress import Progress, stop_reading
 from ..host.schema import AttuneNode
+from ..host.vision_language import (
+    AUTO,
+    chosen_precision,
+    compute_device,
+    device_inputs,
+    find_model,
+    make_room,
+    model_folders,
+    model_inputs,
+)
 from .cache import CachedReward
-from .files import is_vision_language, listed_name
-from .nodes_common import CATEGORY, Reward, manage, stop_reading
+from .files import listed_name
+from .nodes_common import CATEGORY, Reward, manage
 from .pictures import split_prompts, unbatch
 from .vlm import VlmReward, load_vlm_reward
 from .vlm_training import RewardTraining, check_training, run_reward_training, training_chart
@@ -34,39 +44,12 @@ log = logging.getLogger("attune")
 
 UNTRAINED = "none (train one first)"
 RUN_EXISTS = ("resume", "start fresh")
-AUTO = "auto"
 PREVIEW_SIZE = 512
 SEED_LIMIT = 2**53 - 1  # larger ones do not survive a web page's numbers
 DEFAULTS = PreferenceConfig()
 
 
-# ---- files and devices -----------------------------------------------------------------------------------------------
-
-
-def model_folders() -> dict[str, Path]:
-    """Vision-language models that lie directly in a reward folder, by name; also those that cannot be told from one."""
-    found: dict[str, Path] = {}
-    for root in folder_paths.get_folder_paths(REWARDS):
-        if Path(root).is_dir():
-            for folder in sorted(Path(root).iterdir()):
-                if (folder / "config.json").is_file() and is_vision_language(folder) is not False:
-                    found.setdefault(folder.name, folder)
-    return found
-
-
-def find_model(name: str) -> Path:
-    """
-    Raises:
-        RewardError: there is no such folder; says where to put one.
-    """
-    found = model_folders()
-    if name not in found:
-        raise RewardError(
-            f"There is no model folder {name!r} in {' or '.join(folder_paths.get_folder_paths(REWARDS))}. Put a "
-            "vision-language model there, as a folder with config.json, *.safetensors, tokenizer and processor files "
-            "(Qwen2-VL, LLaVA, SmolVLM, …), and refresh the node definitions (press R)."
-        )
-    return found[name]
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def trained_names() -> list[str]:
@@ -98,26 +81,6 @@ def trained_path(name: str) -> Path:
     return Path(path)
 
 
-def compute_device(choice: str) -> torch.device:
-    return torch.device("cpu") if choice == "cpu" else comfy.model_management.get_torch_device()
-
-
-def chosen_precision(choice: str, device: torch.device) -> Precision:
-    """auto: what a graphics card does best in 16 bit, exact on a CPU."""
-    if choice != AUTO:
-        return choice
-    if device.type == "cpu":
-        return "fp32"
-    return "bf16" if comfy.model_management.should_use_bf16(device) else "fp16"
-
-
-def make_room(device: torch.device) -> None:
-    """Have the host move its models out of the way of one that it does not manage."""
-    if device.type != "cpu":
-        comfy.model_management.unload_all_models()
-        comfy.model_management.soft_empty_cache()
-
-
 def give_to_host(reward: VlmReward, *, on_cpu: bool) -> str:
     """Put the network under the host's memory management.
 
@@ -137,43 +100,6 @@ def give_to_host(reward: VlmReward, *, on_cpu: bool) -> str:
     )
     log.warning("Attune: %s", note)
     return note
-
-
-# ---- what both nodes ask ---------------------------------------------------------------------------------------------
-
-
-def model_inputs(node: type[AttuneNode]) -> list[Any]:
-    return [
-        node.input(
-            io.Combo,
-            "model_folder",
-            options=list(model_folders()),
-            tooltip="A vision-language model: a folder in models/rewards with config.json, *.safetensors, tokenizer "
-            "and processor files. Nothing is downloaded.",
-        ),
-    ]
-
-
-def device_inputs(node: type[AttuneNode]) -> list[Any]:
-    return [
-        node.input(
-            io.Combo,
-            "precision",
-            options=[AUTO, *PRECISIONS],
-            default=AUTO,
-            tooltip="How the model's weights are kept. auto: 16 bit on a graphics card, exact fp32 on a CPU. nf4 "
-            "(4 bit, needs the package bitsandbytes) takes about a quarter of 16 bit's memory.",
-        ),
-        node.input(
-            io.Combo,
-            "device",
-            options=["default", "cpu"],
-            default="default",
-            advanced=True,
-            tooltip="Where to compute. 'default' is your graphics card if there is one. 'cpu' is slower and leaves its "
-            "memory to the image model.",
-        ),
-    ]
 
 
 class LoadVLMReward(AttuneNode):
