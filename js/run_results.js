@@ -28,6 +28,8 @@ const prompts = Object.freeze({
 export const NODES = Object.freeze({
     AttuneCalibrateReward: report("The figures appear here after a run."),
     AttuneCombineRewards: report("The formula appears here after a run."),
+    AttuneExportProfile: report("Where the file is appears here after a run."),
+    AttuneImportProfile: report("What was in the file appears here after a run."),
     AttuneLoraCatalogue: report("Which LoRA it is appears here after a run."),
     AttuneMergeLoras: report("What was merged appears here after a run."),
     AttuneRankAndKeepBest: report("What was kept appears here after a run."),

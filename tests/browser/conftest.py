@@ -35,6 +35,14 @@ def browser(python: str, comfyui: Path) -> Iterator[Browser]:
         instance.close()
 
 
+@pytest.fixture(params=["classic nodes", "Nodes 2.0"])
+def renderer(host: HostServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both of the host's ways to draw nodes. To be asked for before `page`, which opens with what is set."""
+    host.post("/api/settings", {"Comfy.VueNodes.Enabled": request.param == "Nodes 2.0"})
+    yield request.param
+    host.post("/api/settings", {"Comfy.VueNodes.Enabled": False})
+
+
 @pytest.fixture
 def page_errors() -> list[str]:
     """Uncaught JavaScript errors of the page, for the test to judge."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +61,10 @@ OTHER = "ab_browser.safetensors"
 VOTES = "**/attune/ab/vote"
 
 
-@pytest.fixture(params=["classic nodes", "Nodes 2.0"])
-def renderer(host: HostServer, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Both of the host's ways to draw nodes. To be asked for before `page`, which opens with what is set."""
+@pytest.fixture(scope="module", autouse=True)
+def checkpoints(host: HostServer) -> None:
     write_checkpoint(host)
     write_checkpoint(host, OTHER, seed=8)
-    host.post("/api/settings", {"Comfy.VueNodes.Enabled": request.param == "Nodes 2.0"})
-    yield request.param
-    host.post("/api/settings", {"Comfy.VueNodes.Enabled": False})
 
 
 @pytest.fixture

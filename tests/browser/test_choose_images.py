@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from attune.tests.browser.conftest import READY_MILLISECONDS
@@ -67,14 +65,6 @@ LOOK = f"""() => {{
     window.app.canvas.setDirty(true, true);
 }}"""
 OPEN = "(graph) => window.app.loadGraphData(graph, true, true, window.app.extensionManager.workflow.activeWorkflow)"
-
-
-@pytest.fixture(params=["classic nodes", "Nodes 2.0"])
-def renderer(host: HostServer, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Both of the host's ways to draw nodes. To be asked for before `page`, which opens with what is set."""
-    host.post("/api/settings", {"Comfy.VueNodes.Enabled": request.param == "Nodes 2.0"})
-    yield request.param
-    host.post("/api/settings", {"Comfy.VueNodes.Enabled": False})
 
 
 def build(page: Page, host: HostServer, profile: str, mode: str = "pairs") -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
-
-from attune.tests.hosting import HostServer
 
 PICTURES = Path(__file__).resolve().parents[2] / ".host" / "screenshots"
 RUN_MILLISECONDS = 300_000
@@ -52,14 +49,6 @@ SEND_MANY = f"""async ([count, file]) => {{
     const output = {{ attune_gallery: [{{ rewards, images }}] }};
     api.dispatchCustomEvent("executed", {{ node: id, display_node: id, output, prompt_id: "of another page" }});
 }}"""
-
-
-@pytest.fixture(params=["classic nodes", "Nodes 2.0"])
-def renderer(host: HostServer, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Both of the host's ways to draw nodes. To be asked for before `page`, which opens with what is set."""
-    host.post("/api/settings", {"Comfy.VueNodes.Enabled": request.param == "Nodes 2.0"})
-    yield request.param
-    host.post("/api/settings", {"Comfy.VueNodes.Enabled": False})
 
 
 @pytest.fixture

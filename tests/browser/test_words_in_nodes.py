@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from playwright.sync_api import Page, expect
-
-from attune.tests.hosting import HostServer
 
 ADD = """() => {
     const node = window.LiteGraph.createNode("AttuneCombineRewards");
@@ -27,14 +22,6 @@ STATE = """() => {
     const node = window.app.graph.nodes.find((node) => node.type === "AttuneCombineRewards");
     return [node.size[1], node.computeSize()[1], node.serialize().widgets_values];
 }"""
-
-
-@pytest.fixture(params=["classic nodes", "Nodes 2.0"])
-def renderer(host: HostServer, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Both of the host's ways to draw nodes. To be asked for before `page`, which opens with what is set."""
-    host.post("/api/settings", {"Comfy.VueNodes.Enabled": request.param == "Nodes 2.0"})
-    yield request.param
-    host.post("/api/settings", {"Comfy.VueNodes.Enabled": False})
 
 
 def test_the_formula_stands_in_the_node_as_plain_text(renderer: str, page: Page):
