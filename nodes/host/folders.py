@@ -92,6 +92,11 @@ def trained_reward_folder() -> Path:
     return Path(folder_paths.get_folder_paths(REWARDS)[0]) / "attune"
 
 
+def user_adapter_folder() -> Path:
+    """The folder of the user adapters that are trained here, inside the host's first one of them."""
+    return Path(folder_paths.get_folder_paths(USER_ADAPTERS)[0]) / "attune"
+
+
 def lora_name(path: Path) -> str:
     """A LoRA file's name as the stock LoRA loader lists it, e.g. "attune/warm.safetensors"."""
     return os.path.relpath(path, folder_paths.get_folder_paths("loras")[0])

@@ -10,6 +10,7 @@ from . import (
     nodes_describe,
     nodes_embedding,
     nodes_inspect,
+    nodes_people,
     nodes_profile,
     nodes_reward,
     nodes_sharing,
@@ -27,4 +28,5 @@ NODES: list[type[io.ComfyNode]] = [
     *nodes_apply.NODES,
     *nodes_sharing.NODES,
     *nodes_inspect.NODES,
+    *nodes_people.NODES,
 ]

@@ -251,6 +251,7 @@ PREFIXES = (
 _BY_REWARD = ("reward", "held_out_reward", "diversity", "kl_to_reference", "loss")
 _BY_FLOW = ("reward", "held_out_reward", "diversity", "residual", "effective_sample_size", "loss")
 _BY_PICTURES = ("loss", "held_out_loss", "kl_to_reference")
+_BY_PAIRS = ("held_out_accuracy", "accuracy", "held_out_margin", "kl_to_reference", "margin", "loss")
 
 # By `ObjectivePlan.method`: which figures come first, best first. Those that a run does not have are left out.
 CURVES: Mapping[str, tuple[str, ...]] = {
@@ -260,7 +261,8 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "dag-kl": _BY_FLOW,
     "refl": _BY_REWARD,
     "draft": _BY_REWARD,
-    "diffusion-dpo": ("held_out_accuracy", "accuracy", "held_out_margin", "kl_to_reference", "margin", "loss"),
+    "diffusion-dpo": _BY_PAIRS,
+    "personal-dpo": _BY_PAIRS,
 }
 _OF_ANY = ("reward", "held_out_reward", "held_out_accuracy", "accuracy", "loss", "diversity")
 

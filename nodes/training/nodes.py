@@ -23,11 +23,12 @@ from ..host.folders import run_folder
 from ..host.progress import EVENT, workflow_id
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
-from . import nodes_ab, nodes_dag, nodes_dpo, nodes_refl, run_schemas, schemas
+from . import nodes_ab, nodes_dag, nodes_dpo, nodes_personal, nodes_refl, run_schemas, schemas
 from .compare import SamplingSettings, compare
 from .live import LIVE
 from .plan_rewards import DDPOPlan, reward_plan
 from .plans import PreviewSettings, prompt_lines
+from .products import what_instead
 from .records import pause_of
 from .run import run_training
 from .run_records import TrainingRequest, export_job
@@ -206,8 +207,9 @@ class AttuneTrainLora(AttuneNode):
         outcome = run_training(request)
         chart, text = to_tensor(outcome.chart), json.dumps(outcome.report)
         shown = json.dumps({**outcome.report, "live": outcome.live})
+        lora = ExecutionBlocker(what_instead(outcome.lora_name)) if outcome.tensors is None else outcome.tensors
         return io.NodeOutput(
-            outcome.model, outcome.tensors, {"loss": outcome.losses}, chart, outcome.lora_name, text,
+            outcome.model, lora, {"loss": outcome.losses}, chart, outcome.lora_name, text,
             ui={"attune_report": [shown]},
         )  # fmt: skip
 
@@ -295,5 +297,6 @@ NODES: list[type[io.ComfyNode]] = [
     *nodes_ab.NODES,
     *nodes_dag.NODES,
     *nodes_dpo.NODES,
+    *nodes_personal.NODES,
     *nodes_refl.NODES,
 ]

@@ -59,6 +59,10 @@ class ObjectivePlan(Protocol):
         batch: how many pictures one network call trains on, for the memory estimate.
         batch_knob: the widget that sets `batch`, with its value and what lowering it changes.
         training_guidance: guidance scale of those calls; 1 = one evaluation per picture.
+
+    What a plan may have besides:
+        product: what a run makes, one of `products`; a LoRA without.
+        fixed: names → identities of what else a resume must find the same.
     """
 
     method: str

@@ -1,10 +1,9 @@
-"""One training run as a node plays it: host session, LoRA, objective, memory check, training, files, report."""
+"""One training run as a node plays it: host session, adapter, objective, memory check, training, files, report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from ...training.adapters import Policy, precision_of
 from ...training.interfaces import LatentDecoder, Objective, Prompt, TrainingError
+from ...training.memory import CHOICES
 from ...training.presentable import presentable
 from ...training.rollout import play
 from ...training.run_lock import check_free
@@ -19,6 +19,7 @@ from ...training.share import Share, launched_share
 from ...training.trainer import half_type, train
 from .fitting import Fit, begun_precision, blocks_of, fitting
 from .plans import ObjectivePlan
+from .products import Product
 from .records import reward_record, saved_step
 from .run_records import FollowerRecords, RunRecords, TrainingOutcome, TrainingRequest, words_of
 
@@ -50,20 +51,20 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
         "data": identity["data_hash"],
         # What is best is what it says, and what its gate blocks is left out.
         "held-out reward": getattr(getattr(plan, "held_out", None), "reward_id", ""),
+        **getattr(plan, "fixed", {}),
     }
-    lora = replace(request.lora, seed=request.trainer.seed)
     run = (RunRecords if share.main else FollowerRecords)(request, folder, identity)
     loaded = plan.load(decoder, run.callbacks.on_phase)
     shape = plan.latent_shape(model, loaded)
     fit: Fit | None = None
-    for precision in _precisions(request, folder):
+    for precision in _precisions(request, folder, run.product):
         with training_session(
             model, companions=_companions(plan), shape=(plan.batch, *shape), precision=precision
         ) as denoiser:
             denoiser.set_unconditional(plan.negative.conditioning)
             objective = plan.build(denoiser, decoder, loaded, shape, run.callbacks.on_phase)
-            with Policy(denoiser, lora) as policy:
-                run.rename = denoiser.lora_keys()
+            with run.product.policy(denoiser, objective) as policy:
+                run.about = dict(getattr(objective, "about", {}))
                 run.prediction = denoiser.process.prediction
                 factor = int(plan.vae.spacial_compression_decode())
                 run.resolution = (factor * shape[-1], factor * shape[-2])
@@ -73,7 +74,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
                     continue
                 run.fit = fit
                 run.begin(fit.needed)
-                sampler = preview_sampler(decoder, requests, shape, plan, request.trainer.seed)
+                sampler = preview_sampler(decoder, objective.sample_requests, shape, plan, request.trainer.seed)
                 try:
                     with blocks_of(policy) if fit.checkpointing else nullcontext():
                         result = train(
@@ -135,10 +136,21 @@ def _companions(plan: ObjectivePlan) -> list[Any]:
     return [plan.vae.patcher, *patchers]
 
 
-def _precisions(request: TrainingRequest, folder: Path) -> tuple[str, ...]:
-    """What to try for the base weights, one after the other."""
+def _precisions(request: TrainingRequest, folder: Path, product: Product) -> tuple[str, ...]:
+    """What to try for the base weights, one after the other.
+
+    Raises:
+        TrainingError: few bits are asked for, and what is trained begins with the weights as they are.
+    """
     from ..host.session import saves_memory
 
+    if not product.precisions:
+        if request.memory.base_precision not in (CHOICES[0], "auto"):
+            raise TrainingError(
+                f"A {product.noun} begins with the model's own weights, which {request.memory.base_precision} would "
+                "round. Set base_precision to as loaded; gradient_checkpointing and a smaller chunk save memory too."
+            )
+        return ("",)
     undecided = request.memory.base_precision == "auto"
     begun = begun_precision(folder) if undecided and request.resume else None
     return request.memory.precisions(saves=saves_memory(request.model), begun=begun)
@@ -177,20 +189,28 @@ def _fit(
 
 
 def preview_sampler(
-    decoder: LatentDecoder, requests: Sequence[Prompt], shape: Sequence[int], plan: ObjectivePlan, seed: int
+    decoder: LatentDecoder,
+    requests: Callable[[], Sequence[Prompt]],
+    shape: Sequence[int],
+    plan: ObjectivePlan,
+    seed: int,
 ):
     """A function that samples the fixed prompts with fixed noise: policy → images [B, h, w, 3].
 
-    What the safety gate of one of the plan's rewards calls unsafe is blurred: the pictures are shown and kept.
+    Equal prompts, which are for different people, have equal noise. What the safety gate of one of the plan's rewards
+    calls unsafe is blurred: the pictures are shown and kept.
     """
-    noise = torch.randn(len(requests), *shape, generator=torch.Generator().manual_seed(seed))
 
     def sample(policy: Policy) -> torch.Tensor:
+        # Asked for each time: what makes a person's embedding may be trained too.
+        asked = requests()
+        texts = list(dict.fromkeys(request.text for request in asked))
+        noise = torch.randn(len(texts), *shape, generator=torch.Generator().manual_seed(seed))
         path = play(
             policy,
             policy.process,
-            noise.to(policy.device),
-            [request.positive for request in requests],
+            noise[[texts.index(request.text) for request in asked]].to(policy.device),
+            [request.positive for request in asked],
             steps=plan.preview.steps,
             guidance=plan.preview.guidance,
             generator=torch.Generator().manual_seed(seed),

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ...training.adapters import LoraConfig, LoraMetadata, Policy, load_lora, lora_file_tensors, save_lora
-from ...training.interfaces import AttuneError
+from ...training.adapters import LoraConfig
+from ...training.interfaces import AttuneError, Trainable
 from ...training.memory import MemoryEstimate, MemorySettings
 from ...training.run_log import RunLog
 from ...training.run_state import StateFolder, unpack_history
+from ...training.trained import given_by, parted
 from ...training.trainer import TrainerConfig, TrainResult
 from ..charts import curve_chart
 from .figures import curves_of, first_curves
@@ -26,8 +27,8 @@ from .job_file import FILE_NAME as JOB_NAME
 from .job_file import job_of, write_job
 from .live import LIVE, rows_of
 from .plans import ObjectivePlan
+from .products import Facts, kept_file, product_of, trained_weights
 from .records import (
-    ARCHITECTURES,
     check_writable,
     duration_text,
     newest_history,
@@ -61,17 +62,17 @@ class TrainingOutcome:
     """What a run gives to the graph when it is over: finished, ended early, or stopped and saved.
 
     Attributes:
-        model: the host's MODEL with the LoRA on it.
-        tensors: the LoRA by its keys in the file, as the host's LORA_MODEL.
+        model: the host's MODEL with the LoRA on it; as it was where a user adapter was trained.
+        tensors: the LoRA by its keys in the file, as the host's LORA_MODEL; None where a user adapter was trained.
         losses: one per update, as the host's LOSS_MAP.
         chart: the report picture.
-        lora_name: as the stock LoRA loader lists the file.
+        lora_name: as the node lists the file that loads it.
         report: JSON-able.
         live: the live view's snapshot.
     """
 
     model: Any
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, torch.Tensor] | None
     losses: list[float]
     chart: Image.Image
     lora_name: str
@@ -109,7 +110,12 @@ def figures_at(history: Any, step: int) -> Mapping[str, float]:
 
 
 class RunRecords:
-    """The records of a run: live messages, LoRA file, report."""
+    """The records of a run: live messages, files, report.
+
+    Attributes:
+        product: what the run makes, see `products`.
+        about: what the objective tells of its data, for the report.
+    """
 
     def __init__(self, request: TrainingRequest, folder: Path, identity: Mapping[str, str]) -> None:
         from .callbacks import LiveCallbacks
@@ -118,7 +124,8 @@ class RunRecords:
         self.callbacks = LiveCallbacks(
             request.trainer.steps, run=request.run_name, node_id=request.node_id, workflow=request.workflow_id
         )
-        self.rename: dict[str, str] = {}
+        self.product = product_of(request)
+        self.about: dict[str, Any] = {}
         self.prediction = ""
         self.resolution: tuple[int, int] | None = None
         self.memory: MemoryEstimate | None = None
@@ -135,12 +142,10 @@ class RunRecords:
         """Say that the run begins.
 
         Raises:
-            TrainingError: the LoRA could not be saved at the end.
+            TrainingError: what is trained could not be saved at the end.
         """
-        from ..host.folders import lora_folder
-
         self.memory = memory
-        check_writable(lora_folder())
+        check_writable(self.product.folder())
         self.earlier = read_record(self.folder)
         state = newest_history(self.folder) if self.request.resume else None
         if state is None and self.earlier:
@@ -194,22 +199,24 @@ class RunRecords:
 
     @property
     def note(self) -> str:
-        if self.memory is None:
-            return ""
-        total = f"Memory: about {size_text(self.memory.total)} (step {size_text(self.memory.step)})"
-        return f"{total}. {self.fit.note}" if self.fit.note else total
+        parts = [self.about["words"]] if "words" in self.about else []
+        if self.memory is not None:
+            total = f"Memory: about {size_text(self.memory.total)} (step {size_text(self.memory.step)})"
+            parts.append(f"{total}. {self.fit.note}" if self.fit.note else total)
+        return " ".join(parts)
 
-    def broke_off(self, policy: Policy, error: BaseException) -> None:
-        """Keep what an interrupt or an error leaves: the newest state as a LoRA file. Never hides the error."""
+    def broke_off(self, policy: Trainable, error: BaseException) -> None:
+        """Keep what an interrupt or an error leaves: the newest state as a file. Never hides the error."""
         interrupted = type(error).__name__ == "InterruptProcessingException" or isinstance(error, KeyboardInterrupt)
         name, problem = "", ""
         try:
             state = StateFolder(self.folder).newest() if self.callbacks.updates else None
             if state and state["step"] > 0:
-                step, tensors = self._to_keep(state)
+                step, tensors = given_by(state, best=self.request.trainer.keep == "best")
                 self.changes = state.get("changes", [])
-                policy.load_tensors(tensors)
-                name = self._save(policy.tensors(), step, figures_at(state["history"], step), ending="_stopped")
+                policy.load_tensors(parted(tensors)[0])
+                tensors = {**tensors, **policy.tensors()}
+                name = self._save(tensors, step, figures_at(state["history"], step), ending="_stopped")
         except Exception as second:  # of any kind: what ended the run is what the user must hear of
             problem = self._not_saved(second)
         self.keep_record("stopped" if interrupted else "failed")
@@ -218,15 +225,8 @@ class RunRecords:
         else:
             self.callbacks.end("failed", file=name, message=words_of(error))
 
-    def _to_keep(self, state: Mapping[str, Any]) -> tuple[int, Mapping[str, torch.Tensor]]:
-        """The update and the weights that a saved state would give as a LoRA."""
-        best = state["evaluations"]
-        if self.request.trainer.keep == "best" and best["best_tensors"]:
-            return int(best["best_step"]), best["best_tensors"]
-        return int(state["step"]), state["average"] or state["adapters"]
-
     def save_stopped(self, result: TrainResult) -> str:
-        """Save the LoRA of a run that was asked to stop; what went wrong in words, "" if nothing did."""
+        """Save what a run has that was asked to stop; what went wrong in words, "" if nothing did."""
         name, problem = "", ""
         self.changes = result.changes
         try:
@@ -239,16 +239,20 @@ class RunRecords:
         self._end_stopped(name, problem)
         return problem
 
-    @staticmethod
-    def _not_saved(error: Exception) -> str:
-        problem = f"The LoRA so far could not be saved: {words_of(error).rstrip('.')}."
+    def _not_saved(self, error: Exception) -> str:
+        problem = f"The {self.product.noun} so far could not be saved: {words_of(error).rstrip('.')}."
         log.error("Attune: %s", problem)
         return problem
 
     def _end_stopped(self, name: str, problem: str) -> None:
-        saved = f"LoRA so far: {name}. " if name else f"{problem} " if problem else ""
+        saved = f"{self._noun} so far: {name}. " if name else f"{problem} " if problem else ""
         self.callbacks.end("stopped", file=name, message=f"{saved}{self._how_to_go_on()}")
         log.info("Attune: run %r stopped. %s", self.request.run_name, saved)
+
+    @property
+    def _noun(self) -> str:
+        """At the beginning of a sentence."""
+        return self.product.noun[:1].upper() + self.product.noun[1:]
 
     def _how_to_go_on(self) -> str:
         if self.request.resume:
@@ -256,20 +260,16 @@ class RunRecords:
         return "To go on from here, set if_run_exists to resume and press Run; as it is, Run begins anew."
 
     def finish(self, result: TrainResult) -> TrainingOutcome:
-        """Save the LoRA unless this run has saved it before, and report.
+        """Save what was trained unless this run has saved it before, and report.
 
         Args:
             result: of a run that came to its end, or that "Stop and save" paused ("stopped").
         """
-        from ..host.sampling import apply_lora
-
-        trained = sum(value.numel() for key, value in result.tensors.items() if not key.endswith(".alpha"))
         request, plan, self.changes = self.request, self.request.plan, result.changes
-        tensors = lora_file_tensors(result.tensors, rename=self.rename)
         seconds = self.seconds
         paused = result.status == "stopped"
         kept = figures_at(result.history, result.kept_step)
-        name = self._known_file(tensors) or self._save(
+        name = kept_file(self.product, str(self.earlier.get("lora_name", "")), result.tensors) or self._save(
             result.tensors, result.kept_step, kept, ending="_stopped" if paused else ""
         )
         # Should the report fail, the next call finds the file instead of saving it again.
@@ -285,8 +285,10 @@ class RunRecords:
             "kept_step": result.kept_step,
             "seconds": seconds,
             "seconds_per_step": result.seconds_per_step or self.earlier.get("seconds_per_step", 0.0),
-            "trained_weights": trained,
+            "product": self.product.noun,
+            "trained_weights": trained_weights(result.tensors),
             "lora_name": name,
+            **({"about": self.about} if self.about else {}),
             **self.identity,
             **self._settings(),
             "memory": self._memory_figures(),
@@ -297,11 +299,12 @@ class RunRecords:
         write_record(self.folder, report | self._kept())
         message = self._ending(result, name)
         self.callbacks.end(result.status, file=name, message=message)
+        model, tensors = self.product.outputs(result.tensors)
         return TrainingOutcome(
-            model=apply_lora(request.model, tensors),
+            model=model,
             tensors=tensors,
             losses=[row["loss"] for row in result.history],
-            chart=self._chart(result, report, trained),
+            chart=self._chart(result, report),
             lora_name=name,
             report=report,
             live={
@@ -325,15 +328,15 @@ class RunRecords:
     def _ending(self, result: TrainResult, name: str) -> str:
         """Why a run is over that did not simply come to its end; "" if it did."""
         if result.status == "stopped":
-            return f"LoRA so far: {name}. {self._how_to_go_on()}"
-        return f"{result.reason} LoRA: {name}." if result.reason else ""
+            return f"{self._noun} so far: {name}. {self._how_to_go_on()}"
+        return f"{result.reason} {self._noun}: {name}." if result.reason else ""
 
-    def _chart(self, result: TrainResult, report: Mapping[str, Any], trained: int) -> Image.Image:
+    def _chart(self, result: TrainResult, report: Mapping[str, Any]) -> Image.Image:
         request, plan = self.request, self.request.plan
         updates = f"{result.steps_done} update{'' if result.steps_done == 1 else 's'}"
         details = [
             plan.title,
-            f"LoRA rank {request.lora.rank}, {trained / 1e6:.2g} million weights",
+            self.product.words(result.tensors),
             f"learning rate {request.trainer.learning_rate:g}",
         ]
         if report["memory"]:
@@ -350,56 +353,31 @@ class RunRecords:
     def _save(
         self, tensors: Mapping[str, torch.Tensor], step: int, metrics: Mapping[str, float], *, ending: str = ""
     ) -> str:
-        """Write a new LoRA file and return the name that the stock LoRA loader lists."""
-        from ..host.applied_loras import parents_of
-        from ..host.folders import lora_folder, lora_name, lora_output_path
-
-        path = lora_output_path(self.request.run_name, ending)
-        config = getattr(self.request.model.model, "model_config", None)
-        family = type(config).__name__
-        metadata = LoraMetadata(
-            title=f"{self.request.run_name}{ending}",
-            architecture=f"{ARCHITECTURES.get(family, family)}/lora",
-            method=self.request.plan.method,
-            prediction=self.prediction,
-            resolution=self.resolution,
-            steps=step,
-            metrics={name: value for name, value in metrics.items() if name != "step"},
-            version=pack_version(),
+        """Write new files and return the name that the node lists which loads them."""
+        facts = Facts(
             run=self.request.run_name,
-            parents=parents_of(self.request.model, lora_folder()),
+            ending=ending,
+            step=step,
+            metrics={name: value for name, value in metrics.items() if name != "step"},
+            method=self.request.plan.method,
+            identity=self.identity,
             settings=self._settings(),
+            resolution=self.resolution,
+            prediction=self.prediction,
             base_precision=self.fit.precision,
-            **self.identity,
         )
-        save_lora(path, tensors, metadata=metadata, rename=self.rename)
-        return lora_name(path)
+        return self.product.save(tensors, facts)
 
     def _settings(self) -> dict[str, Any]:
-        """Everything that was set, of method, LoRA and training: at the end, and what it was before."""
+        """Everything that was set, of method, product and training: at the end, and what it was before."""
         request = self.request
         return {
             "objective": request.plan.settings(),
-            "lora": asdict(request.lora),
+            **self.product.settings(),
             "training": asdict(request.trainer),
             "saving_memory": asdict(request.memory),
             **({"set_anew": self.changes} if self.changes else {}),
         }
-
-    def _known_file(self, tensors: Mapping[str, torch.Tensor]) -> str:
-        """The file that this run has written already with these very weights, or nothing."""
-        from ..host.folders import lora_folder
-
-        name = str(self.earlier.get("lora_name", ""))
-        path = lora_folder() / Path(name.replace("\\", "/")).name
-        if not name or not path.is_file():
-            return ""
-        try:
-            saved, _ = load_lora(path)
-        except (AttuneError, RuntimeError):
-            return ""
-        same = saved.keys() == tensors.keys() and all(torch.equal(saved[key], tensors[key]) for key in saved)
-        return name if same else ""
 
 
 class FollowerRecords(RunRecords):
@@ -414,16 +392,14 @@ class FollowerRecords(RunRecords):
     def keep_record(self, status: str) -> None:
         pass
 
-    def broke_off(self, policy: Policy, error: BaseException) -> None:
+    def broke_off(self, policy: Trainable, error: BaseException) -> None:
         pass
 
     def save_stopped(self, result: TrainResult) -> str:
         return ""
 
     def finish(self, result: TrainResult) -> TrainingOutcome:
-        from ..host.sampling import apply_lora
-
-        tensors = lora_file_tensors(result.tensors, rename=self.rename)
+        model, tensors = self.product.outputs(result.tensors)
         losses = [row["loss"] for row in result.history]
         blank = Image.new("RGB", (8, 8))
-        return TrainingOutcome(apply_lora(self.request.model, tensors), tensors, losses, blank, "", {}, {})
+        return TrainingOutcome(model, tensors, losses, blank, "", {}, {})

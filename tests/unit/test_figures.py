@@ -10,7 +10,7 @@ from attune.nodes import charts
 from attune.nodes.training import figures, figures_pages, live
 from attune.tests import live_golden
 
-METHODS = ("supervised", "ddpo", "dag-db", "dag-kl", "diffusion-dpo", "refl", "draft")
+METHODS = ("supervised", "ddpo", "dag-db", "dag-kl", "diffusion-dpo", "personal-dpo", "refl", "draft")
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------

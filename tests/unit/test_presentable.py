@@ -88,7 +88,7 @@ def test_previews_of_a_run_are_blurred_where_its_reward_calls_them_unsafe():
 
     def previews(**rewards):
         plan = SimpleNamespace(preview=PreviewSettings(2, 1.0), **rewards)
-        return preview_sampler(Painter(), [Prompt("p", None)] * 2, (2, 1, 1), plan, 0)(network)
+        return preview_sampler(Painter(), lambda: [Prompt("p", None)] * 2, (2, 1, 1), plan, 0)(network)
 
     for rewards in ({"reward": gated(), "held_out": None}, {"reward": Blueness(), "held_out": gated()}):
         shown = previews(**rewards)

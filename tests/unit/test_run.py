@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from attune.nodes.training import products
 from attune.nodes.training import run_records as module
 from attune.nodes.training.records import reward_record
 from attune.training.adapters import LoraConfig
@@ -128,7 +129,8 @@ def saved_state(run: Any, step: int, *, best: int = 0) -> None:
     table = module.StateFolder(run.folder)
     history = pack_history([{"step": n + 1, "loss": 1.0 / (n + 1)} for n in range(step)])
     evaluations = {"best_step": best, "best_tensors": TENSORS if best else {}}
-    table.write(step, {"adapters": TENSORS, "average": None, "history": history, "evaluations": evaluations})
+    weights = {"adapters": TENSORS, "auxiliary": {}, "average": None}
+    table.write(step, {**weights, "history": history, "evaluations": evaluations})
     run.callbacks.updates = step
 
 
@@ -155,7 +157,7 @@ def test_a_lora_of_the_best_weights_has_their_figures(tmp_path: Path):
 
 def test_a_full_disk_ends_a_stopped_run_in_the_live_view_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = run_of("warm", tmp_path / "run")
-    monkeypatch.setattr(module, "save_lora", no_room)
+    monkeypatch.setattr(products, "save_lora", no_room)
     problem = run.save_stopped(stopped_at(3))
     assert problem == ("The LoRA so far could not be saved: OSError: [Errno 28] No space left on device.")
     (end,) = run.callbacks.ends
@@ -177,7 +179,7 @@ def test_a_full_disk_does_not_hide_what_ended_the_run(
 ):
     run = run_of("warm", tmp_path / "run")
     saved_state(run, 2)
-    monkeypatch.setattr(module, "save_lora", no_room)
+    monkeypatch.setattr(products, "save_lora", no_room)
     run.broke_off(Weights(), error)
     (end,) = run.callbacks.ends
     assert (end["status"], end["file"]) == (status, "")

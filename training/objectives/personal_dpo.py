@@ -28,13 +28,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from ..adapters.user_policy import personal
 from ..interfaces import Auxiliary, Prompt, TrainingError
+from ..share import ALONE, Share
 from .diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Look, Pair, PreferenceLoss
 from .personal_support import SupportTable, tally, told_by_first
 
@@ -93,7 +94,7 @@ class PersonalDPOObjective(DiffusionDPOObjective):
         embeddings: person → tokens [k, d]; for whom there are, the encoder is not asked.
         held_out: of other people, of other prompts. The first `support` pairs of each make the embedding, the rest are
             measured.
-        previews, on_phase: as in Diffusion-DPO.
+        previews: prompts of the sample pictures, each shown for as many people. on_phase: as in Diffusion-DPO.
 
     Attributes:
         tally: how many people and pairs are learned from, measured and left out, see `personal_support.PeopleTally`.
@@ -139,6 +140,7 @@ class PersonalDPOObjective(DiffusionDPOObjective):
             previews=previews,
             on_phase=on_phase,
         )
+        self._shown_first = self._first_people(kept_out, learned)
         taught = {id(pair) for pair in learned}
         self.tally = tally(
             [pair.person for pair in counted],
@@ -186,6 +188,38 @@ class PersonalDPOObjective(DiffusionDPOObjective):
         told_by |= {place: () for place, pair in enumerate(pairs) if pair.person in self.embeddings}
         return dict(sorted(told_by.items()))
 
+    def _first_people(self, held_out: Sequence[PersonalPair], learned: Sequence[PersonalPair]) -> list[PersonalLook]:
+        """Whom the sample pictures are for: as many people as there are prompts, those who are held out first."""
+        found: dict[str, PersonalLook] = {}
+        measured = [pair for pair in held_out if id(pair) in self._told_by]
+        for pair in (*measured, *learned):
+            if len(found) == len(self.previews):
+                break
+            if pair.person not in found:
+                told = self._told_by.get(id(pair)) or self._first(pair)
+                found[pair.person] = PersonalLook(pair, torch.zeros(()), pair.chosen, support=told)
+        return list(found.values())
+
+    def _first(self, pair: Pair) -> tuple[PersonalPair, ...]:
+        """The first of those that may tell about this pair's person."""
+        return self._support(pair, range(min(self.config.support, self._others(pair))))
+
+    def prepare(self, policy: Any, share: Share = ALONE) -> None:
+        if self.encoder is not None:
+            self.encoder.to(policy.device)
+        super().prepare(policy, share)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a report tells of the data."""
+        return asdict(self.tally) | {"words": self.tally.words}
+
+    @torch.no_grad()
+    def sample_requests(self) -> Sequence[Prompt]:
+        """Every preview prompt for each of a few people, as their embeddings are now."""
+        people = self._embed(self._shown_first)
+        return [personal(prompt, tokens) for prompt in self.previews for tokens in people]
+
     def auxiliary(self) -> Auxiliary:
         """The set encoder, where it is trained along."""
         if not self.config.encoder_learning_rate or self.encoder is None:
@@ -211,8 +245,7 @@ class PersonalDPOObjective(DiffusionDPOObjective):
     def _picture(self, number: int) -> tuple[torch.Tensor, Any]:
         """For the drift: as in Diffusion-DPO, with the pair's person, told by the first of their other pairs."""
         pair = self.pairs[number // 2]
-        told = self._support(pair, range(min(self.config.support, self._others(pair))))
-        look = PersonalLook(pair, torch.zeros(()), pair.chosen, support=told)
+        look = PersonalLook(pair, torch.zeros(()), pair.chosen, support=self._first(pair))
         shown = self._with_person(look, self._embed([look])[0])
         return (pair.rejected if number % 2 else pair.chosen), shown.pair.prompt.positive
 
