@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..scripts.environment import Environment
 from .hosting import HostServer, comfyui_folder
-from .tiny_vlm import write_tiny_vlm
+from .tiny_vlm import CHAT_TEMPLATE, write_tiny_vlm
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 TALLEST = 1.1
@@ -29,7 +29,12 @@ TALLEST = 1.1
 WIDEST = 1024
 CHOOSE = "AttuneChooseImages"
 # The one thing that a template needs and the pack does not bring along.
-OVERRIDES = {"train_reward_model": {"AttuneTrainRewardModel.model_folder": "tiny_vlm"}}
+OVERRIDES = {
+    "describe_my_taste": {
+        "AttuneDescribePreference.model_folder": "tiny_vlm", "AttuneDescribePreference.max_new_tokens": 32
+    },
+    "train_reward_model": {"AttuneTrainRewardModel.model_folder": "tiny_vlm"},
+}  # fmt: skip
 
 
 def thumbnail(pictures: Sequence[Path]) -> Image.Image:
@@ -59,7 +64,7 @@ def main(names: Sequence[str]) -> None:
     templates = [WORKFLOWS / f"{name}.json" for name in names] or sorted(WORKFLOWS.glob("*.json"))
     environment = Environment(Path(sys.executable), comfyui_folder(), own=True)
     with tempfile.TemporaryDirectory() as folder, HostServer(environment, Path(folder), force_cpu=True) as server:
-        write_tiny_vlm(server.models_dir / "rewards" / "tiny_vlm")
+        write_tiny_vlm(server.models_dir / "rewards" / "tiny_vlm", chat_template=CHAT_TEMPLATE)
         for template in templates:
             result = server.run(template, OVERRIDES.get(template.stem))
             if result.nodes(CHOOSE):

@@ -51,8 +51,8 @@ def _language(tokenizer: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_tiny_qwen(folder: Path, *, seed: int = 0) -> Path:
-    """A Qwen2-VL."""
+def write_tiny_qwen(folder: Path, *, seed: int = 0, layers: int = 2) -> Path:
+    """A Qwen2-VL. With more layers of its language model it takes longer."""
     from transformers import (
         Qwen2VLConfig,
         Qwen2VLForConditionalGeneration,
@@ -63,9 +63,9 @@ def write_tiny_qwen(folder: Path, *, seed: int = 0) -> Path:
 
     tokenizer = _tokenizer(_QWEN)
     start, picture, end, video = tokenizer.convert_tokens_to_ids(list(_QWEN))
+    rope = {"type": "mrope", "mrope_section": [4, 6, 6], "rope_theta": 10_000.0}
     config = Qwen2VLConfig(
-        text_config=_language(tokenizer)
-        | {"rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6], "rope_theta": 10_000.0}},
+        text_config=_language(tokenizer) | {"num_hidden_layers": layers, "rope_scaling": rope},
         vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2},
         image_token_id=picture, video_token_id=video, vision_start_token_id=start, vision_end_token_id=end,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from attune.tests.tiny_vlm import write_tiny_vlm
+from attune.tests.tiny_vlm import CHAT_TEMPLATE, write_tiny_vlm
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TEMPLATES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
@@ -23,6 +23,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "train_from_pairs_dpo": {"AttuneTrainLora.steps": 2, "KSampler.steps": 3},
     "compare_loras": {"AttuneTrainLora.steps": 8, "AttuneABTest.steps": 4},
     "train_style_lora": {"AttuneTrainLora.steps": 4},
+    "describe_my_taste": {
+        "AttuneDescribePreference.model_folder": "tiny_vlm", "AttuneDescribePreference.max_new_tokens": 8,
+        "KSampler.steps": 3,
+    },
     "train_reward_model": {
         "AttuneTrainRewardModel.model_folder": "tiny_vlm", "AttuneTrainRewardModel.steps": 4,
         "AttuneTrainRewardModel.evaluate_every": 2,
@@ -33,7 +37,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module", autouse=True)
 def vision_language_model(host) -> None:
     """The one thing that a template needs and the pack does not bring along; here a tiny one."""
-    write_tiny_vlm(host.models_dir / "rewards" / "tiny_vlm")
+    write_tiny_vlm(host.models_dir / "rewards" / "tiny_vlm", chat_template=CHAT_TEMPLATE)
 
 
 def test_there_are_templates():
