@@ -136,11 +136,9 @@ class Bed:
         self.practised, self.telling, self.measured = (
             concepts[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)
         )
-        made_from = [asdict(self.recipe), concepts, file_digest(DEMO / "attune_demo.safetensors")]
-        name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-        self.folder = CACHE / f"ppd-{seed}-{name}"
-        pictures = [concepts, plan.recipe.pictures, plan.practised, plan.telling]
-        self.pools = CACHE / f"ppd-pictures-{hashlib.sha256(json.dumps(pictures).encode()).hexdigest()[:16]}"
+        base = [file_digest(DEMO / "attune_demo.safetensors"), concepts]
+        self.folder = CACHE / f"ppd-{seed}-{_name_of([*base, conditions(plan), _code()])}"
+        self.pools = CACHE / f"ppd-pictures-{_name_of([*base, plan.recipe.pictures, plan.practised, plan.telling])}"
 
     # ---- who and what there is ----
 
@@ -284,6 +282,16 @@ class Bed:
             "judge": self.shared.judge(images, texts).mean().item(),
             "judge_of_the_other": self.shared.judge(others, texts).mean().item(),
         }
+
+
+def _name_of(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _code() -> list[str]:
+    """What is trained depends on the learning code: after a change of it nothing is taken from the cache."""
+    reward = file_digest(DEMO / "attune_demo_reward.safetensors")
+    return [reward, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(ROOT.glob("training/**/*.py")))]
 
 
 def conditions(plan: Plan) -> dict[str, Any]:

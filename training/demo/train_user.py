@@ -12,6 +12,7 @@ readout of the reward's features explains 89, 79 and 92 % of their variance on c
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ import torch
 from ..adapters.user_attention import UserAdapterConfig, UserAdapterMetadata, save_user_adapter
 from ..adapters.user_policy import UserPolicy
 from ..checkpoint import read_tensors, write_atomically
+from ..digests import file_digest
 from ..interfaces import Denoiser, Prompt, RunCallbacks
 from ..objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
 from ..preference.encoder_training import EncoderTrainingConfig, foretold, train_set_encoder
@@ -37,6 +39,7 @@ from .pipeline import DemoPipeline, prompt_text
 
 PACK = Path(__file__).resolve().parents[2]
 DEMO = PACK / "workflows" / "demo"
+MODEL, REWARD = "attune_demo.safetensors", "attune_demo_reward.safetensors"
 ADAPTER, ENCODER = "attune_demo_user.safetensors", "attune_demo_user_encoder.safetensors"
 GUIDANCE, SAMPLER_STEPS, AT_ONCE = 3.0, 12, 64
 TASTES = PopulationConfig(
@@ -72,6 +75,11 @@ class UserRecipe:
     adapter: UserAdapterConfig = ADAPTER_SHAPE
     dpo: PersonalDPOConfig = DPO
     trainer: TrainerConfig = TRAINER
+
+    def identity(self) -> str:
+        """Of the recipe and of what it begins from: work that another one has left is not gone on with."""
+        parts = [asdict(self), *(file_digest(DEMO / name) for name in (MODEL, REWARD)), *taste_split()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,7 @@ class _Told(RunCallbacks):
 def main(arguments: list[str] | None = None) -> None:
     """Make both files."""
     parser = argparse.ArgumentParser(prog="run.py train demo-user", description=__doc__)
-    parser.add_argument("--work", type=Path, default=PACK / ".cache" / "demo-user", help="folder of run states")
+    parser.add_argument("--work", type=Path, default=PACK / ".cache" / "demo-user", help="folder of unfinished work")
     parser.add_argument("--output", type=Path, default=DEMO, help="folder of the finished files")
     parser.add_argument("--updates", type=int, default=UserRecipe().trainer.steps, help="of the adapter")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
@@ -214,14 +222,15 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     recipe = UserRecipe()
     recipe = replace(recipe, trainer=replace(recipe.trainer, steps=options.updates))
-    pipeline = DemoPipeline.load(DEMO / "attune_demo.safetensors")
-    features = DemoFeatures(DEMO / "attune_demo_reward.safetensors")
+    pipeline = DemoPipeline.load(DEMO / MODEL)
+    features = DemoFeatures(DEMO / REWARD)
     concepts, _ = taste_split()
-    drawn = draw_pool(pipeline, concepts, recipe.pictures, seed=10_000 + recipe.seed, folder=options.work / "pool")
+    work = options.work / recipe.identity()
+    drawn = draw_pool(pipeline, concepts, recipe.pictures, seed=10_000 + recipe.seed, folder=work / "pool")
     population = Population(recipe.tastes)
     pool = pool_of(drawn, features, population)
     population.get_used_to(pool.attributes)
-    file = options.work / ENCODER
+    file = work / ENCODER
     if file.exists():
         encoder = load_set_encoder(file)
     else:
@@ -229,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
         save_set_encoder(file, encoder, details={"tastes": asdict(recipe.tastes)} | figures)
     prompts = {prompt.text: prompt for prompt in pipeline.prompts(list(dict.fromkeys(drawn.texts)))}
     pairs = choices_of(drawn, pool, population, prompts, recipe)
-    result = train_adapter(pipeline, pairs, encoder, recipe, folder=options.work / "run", callbacks=_Told())
+    result = train_adapter(pipeline, pairs, encoder, recipe, folder=work / "run", callbacks=_Told())
     export(options, pipeline, encoder, recipe, result)
 
 
