@@ -1,8 +1,8 @@
-"""Tiny vision-language models with random weights that follow a conversation with several pictures: Qwen2-VL, Idefics3.
+"""Tiny vision-language models with random weights that follow a conversation with several pictures.
 
-Written in about half a second each, always the same. What they write means nothing; everything around it is real: the
-places of pictures in three dimensions and the merged patches of the one, the cut pictures of the other, and of both the
-classes, processors and templates that the real models have.
+Qwen2-VL, Idefics3 (which SmolVLM is too), LLaVA-OneVision. Written in about half a second each, always the same. What
+they write means nothing; everything around it is real: the places of pictures in three dimensions and the merged
+patches of the first, the cut pictures of the others, the classes and processors, and the ways of their chat templates.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ _IDEFICS_TEMPLATE = (
     "<s>{% for message in messages %}User:{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+_ONEVISION = ("<image>", "<video>")
+# As the real one: all pictures first, whatever the order in the conversation.
+_ONEVISION_TEMPLATE = (
+    "{% for message in messages %}{{ '<s>' + message['role'] + ' ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}<image>\n{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\n' + part['text'] }}{% endfor %}"
+    "</s>{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
 )
 
 
@@ -77,7 +86,7 @@ def write_tiny_qwen(folder: Path, *, seed: int = 0, layers: int = 2) -> Path:
 
 
 def write_tiny_idefics(folder: Path, *, seed: int = 0) -> Path:
-    """An Idefics3, which SmolVLM is too."""
+    """An Idefics3."""
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, Idefics3Processor
 
     tokenizer = _tokenizer(_IDEFICS)
@@ -94,6 +103,36 @@ def write_tiny_idefics(folder: Path, *, seed: int = 0) -> Path:
         image_seq_len=4, chat_template=_IDEFICS_TEMPLATE,
     )  # fmt: skip
     return _write(folder, Idefics3ForConditionalGeneration, config, processor, seed)
+
+
+def write_tiny_onevision(folder: Path, *, seed: int = 0) -> Path:
+    """A LLaVA-OneVision."""
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        LlavaOnevisionImageProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
+    )
+
+    tokenizer = _tokenizer(_ONEVISION)
+    picture, video = tokenizer.convert_tokens_to_ids(list(_ONEVISION))
+    pieces, side = [[32, 32], [32, 64], [64, 32], [64, 64]], {"height": 32, "width": 32}
+    config = LlavaOnevisionConfig(
+        text_config=_language(tokenizer) | {"model_type": "qwen2"},
+        vision_config={
+            "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
+        },
+        image_token_index=picture, video_token_index=video, image_grid_pinpoints=pieces,
+        vision_feature_select_strategy="full",
+    )  # fmt: skip
+    processor = LlavaOnevisionProcessor(
+        LlavaOnevisionImageProcessor(size=side, image_grid_pinpoints=pieces), tokenizer,
+        LlavaOnevisionVideoProcessor(size=side), num_image_tokens=16, vision_feature_select_strategy="full",
+        chat_template=_ONEVISION_TEMPLATE,
+    )  # fmt: skip
+    return _write(folder, LlavaOnevisionForConditionalGeneration, config, processor, seed)
 
 
 def _write(folder: Path, kind: Any, config: Any, processor: Any, seed: int) -> Path:

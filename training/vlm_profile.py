@@ -140,7 +140,7 @@ class VlmProfiler:
     """See the module.
 
     Args:
-        base: loaded with its language head; this object changes how it cuts pictures and decodes.
+        base: loaded with its language head; this object changes how it decodes.
         device: where it is.
 
     Raises:
@@ -167,9 +167,6 @@ class VlmProfiler:
             )
         self.shape = _shape(config)
         self._ends = self._end_tokens()
-        for name in _PIECES:
-            if getattr(processor.image_processor, name, False):
-                setattr(processor.image_processor, name, False)
 
     @property
     def encoder_id(self) -> str:
@@ -248,6 +245,7 @@ class VlmProfiler:
         start = getattr(processor.tokenizer, "bos_token", None)
         # A template that begins the text itself would begin it twice.
         options = {"add_special_tokens": False} if start and text.startswith(start) else {}
+        options |= {name: False for name in _PIECES if hasattr(processor.image_processor, name)}
         try:
             # One list per text: some processors take a flat list for the pictures of one text.
             found = processor(text=[text], images=[images], return_tensors="pt", **options)

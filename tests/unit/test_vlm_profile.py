@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attune.tests.tiny_chat_vlms import write_tiny_idefics, write_tiny_qwen
+from attune.tests.tiny_chat_vlms import write_tiny_idefics, write_tiny_onevision, write_tiny_qwen
 from attune.tests.tiny_vlm import CHAT_TEMPLATE, write_tiny_vlm
 from attune.training.interfaces import AttuneError, RewardError
 from attune.training.vlm_base import load_base, read_config
@@ -24,11 +24,6 @@ from attune.training.vlm_profile import (
 )
 
 TOKENS = 9
-# All pictures first, then all texts: the template of LLaVA and LLaVA-OneVision.
-PICTURES_FIRST = (
-    "{% for message in messages %}{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endfor %} <s>"
-)
 ONLY_WORDS = "{% for message in messages %}{{ 'user: ' + message['content'] }}{% endfor %}"
 
 
@@ -36,7 +31,10 @@ def write_tiny_llava(folder: Path) -> Path:
     return write_tiny_vlm(folder, chat_template=CHAT_TEMPLATE)
 
 
-WRITERS = {"llava": write_tiny_llava, "qwen2-vl": write_tiny_qwen, "idefics3": write_tiny_idefics}
+WRITERS = {
+    "llava": write_tiny_llava, "llava-onevision": write_tiny_onevision, "qwen2-vl": write_tiny_qwen,
+    "idefics3": write_tiny_idefics,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +87,7 @@ def test_equals_an_independent_pass_over_the_whole_text(profilers, pairs, name):
     expected = torch.stack([state[0, -1] / state[0, -1].norm() for state in states])
     assert torch.allclose(found.tokens, expected, atol=1e-5)
     words = profiler.base.processor.tokenizer.decode(inputs["input_ids"][0, -TOKENS:], skip_special_tokens=True)
-    assert found.text == words.strip() and len(found.text) > 20
+    assert found.text == words.strip() and len(found.text) > 10
     assert (found.written, found.complete) == (TOKENS, False)
 
 
@@ -156,7 +154,7 @@ def test_other_precisions_are_near_and_have_another_name(folders, profilers, pai
 def test_identity_is_of_the_content(folders, profilers, tmp_path):
     shutil.copytree(folders["llava"], tmp_path / "renamed")
     assert load_profiler(tmp_path / "renamed").encoder_id == profilers["llava"].encoder_id
-    assert len({profiler.encoder_id for profiler in profilers.values()}) == 3
+    assert len({profiler.encoder_id for profiler in profilers.values()}) == len(WRITERS)
     assert encoder_id("ab" * 32, "fp32") != encoder_id("ab" * 32, "fp16")
 
 
@@ -209,12 +207,12 @@ def test_every_picture_stands_behind_its_own_label(profilers, name):
     assert "Caption: a cat\n" in pieces[0] and "User Profile" in pieces[-1]
 
 
-def test_a_template_that_puts_pictures_first_is_given_them_within_the_text(pairs, tmp_path):
-    profiler = load_profiler(write_tiny_vlm(tmp_path / "first", chat_template=PICTURES_FIRST))
-    ends = [piece.split()[-2:] for piece in profiler.text(["a", "b"]).split("<image>")[:-1]]
-    assert ends == [["1A,", "preferred:"], ["1B,", "dispreferred:"], ["2A,", "preferred:"], ["2B,", "dispreferred:"]]
-    plain = load_profiler(write_tiny_vlm(tmp_path / "plain", chat_template=CHAT_TEMPLATE))
-    assert profiler.describe(pairs, max_new_tokens=3).tokens.shape == plain.shape
+def test_a_template_that_puts_pictures_first_is_given_them_within_the_text(profilers):
+    template = profilers["llava-onevision"].base.processor
+    parts = [{"type": "text", "text": "before"}, {"type": "image"}]
+    first = template.apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
+    assert first.index("<image>") < first.index("before"), "as it would be without care"
+    assert "1A, preferred:<image>\n" in profilers["llava-onevision"].text(["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -234,8 +232,11 @@ def test_templates_that_cannot_be_used_are_refused(pairs, tmp_path, template, sa
 
 def test_large_pictures_are_seen_smaller_and_unknown_captions_are_said(profilers):
     large = torch.rand(600, LONGEST_SIDE * 3, 3)
-    seen = profilers["idefics3"].encode([SeenPair("", large, large)] * 2)
-    assert seen["pixel_values"].shape[1] == 4, "one piece of each picture"
+    for name, places in (("idefics3", 1), ("llava-onevision", 0)):
+        seen = profilers[name].encode([SeenPair("", large, large)] * 2)
+        assert seen["pixel_values"].shape[places] == 4 and seen["pixel_values"].shape[1 - places] == 1, "one piece each"
+    patches = profilers["qwen2-vl"].encode([SeenPair("", large, large)] * 2)["image_grid_thw"]
+    assert patches.prod(1).max() * 14**2 <= 56 * 84, "the processor's own limit"
     assert "Caption: not known" in profilers["idefics3"].text([" ", "\ud83d"])
 
 
