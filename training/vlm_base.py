@@ -220,6 +220,11 @@ def _transformers() -> Any:
 def _processor(folder: Path, library: Any) -> Any:
     try:
         processor = library.AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except ImportError as error:
+        raise RewardError(
+            f"The processor of {folder.name} needs a Python package that is not there ({_first_line(error)}). Install "
+            "it with the host's Python, then restart."
+        ) from error
     except Exception as error:  # every kind of processor fails in its own way
         raise RewardError(
             f"The processor of {folder.name} cannot be loaded ({_first_line(error)}). Put the model's tokenizer and "

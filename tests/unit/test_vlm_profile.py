@@ -278,6 +278,39 @@ def test_states_that_are_no_numbers_are_refused(folders, pairs):
         profiler.describe(pairs, max_new_tokens=2)
 
 
+def test_a_processor_that_lacks_a_package_names_it(folders, tmp_path, monkeypatch):
+    from transformers import SmolVLMVideoProcessor
+
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    changes = {"processor_class": "SmolVLMProcessor"}
+    folder = copy_with(folders["idefics3"], tmp_path / "smol", "processor_config.json", **changes)
+    SmolVLMVideoProcessor().save_pretrained(folder)
+    with pytest.raises(RewardError, match=r"needs a Python package that is not there .*num2words.*Install it"):
+        load_profiler(folder)
+
+
+def test_states_of_another_number_of_layers_are_refused(folders, pairs):
+    profiler = load_profiler(folders["qwen2-vl"])
+    profiler.shape = (4, 64)
+    with pytest.raises(AttuneError, match=r"states of 3 layers in the shapes \[\(64,\)\], not of 4 of 64 numbers"):
+        profiler.describe(pairs, max_new_tokens=2)
+
+
+def test_a_model_of_two_networks_is_refused(folders):
+    base = load_base(folders["llava"], head=True)
+    base.model.config.is_encoder_decoder = True
+    with pytest.raises(AttuneError, match="with two networks"):
+        VlmProfiler(base)
+
+
+def test_memory_that_runs_out_is_said(profilers, pairs):
+    def no_memory(done: int, total: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(AttuneError, match=r"Memory ran out while llava read \d+ tokens"):
+        profilers["llava"].describe(pairs, on_token=no_memory, max_new_tokens=3)
+
+
 def test_a_configuration_that_is_not_known(folders, tmp_path):
     folder = copy_with(folders["llava"], tmp_path / "odd", "config.json", model_type="never_heard_of")
     with pytest.raises(RewardError, match=r"of no model that this version of transformers knows"):
