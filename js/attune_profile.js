@@ -62,6 +62,8 @@ function attach(node) {
     /** Its values were read from a workflow, which may know a profile by an earlier name. */
     let opened = true;
     const listening = new AbortController();
+    /** Every list of choices that the node has had. */
+    const lists = new Set();
     const widget = (name) => node.widgets?.find((each) => each.name === name);
 
     const apply = (action) => {
@@ -85,6 +87,19 @@ function attach(node) {
     const follow = () => {
         opened = false;
         for (const name of ["profile", "new_name"]) set(name, followed(seen, known, String(widget(name)?.value ?? "")));
+    };
+    /** What there is to choose from in the node, which the host else reads at a refresh of the page. */
+    const list = (box) => {
+        const listed = box?.options?.values;
+        if (!Array.isArray(listed)) return;
+        const names = choicesOf(listed, known, box.value);
+        if (names.join("\n") === listed.join("\n")) return;
+        // Nodes 2.0 copies the options: at first anew when the list of widgets changes, and compares what it finds; after a
+        // value was set no more, but what it copied last holds the list that was the widget's then.
+        lists.add(listed);
+        for (const each of lists) each.splice(0, each.length, ...names);
+        box.options.values = names;
+        node.widgets.push(node.widgets.pop());
     };
     /** Ask for a change; the list comes with it, or is asked for afterwards. */
     const change = async (action, body, note = () => "") => {
@@ -121,9 +136,7 @@ function attach(node) {
         take() {
             if (removed) return;
             follow();
-            const box = widget("profile");
-            const listed = box?.options?.values;
-            if (Array.isArray(listed)) box.options.values = choicesOf(listed, known, box.value);
+            list(widget("profile"));
             look();
             apply({ kind: "profiles", profiles: known });
         },

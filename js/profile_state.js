@@ -75,9 +75,9 @@ export function lineOf(state) {
 
 /** What goes when a profile is deleted, and what stays. */
 export function deletionText({ choices, skipped, waiting, embeddings }) {
-    const answers = choices + skipped;
-    const goes = [answers ? `its ${plural(answers, "answer")}` : "", waiting ? `${plural(waiting, "waiting question")}` : ""];
-    if (answers || waiting) goes.push("the pictures that no other profile uses");
+    const others = skipped + waiting;
+    const goes = [choices ? `its ${plural(choices, "choice")}` : "", others ? `${plural(others, "question")} without one` : ""];
+    if (choices || others) goes.push("the pictures that no other profile uses");
     if (embeddings) goes.push("what was learned of it");
     const named = goes.filter(Boolean);
     const list = named.length > 1 ? `${named.slice(0, -1).join(", ")} and ${named.at(-1)}` : named[0];

@@ -83,6 +83,19 @@ def other_page(page: Page, host: HostServer, page_errors: list[str]) -> Page:
     return other
 
 
+def choices_in_the_node(page: Page, name: str) -> None:
+    """The node's own list offers a profile that was made after the page was opened, and does not call it missing."""
+    expect(page.locator(".lg-node").get_by_role("combobox").first).to_have_text(name)
+    colours = page.locator(".lg-node [role=combobox]").first.evaluate(
+        "(box) => [getComputedStyle(box).color, getComputedStyle(document.querySelector('.lg-node input')).color]"
+    )
+    assert colours[0] == colours[1], "red is for what is not listed"
+    page.locator(".lg-node").get_by_role("combobox").first.click()
+    expect(page.get_by_role("option", name=name, exact=True)).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("option").first).to_be_hidden()
+
+
 def test_profiles_are_chosen_renamed_and_deleted(
     renderer: str, page: Page, host: HostServer, page_errors: list[str]
 ):  # fmt: skip
@@ -96,6 +109,9 @@ def test_profiles_are_chosen_renamed_and_deleted(
     other = other_page(page, host, page_errors)
     other.evaluate(ADD, name)
     expect(line(other)).to_contain_text("5 choices")
+    assert name in values(page)["listed"]
+    if renderer == "Nodes 2.0":
+        choices_in_the_node(page, name)
     keep_picture(page, f"profile_line_{renderer}")
 
     line(page).get_by_role("button", name="Profiles").click()
@@ -124,11 +140,13 @@ def test_profiles_are_chosen_renamed_and_deleted(
         expect(line(tab)).to_contain_text(f"{name} at work5 choices")
         assert values(tab)["profile"] == f"{name} at work" and f"{name} at work" in values(tab)["listed"]
     assert page.evaluate("() => window.app.graph.nodes.length") == before, "keys are the list's alone"
+    if renderer == "Nodes 2.0":
+        choices_in_the_node(other, f"{name} at work")
 
     # Deleting asks first, and says what goes.
     row(page, f"{name} at work").get_by_role("button", name="Delete").click()
     asked = listed(page).locator(".attune-profile-warning")
-    expect(asked).to_contain_text("Gone for good: its 5 answers and the pictures that no other profile uses.")
+    expect(asked).to_contain_text("Gone for good: its 5 choices and the pictures that no other profile uses.")
     expect(asked).to_contain_text(
         "LoRAs that were trained from it and files that you exported stay. This cannot be undone."
     )

@@ -38,7 +38,7 @@ test("counts are said in words", () => {
 
 test("a deletion says what goes and what stays", () => {
     const all = deletionText(profile("a", "A", { choices: 1, skipped: 1, waiting: 1, embeddings: 1 }));
-    assert.match(all, /^Gone for good: its 2 answers, 1 waiting question, the pictures that no other profile uses and what was/);
+    assert.match(all, /^Gone for good: its 1 choice, 2 questions without one, the pictures that no other profile uses and what was/);
     assert.match(all, /LoRAs that were trained from it and files that you exported stay\. This cannot be undone\.$/);
     assert.match(deletionText(BOB), /^There is nothing in it\./);
     assert.match(deletionText(profile("a", "A", { embeddings: 1 })), /^Gone for good: what was learned of it\./);
