@@ -9,6 +9,7 @@ caption says is not written. Look at the pictures before you commit them.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,14 @@ from PIL import Image
 
 from attune.nodes.drawing import BAD, COLOURS, GOOD, MUTED, PANEL, TEXT, Canvas
 from attune.training.adapters import LoraConfig, Policy
+from attune.training.adapters.user_attention import UserAdapterConfig
+from attune.training.adapters.user_policy import Personal, UserPolicy
 from attune.training.interfaces import Objective
 from attune.training.objectives.dag import DAGObjective
 from attune.training.objectives.dag_config import DAGConfig
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
 from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
+from attune.training.objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
 from attune.training.objectives.refl import ReFLConfig, ReFLObjective
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
 from attune.training.trainer import TrainerConfig, train
@@ -46,6 +50,8 @@ SAMPLES, DRAWN = 4000, 300
 # What is shown to Supervised: how many pictures of which modes.
 SHOWN = {1: 16, 3: 8}
 PAIRS, PAIRS_DRAWN = 400, 8
+# Of Personal DPO: people who like evenly spread directions.
+TEACHERS, TEACHER_PAIRS = 16, 40
 
 Density = Callable[[torch.Tensor], torch.Tensor]
 Claim = Callable[[torch.Tensor, torch.Tensor], bool]
@@ -100,6 +106,49 @@ def diffusion_dpo(updates: int) -> Objective:
     return DiffusionDPOObjective(pairs, DiffusionDPOConfig(batch=256, beta=2.0, caption_dropout=0, chunk=4096))
 
 
+def taste_tokens(angle: float) -> torch.Tensor:
+    """The embedding [2, 3] of somebody who likes what lies in this direction, and the direction [2]."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return torch.tensor([[cos, sin, 1.0], [-sin, cos, 1.0]])
+
+
+def personal_dpo(updates: int) -> Objective:
+    generator = torch.Generator().manual_seed(3)
+    points = exact_points(2 * TEACHERS * TEACHER_PAIRS, generator).reshape(TEACHERS, TEACHER_PAIRS, 2, 2)
+    pairs, embeddings = [], {}
+    for teacher, own in enumerate(points):
+        tokens = taste_tokens(2 * math.pi * teacher / TEACHERS)
+        embeddings[str(teacher)] = tokens
+        for one, other in own:
+            better, worse = (one, other) if (one - other) @ tokens[0, :2] > 0 else (other, one)
+            latents = (point.reshape(bed.LATENT_SHAPE) for point in (better, worse))
+            pairs.append(PersonalPair(*latents, bed.PROMPTS[0], person=str(teacher)))
+    config = PersonalDPOConfig(batch=256, beta=10.0, caption_dropout=0, chunk=4096)
+    return PersonalDPOObjective(pairs, config, embeddings=embeddings)
+
+
+def exact_points(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draws [count, 2] of the ring."""
+    modes = torch.randint(bed.MODES, (count,), generator=generator)
+    return bed.MEANS[modes] + bed.DEVIATION * torch.randn(count, 2, generator=generator)
+
+
+def two_strangers(objective: Objective, updates: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The base model's pictures, and those for two people between the teachers who like opposite directions."""
+    strangers = [taste_tokens(angle + math.pi / TEACHERS) for angle in (0, math.pi)]
+    rows = SAMPLES // len(strangers)
+    with UserPolicy(bed.AttentiveRing(), UserAdapterConfig(tokens=2, width=3)) as policy:
+        before = bed.sample(policy, SAMPLES, steps=STEPS, seed=1)
+        train(policy, objective, replace(TRAINER, steps=updates, learning_rate=1e-2))
+        after = [bed.sample(policy, rows, steps=STEPS, seed=1, cond=Personal(None, tokens)) for tokens in strangers]
+        return before, torch.cat(after)
+
+
+def bed_density(points: torch.Tensor) -> torch.Tensor:
+    """Where the base model's pictures lie, as a density at points [B, 2]."""
+    return torch.exp(-torch.cdist(points, bed.MEANS).square() / (2 * bed.DEVIATION**2)).mean(1)
+
+
 def refl(updates: int) -> Objective:
     # The customary window: the last quarter of the steps. No point scores above the margin.
     config = ReFLConfig(**PRACTICE, stop_from=3 * STEPS // 4, stop_to=STEPS - 1, weight=1.0, margin=5.0)
@@ -143,6 +192,15 @@ def mostly_better(before: torch.Tensor, after: torch.Tensor) -> bool:
     return bool(wins >= 2 / 3 and bed.mode_shares(after).max() < 0.5)
 
 
+def each_to_their_own(before: torch.Tensor, after: torch.Tensor) -> bool:
+    """Of either stranger four pictures out of five lie on the side that they like, and not all in one mode."""
+    for part, angle in zip(after.chunk(2), (0, math.pi), strict=True):
+        liked = part @ taste_tokens(angle + math.pi / TEACHERS)[0, :2] > 0
+        if liked.float().mean() < 0.8 or bed.mode_shares(part).max() > 0.6:
+            return False
+    return True
+
+
 def at_the_brightest_places(before: torch.Tensor, after: torch.Tensor) -> bool:
     """Nearly all in the two best modes, which lie opposite; both are used, and both are narrower than they were."""
     shares, best = bed.mode_shares(after), bed.WEIGHTS.topk(2).indices
@@ -176,6 +234,8 @@ class Scene:
         holds: whether the caption is true of the pictures before and after, [SAMPLES, 2] each.
         liked: the shading.
         marks: (better, worse) pictures that the method is given; drawn into the left half.
+        people: for how many people the pictures afterwards are, in equal parts and as many colours.
+        played: its run, where it is another than that of a LoRA.
     """
 
     node: str
@@ -185,6 +245,8 @@ class Scene:
     holds: Claim
     liked: Density = target_density
     marks: Callable[[], tuple[torch.Tensor, torch.Tensor]] = field(default=lambda: (torch.empty(0, 2),) * 2)
+    people: int = 1
+    played: Callable[[Objective, int], tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
 SCENES = {
@@ -195,6 +257,10 @@ SCENES = {
     "Diffusion-DPO": Scene(
         "AttuneDiffusionDPOObjective", "Away from the worse (red), to the better (green).", 300,
         diffusion_dpo, mostly_better, marks=lambda: tuple(part[:PAIRS_DRAWN] for part in judged_pairs()),
+    ),
+    "Personal-DPO": Scene(
+        "AttunePersonalDPOObjective", "One adapter, two strangers: to each their own.", 120,
+        personal_dpo, each_to_their_own, bed_density, people=2, played=two_strangers,
     ),
     "ReFL": Scene(
         "AttuneReFLObjective", "Climbs to the best places in reach, and stays.", 200, refl,
@@ -217,6 +283,8 @@ SCENES = {
 def run(scene: Scene, updates: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures [SAMPLES, 2] of the base model, and of the trained one from the same noise."""
     updates = scene.updates if updates is None else updates
+    if scene.played is not None:
+        return scene.played(scene.objective(updates), updates)
     with Policy(bed.RingDenoiser(), LORA) as policy:
         before = bed.sample(policy, SAMPLES, steps=STEPS, seed=1)
         train(policy, scene.objective(updates), replace(TRAINER, steps=updates))
@@ -231,6 +299,7 @@ _HALF_WIDTH, _HALF_HEIGHT = (WIDTH - 3 * _EDGE) // 2, HEIGHT - _TOP - _CAPTION
 # How far the map reaches upwards and downwards from its middle.
 _REACH = 2.15
 _BEFORE, _AFTER, _LIKED = "#c4cad4", COLOURS["loss"], "#2f86c4"
+_PEOPLE = (COLOURS["loss"], GOOD)
 
 
 def draw(
@@ -240,19 +309,22 @@ def draw(
     after: torch.Tensor,
     liked: Density,
     marks: tuple[torch.Tensor, torch.Tensor],
+    people: int = 1,
 ) -> Image.Image:
     """The map before and after; see `Scene`."""
     canvas = Canvas(WIDTH, HEIGHT)
-    for left, title, points, colour in (
-        (_EDGE, "Before training", before, _BEFORE),
-        (2 * _EDGE + _HALF_WIDTH, f"After: {method}", after, _AFTER),
+    parts = list(zip(after.chunk(people), _PEOPLE, strict=False)) if people > 1 else [(after, _AFTER)]
+    for left, title, groups in (
+        (_EDGE, "Before training", [(before, _BEFORE)]),
+        (2 * _EDGE + _HALF_WIDTH, f"After: {method}", parts),
     ):
-        canvas.dot(left + 14, _TOP / 2, colour, radius=7)
+        canvas.dot(left + 14, _TOP / 2, groups[0][1], radius=7)
         canvas.text(left + 32, _TOP / 2, title, size=_LETTERS, anchor="lm")
         canvas.panel(left, _TOP, left + _HALF_WIDTH, _TOP + _HALF_HEIGHT)
         canvas.picture(shading(liked), left + 6, _TOP + 6, _HALF_WIDTH - 12, _HALF_HEIGHT - 12)
-        for x, y in (_place(left, point) for point in points[:DRAWN]):
-            canvas.dot(x, y, colour, radius=2.5)
+        for points, colour in groups:
+            for x, y in (_place(left, point) for point in points[: DRAWN // len(groups)]):
+                canvas.dot(x, y, colour, radius=2.5)
     _draw_marks(canvas, *marks)
     canvas.text(WIDTH / 2, HEIGHT - _CAPTION / 2, caption, size=_LETTERS, colour=TEXT, anchor="mm")
     return canvas.finish()
@@ -304,7 +376,7 @@ def main(methods: Sequence[str]) -> None:
         print(f"{method}: shares {shares}; distance from a mode {_spread(before):.2f} to {_spread(after):.2f}")
         if not scene.holds(before, after):
             sys.exit(f"{method}: the run does not show what the caption says: {scene.caption}")
-        picture = draw(method, scene.caption, before, after, scene.liked, scene.marks())
+        picture = draw(method, scene.caption, before, after, scene.liked, scene.marks(), scene.people)
         picture.save(FOLDER / f"{scene.node}.jpg", quality=90, subsampling=0, optimize=True)
 
 

@@ -26,6 +26,7 @@ MEANS = RADIUS * torch.stack([ANGLES.cos(), ANGLES.sin()], 1)
 PROMPTS = [Prompt("a point", None)]
 LATENT_SHAPE = (2, 1, 1)
 CELL, EDGE = 0.15, 3.0
+CONTEXT = 4
 
 
 def ring_process() -> DiffusionProcess:
@@ -72,9 +73,34 @@ class RingDenoiser(nn.Module):
         clean = self.means + (DEVIATION**2 / variance)[..., None] * offset
         scale, level = (1 + sigma**2).sqrt(), sigma.log()
         waves = [level, level.sin(), level.cos(), (2 * level).sin(), (2 * level).cos()]
-        weights, shift = self.layers(torch.cat([point / scale, logits.softmax(1), *waves], 1)).split((MODES, 2), 1)
+        seen = torch.cat([point / scale, logits.softmax(1), *waves], 1)
+        weights, shift = self.bend(seen).split((MODES, 2), 1)
         x0 = ((logits + weights).softmax(1)[..., None] * clean).sum(1) + sigma / scale * shift
         return x0.reshape(x.shape)
+
+    def bend(self, seen: torch.Tensor) -> torch.Tensor:
+        """a and b, [B, 10], of place and noise level as the perceptron reads them [B, 15]."""
+        return self.layers(seen)
+
+
+class AttentiveRing(RingDenoiser):
+    """The same, bent by an attention to a text that says nothing: what a user adapter stands beside."""
+
+    def __init__(self, width: int = 64, heads: int = 8, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            self.attn2 = nn.Module()
+            self.attn2.to_q = nn.Linear(2 + MODES + 5, width, bias=False)
+            self.attn2.to_k, self.attn2.to_v = (nn.Linear(CONTEXT, width, bias=False) for _ in "kv")
+            self.attn2.to_out = nn.ModuleList([nn.Linear(width, MODES + 2, bias=False)])
+            self.attn2.heads = heads
+        nn.init.zeros_(self.attn2.to_v.weight)
+        self.requires_grad_(False)
+
+    def bend(self, seen: torch.Tensor) -> torch.Tensor:
+        queries = self.attn2.to_q(seen[:, None])  # (B, 1, width)
+        return self.attn2.to_out[0](torch.zeros_like(queries))[:, 0]
 
 
 class PointDecoder:
@@ -108,11 +134,11 @@ class TargetReward:
 
 
 @torch.no_grad()
-def sample(policy: Any, count: int, *, steps: int, seed: int = 0) -> torch.Tensor:
+def sample(policy: Any, count: int, *, steps: int, seed: int = 0, cond: Any = None) -> torch.Tensor:
     """Points [count, 2] of the stochastic sampler."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, *LATENT_SHAPE, generator=generator)
-    paths = play(policy, policy.process, noise, [None] * count, steps=steps, guidance=1.0, generator=generator)
+    paths = play(policy, policy.process, noise, [cond] * count, steps=steps, guidance=1.0, generator=generator)
     return paths.pictures.flatten(1)
 
 

@@ -16,8 +16,8 @@ from ..personal_pairs import WIRE, PeoplesPairs, PersonPair, from_file, written
 from ..places import PlaceError, content_digest, inside, listed_files
 from .nodes_common import CATEGORY, ProfileWire
 from .nodes_routes import preferences
-from .pairs import gather, load
-from .records import Profile, anonymous
+from .pairs import TooFew, gather, load
+from .records import PreferenceError, Profile, anonymous
 
 PairsWire = io.Custom(WIRE)
 PROFILES = 4
@@ -114,10 +114,16 @@ class AttunePersonalPairs(PeopleNode):
         store, progress = preferences(), Progress()
         # By key: the same profile on two sockets is one person.
         asked = {one.key: one for one in (profile, profile_2, profile_3, profile_4) if one is not None}
-        gathered = [gather(store, one, most=most_pairs, least_stars=least_stars) for one in asked.values()]
+        gathered, remarks = [], []
+        for one in asked.values():
+            try:
+                gathered.append(gather(store, one, most=most_pairs, least_stars=least_stars))
+            except TooFew as error:  # the others can teach all the same
+                if len(asked) == 1 and more is None:
+                    raise
+                remarks.append(str(error))
         total, done = sum(len(found.preferences) for found in gathered), 0
         pairs: list[PersonPair] = []
-        remarks: list[str] = []
 
         def one_more() -> None:
             nonlocal done
@@ -125,12 +131,14 @@ class AttunePersonalPairs(PeopleNode):
             progress(done, total)
 
         for found in gathered:
-            loaded = load(found, store.pictures, least=1, caption=caption, on_pair=one_more)
+            loaded = load(found, store.pictures, least=0, caption=caption, on_pair=one_more)
             person = anonymous(found.profile.key)
             pairs += [PersonPair(person, pair.chosen, pair.rejected, pair.caption) for pair in loaded.pairs]
             if loaded.left_out:
                 why = ", ".join(f"{count} {reason}" for reason, count in loaded.left_out.items())
                 remarks.append(f"Left out of {found.profile.name}: {why}.")
+        if not pairs and (more is None or not more.pairs):
+            raise PreferenceError(" ".join(["There is nothing to learn from.", *remarks]))
         return cls.result(PeoplesPairs(tuple(pairs), tuple(remarks)), more)
 
 
