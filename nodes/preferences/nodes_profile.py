@@ -43,7 +43,7 @@ class AttunePreferenceProfile(AttuneNode):
                     options=_choices(),
                     default=FIRST_NAME,
                     tooltip="Which profile. 'my taste' is made when it is first used. Not used while new_name says "
-                    "something. A name you have just made is listed after R (refresh).",
+                    "something. The button Profiles below lists how much is in each, and renames and deletes.",
                 ),
                 cls.input(
                     io.String,
