@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,23 @@ from attune.nodes.host.in_place import in_place_allowed
 from attune.nodes.host.session import training_session
 from attune.nodes.rewards.statistics import StatisticReward
 from attune.training.adapters import LoraConfig, LoraMetadata, Policy, save_lora
+from attune.training.adapters.user_attention import (
+    UserAdapterConfig,
+    UserAdapterMetadata,
+    load_user_adapter,
+    save_user_adapter,
+)
+from attune.training.adapters.user_policy import Personal, UserPolicy
 from attune.training.checkpointing import checkpointing
 from attune.training.objectives.dag import DAGObjective
 from attune.training.objectives.dag_config import DAGConfig
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
 from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
+from attune.training.objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
 from attune.training.objectives.refl import ReFLConfig, ReFLObjective
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
+from attune.training.preference.set_encoder import SetEncoder, SetEncoderConfig
+from attune.training.trained import parted
 from attune.training.trainer import TrainerConfig, train
 
 TRAINER = TrainerConfig(steps=1, learning_rate=0.05, sample_every=0, warmup_steps=0)
@@ -157,6 +167,91 @@ def _one_update(
         save_lora(file, result.tensors, metadata=LoraMetadata(name), rename=denoiser.lora_keys())
         with torch.no_grad():
             return file.name, len(policy.paths), policy(x, sigma, [bed.prompts[0].positive]).clone()
+
+
+# ---- a user adapter ----
+
+FEATURES = 6
+ENCODER = SetEncoderConfig(features=FEATURES, tokens=2, width=8, hidden=16, layers=1, heads=2)
+
+
+def _personal_dpo_on(name: str) -> None:
+    """Two updates of Personal DPO with an encoder that learns along, with and without gradient checkpointing; the file,
+    read again and attached to the same network, predicts what was trained."""
+    architecture = ARCHITECTURES[name]
+    model = architecture.load()
+    made = [world.random_conditioning(s, architecture.context, tokens=12, pooled=architecture.pooled) for s in (1, 2)]
+    with torch.inference_mode(), training_session(model) as denoiser:
+        bed = _bed(denoiser, None, made, architecture)
+        plain, files = {}, {}
+        for sparing in (False, True):
+            torch.manual_seed(3)
+            encoder = SetEncoder(ENCODER, "features").eval()
+            with UserPolicy(denoiser, UserAdapterConfig(tokens=2, width=8)) as policy:
+                again = {"state": policy.as_now, "again": lambda: in_place_allowed(denoiser.module)}
+                with checkpointing(denoiser.module, **again) if sparing else nullcontext():
+                    result = train(policy, _personal(bed, encoder), replace(TRAINER, steps=2))
+                files[sparing] = _reloaded(denoiser, policy, encoder, bed, result, f"{architecture.family}-{sparing}")
+                plain[sparing] = policy(*_place(denoiser, bed), [bed.prompts[0].positive]).detach()
+        assert torch.equal(plain[True], plain[False]), "without a person it is the base model"
+        close(files[True], files[False], 1e-3)
+        assert float((files[False] - plain[False]).abs().max()) > 1e-4, (name, "changes nothing")
+    with torch.inference_mode():
+        model.detach()
+
+
+def _personal(bed: Bed, encoder: SetEncoder) -> PersonalDPOObjective:
+    features = draw((3, FEATURES), count=4)
+    pairs = [
+        PersonalPair(*draw(bed.shape, count=2, seed=10 + number), bed.prompts[0], person=str(number // 2),
+                     features=features[number])
+        for number in range(4)
+    ]  # fmt: skip
+    config = PersonalDPOConfig(batch=2, chunk=2, beta=100.0, caption_dropout=0, encoder_learning_rate=0.01)
+    return PersonalDPOObjective(pairs, config, encoder=encoder)
+
+
+def _place(denoiser: Any, bed: Bed) -> tuple[Any, Any]:
+    return draw(bed.shape, count=1, seed=5), denoiser.process.sigmas[[500]]
+
+
+@torch.no_grad()
+def _reloaded(
+    denoiser: Any, policy: UserPolicy, encoder: SetEncoder, bed: Bed, result: Any, name: str
+) -> torch.Tensor:  # fmt: skip
+    """What a person's picture is predicted to be by the saved adapter; as by the trained one, but for 16 bits."""
+    assert result.status == "finished" and torch.isfinite(torch.tensor(result.history[-1]["loss"])), name
+    tensors, along = parted(result.tensors)
+    assert along.keys() == dict(encoder.named_parameters()).keys(), "the encoder was trained along"
+    file = Path(folder_paths.get_folder_paths("loras")[0]) / f"{name}-user.safetensors"
+    save_user_adapter(file, tensors, policy.config, UserAdapterMetadata(encoder.encoder_id))
+    cond = [Personal(bed.prompts[0].positive, encoder(draw((2, 3, FEATURES), count=1, seed=7))[0])]
+    expected = policy(*_place(denoiser, bed), cond)
+    found, metadata = load_user_adapter(file)
+    assert metadata.encoder_id == encoder.encoder_id
+    policy.load_tensors(found.tensors())
+    again = policy(*_place(denoiser, bed), cond).clone()
+    close(again, expected, 1e-2)
+    return again
+
+
+def check_personal_dpo_on_sd15() -> None:
+    _personal_dpo_on("sd15")
+
+
+def check_personal_dpo_on_sd21() -> None:
+    _personal_dpo_on("sd21")
+
+
+def check_personal_dpo_on_sdxl() -> None:
+    _personal_dpo_on("sdxl")
+
+
+def check_personal_dpo_on_sd3() -> None:
+    _personal_dpo_on("sd3")
+
+
+# ---- every method ----
 
 
 def check_every_method_on_sd15() -> None:
