@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from attune.tests.host.choices import light_and_dark, put_questions, store_of
 from attune.tests.host.graphs import base_graph, finished, node, report_of, shown_error, with_changes, write_checkpoint
 from attune.tests.hosting import HostServer
 
@@ -140,6 +144,49 @@ def test_a_run_may_wait_for_a_person(host: HostServer):
     assert len(pictures(host, found[0], "chosen")) == 2 and len(pictures(host, found[0], "rejected")) == 6
     over = outcome(host, choose_graph("impatient", if_not_chosen="wait", wait_seconds=0.5))
     assert over["text"] == "0 of 4 questions answered. 4 waiting for you."
+
+
+@pytest.mark.needs_system("posix", "a process can be killed in the middle of anything")
+def test_a_host_killed_while_two_pages_choose_keeps_all_that_it_confirmed(launch_host: Callable[..., HostServer]):
+    server = launch_host()
+    questions = [asked.question for asked in put_questions(server, "killed", light_and_dark(200, size=16))]
+    key = server.get("/attune/preferences/profiles")["profiles"][0]["key"]
+    confirmed: list[dict[str, str]] = [{}, {}]
+
+    def choose(page: int) -> None:
+        for question in questions[page::2]:
+            body = {"profile": key, "question": question.key, "choice": question.hashes[page]}
+            try:
+                server.post("/attune/preferences/decide", body)
+            except OSError:  # it is gone
+                return
+            confirmed[page][question.key] = question.hashes[page]
+
+    pages = [threading.Thread(target=choose, args=(page,)) for page in range(2)]
+    for page in pages:
+        page.start()
+    deadline = time.monotonic() + 60
+    while min(map(len, confirmed)) < 10 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(server.process.pid, signal.SIGKILL)
+    for page in pages:
+        page.join(60)
+    told = confirmed[0] | confirmed[1]
+    assert 20 <= len(told) < len(questions), "it was killed on the way"
+    server.stop()
+    server.start()
+
+    store = store_of(server)
+    kept = {asked.question.key: asked.decision.answer.chosen for asked in store.answered(key, most=500)}
+    store.store.close()
+    assert told.items() <= kept.items()
+    assert len(kept) <= len(told) + 2, "and at most what either page was sending"
+    (summary,) = server.get("/attune/preferences/profiles")["profiles"]
+    assert summary["choices"] == summary["revision"] == len(kept) and summary["waiting"] == 200 - len(kept)
+    choose(0)
+    choose(1)
+    assert server.get("/attune/preferences/profiles")["profiles"][0]["choices"] == 200
+    server.stop()
 
 
 @pytest.mark.parametrize(
