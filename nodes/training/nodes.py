@@ -163,13 +163,14 @@ class AttuneTrainLora(AttuneNode):
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo, io.Hidden.prompt],
             inputs=inputs(cls, run_schemas.TRAIN_LORA),
             outputs=[
-                cls.output(io.Model, id="model_out", display_name="model", tooltip="The model with the LoRA applied."),
+                cls.output(io.Model, id="model_out", display_name="model", tooltip="The model with the LoRA applied; "
+                          "as it came in where a user adapter was trained."),
                 cls.output(LoraModel, id="lora", display_name="lora", tooltip="For the host's Load LoRA Model and Save "
-                           "LoRA Weights."),
+                           "LoRA Weights. Nothing of a user adapter, which goes into Apply Preference."),
                 cls.output(LossMap, id="loss_map", display_name="loss_map", tooltip="For the host's Plot Loss Graph."),
                 cls.output(io.Image, id="report_image", display_name="report_image", tooltip="The curves."),
                 cls.output(io.String, id="lora_name", display_name="lora_name", tooltip="The saved file, as Load LoRA "
-                           "lists it."),
+                           "lists it, or Apply Preference a user adapter."),
                 cls.output(io.String, id="report", display_name="report", tooltip="Everything about the run as JSON."),
             ],
         )  # fmt: skip
