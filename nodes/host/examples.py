@@ -12,7 +12,7 @@ from .folders import DEMO_FOLDER
 
 log = logging.getLogger("attune")
 
-STYLE, WORDS, PEOPLE = "attune_style", "attune_words", "attune_people"
+STYLE, WORDS, PEOPLE, TASTES = "attune_style", "attune_words", "attune_people", "attune_tastes"
 PROMPTS, WILDCARDS = "attune_prompts", "wildcards/attune"
 
 
@@ -20,7 +20,7 @@ def offer_pictures(name: str) -> None:
     """Copy a set of examples to `input/NAME`, unless there is a folder of that name already.
 
     Args:
-        name: `STYLE`, `WORDS`, `PEOPLE`, `PROMPTS` or `WILDCARDS`.
+        name: `STYLE`, `WORDS`, `PEOPLE`, `TASTES`, `PROMPTS` or `WILDCARDS`.
     """
     source, target = DEMO_FOLDER / name, Path(folder_paths.get_input_directory()) / name
     if target.exists() or not source.is_dir():

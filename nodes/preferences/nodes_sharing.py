@@ -8,6 +8,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...training.interfaces import AttuneError
+from ..host.examples import TASTES, offer_pictures
 from ..host.folders import free_path
 from ..host.schema import AttuneNode
 from ..pair_drawing import counted
@@ -21,6 +22,9 @@ from .records import PreferenceError, Profile
 SHARED = "attune/profiles"
 # So many of a profile's newest choices are looked through for prompts.
 _MOST_ASKED = 5000
+
+
+offer_pictures(TASTES)
 
 
 def output_folder() -> Path:
