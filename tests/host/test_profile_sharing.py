@@ -106,7 +106,10 @@ def test_an_imported_profile_is_listed_as_such(host: HostServer):
     assert found["profile"] == "Listed: 0 choices, a taste that was imported."
     info = host.get("/object_info/AttuneImportProfile")["AttuneImportProfile"]["input"]["required"]["file"]
     choices = info[1]["options"] if info[0] == "COMBO" else info[0]
-    assert "friends/listed_001.safetensors" in choices
+    assert {"friends/listed_001.safetensors", "attune_tastes/warm_light.safetensors"} <= set(choices)
+    made = graph("attune_tastes/warm_light.safetensors", file_name="shipped")
+    told = outcome(host, with_changes(made, "import", new_name="shipped"))["import"]
+    assert told.startswith("shipped: a taste of 8 choices, no prompts, called 'warm light' by its giver. Encoder: ")
     assert any(choice.startswith("attune/profiles/given on") and choice.endswith(" [output]") for choice in choices)
 
 
