@@ -30,7 +30,12 @@ _OTHER = {
     "data": "data other than now: the pictures, captions, prompts, reward or size differ",
 }
 # What a run has that does not say so.
-_UNSAID = {"base precision": "as loaded", "processes": 1, "method setting flow_warmup": 0}
+_UNSAID = {
+    "base precision": "as loaded",
+    "processes": 1,
+    "method setting flow_warmup": 0,
+    "method setting noise_from": 0.0,
+}
 # What may be set anew for the rest of a run: how far its updates go, and nothing of what they follow. Whoever is told
 # to lower the learning rate must be able to.
 RATES = (

@@ -113,7 +113,8 @@ def triples_of(
 def _kept(store: PreferenceStore, profile: Profile, encoder: SetEncoder, *, gone: int) -> Embedded:
     """What is known of a profile without choices."""
     kept = store.embedding(profile.key, encoder.encoder_id)
-    if kept is not None:
+    # Of another revision it is what choices once said that were taken back since.
+    if kept is not None and kept.revision == profile.revision:
         embedding = unpack(kept.content, title=profile.name)
     else:
         shape = encoder.config.tokens, encoder.config.width

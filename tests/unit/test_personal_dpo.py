@@ -16,6 +16,7 @@ from attune.training.interfaces import Prompt, TrainingError
 from attune.training.objectives.diffusion_dpo import DiffusionDPOObjective
 from attune.training.objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
 from attune.training.objectives.personal_support import PeopleTally, SupportTable, choose_held_out, told_by_first
+from attune.training.objectives.supervised import draw_sigmas
 from attune.training.preference.set_encoder import SetEncoder, SetEncoderConfig
 
 CONTEXT, SHAPE, F = 6, (4, 4, 4), 5
@@ -256,6 +257,23 @@ def test_who_has_too_few_pairs_is_left_out(policy, encoder):
         objective(policy, pairs(2, 2, features=False), encoder=encoder)
 
 
+@pytest.mark.parametrize("prediction", ["v", "flow"])
+def test_noise_levels_can_be_those_where_colours_are_decided(prediction):
+    process, generator = process_of(prediction), torch.Generator().manual_seed(0)
+    found = draw_sigmas(process, 5000, generator, lowest=0.75)
+    lowest = process.sigmas[int(0.75 * len(process.sigmas))] if prediction == "v" else torch.tensor(0.75)
+    assert lowest <= found.min() < 1.05 * lowest and found.max() > 0.98 * process.sigma_max
+    first, second = (draw_sigmas(process, 64, torch.Generator().manual_seed(1), **w) for w in ({}, {"lowest": 0.0}))
+    assert torch.equal(first, second) and first.min() < lowest
+
+
+def test_a_run_learns_on_the_noise_levels_it_is_told(policy, encoder):
+    made = objective(policy, pairs(4, 3), encoder=encoder, noise_from=0.9)
+    generator = torch.Generator().manual_seed(2)
+    looks = [made._look(generator) for _ in range(60)]
+    assert min(look.sigma for look in looks) >= policy.process.sigmas[int(0.9 * len(policy.process.sigmas))]
+
+
 def test_ties_tell_nothing(policy, encoder):
     learned = pairs(1, 3)
     tie = PersonalPair(*drawn(2, *SHAPE, seed=8), learned[0].prompt, verdict="tie", person="person 0")
@@ -279,7 +297,9 @@ def test_one_taste_for_all_is_diffusion_dpo(policy):
     assert found._compare([look]).loss.item() == pytest.approx(other._compare([twin]).loss.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("field", [{"support": 0}, {"user_dropout": 1.0}, {"encoder_learning_rate": -1.0}, {"beta": 0}])
+@pytest.mark.parametrize(
+    "field", [{"support": 0}, {"user_dropout": 1.0}, {"encoder_learning_rate": -1.0}, {"beta": 0}, {"noise_from": 1.0}]
+)
 def test_bad_knobs_are_refused(field):
     with pytest.raises(TrainingError):
         PersonalDPOConfig(**field)

@@ -106,13 +106,15 @@ def test_nobody_without_choices_and_what_was_imported_stays(store, encoder, eyes
     kept = PreferenceEmbedding(torch.ones(2, 8), encoder.encoder_id, choices=5)
     from attune.nodes.preferences.records import Embedding
 
-    store.put_embedding(profile.key, Embedding(encoder.encoder_id, 0, pack(kept)))
+    store.put_embedding(profile.key, Embedding(encoder.encoder_id, profile.revision, pack(kept)))
     found = made(store, profile, encoder, eyes)
     assert found.embedding.identity == kept.identity and "imported (made of 5 choices)" in report(found)
     profile = choose(store, profile, 1)
     found = made(store, profile, encoder, eyes)
     assert found.used == 1 and found.embedding.identity != kept.identity
     assert store.embedding(profile.key, encoder.encoder_id).revision == profile.revision, "kept, of this state"
+    store.undo(profile.key)
+    assert made(store, profile, encoder, eyes).embedding.empty, "what was taken back says nothing any more"
 
 
 def test_pictures_that_are_gone_are_told(store, encoder, eyes):

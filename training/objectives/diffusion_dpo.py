@@ -258,12 +258,17 @@ class DiffusionDPOObjective:
         pair = self.pairs[number // 2]
         return (pair.rejected if number % 2 else pair.chosen), pair.prompt.positive
 
+    @property
+    def _lowest_noise(self) -> float:
+        """Share of the noise levels that nothing is learned on."""
+        return 0.0
+
     def _look(self, generator: torch.Generator) -> Look:
         """The next pair, without replacement, and its draws: pair by pair, so that batches can be cut anywhere."""
         if not self._order:
             self._order = torch.randperm(len(self.pairs), generator=generator).tolist()
         pair = self.pairs[self._order.pop(0)]
-        sigma = draw_sigmas(self._policy.process, 1, generator)[0]
+        sigma = draw_sigmas(self._policy.process, 1, generator, lowest=self._lowest_noise)[0]
         noise = torch.randn(pair.chosen.shape, generator=generator)
         dropped, turned = torch.rand(2, generator=generator).tolist()
         return Look(pair, sigma, noise, dropped >= self.config.caption_dropout, turned < 0.5)

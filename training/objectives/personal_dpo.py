@@ -20,6 +20,8 @@ Differences from the paper:
     - the reference is the same network with the adapter off, to the last bit. A row whose person is dropped therefore
       has the margin 0 whatever the weights and teaches nothing, and the unconditional half of guidance is the base
       network itself: `user_dropout` is 0 by default;
+    - noise levels may be drawn from the upper part of the schedule only (`noise_from`), where what people differ in is
+      decided: on the demo model the margin's mean is 0.15 of its deviation at σ = 12 and 0.06 at σ = 0.6;
     - with the caption dropped, the person stays: guidance then has a person without words to lean on;
     - support pairs are drawn anew for every look at a pair, and their number varies.
 """
@@ -48,11 +50,14 @@ class PersonalDPOConfig(DiffusionDPOConfig):
         support: the most pairs that an embedding is made of, ≥ 1; as many are used for held-out people.
         user_dropout: share of pairs shown without their person, 0…1; see "Differences from the paper".
         encoder_learning_rate: of the set encoder, which is trained along; 0: it stays as it is.
+        noise_from: share of the noise levels, from the clean end, that is not learned on, 0…below 1; 0 = none, as in
+            the paper. Raising it learns what is decided early in sampling, colours and composition, from fewer pairs.
     """
 
     support: int = 4
     user_dropout: float = 0.0
     encoder_learning_rate: float = 0.0
+    noise_from: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +65,8 @@ class PersonalDPOConfig(DiffusionDPOConfig):
             raise TrainingError(f"Personal DPO: support must be at least 1 pair, not {self.support}.")
         if not 0 <= self.user_dropout < 1:
             raise TrainingError(f"User dropout is a share of at least 0 and below 1, not {self.user_dropout}.")
+        if not 0 <= self.noise_from < 1:
+            raise TrainingError(f"noise_from is a share of at least 0 and below 1, not {self.noise_from}.")
         if not self.encoder_learning_rate >= 0:
             raise TrainingError(f"The encoder's learning rate must be at least 0, not {self.encoder_learning_rate}.")
 
@@ -230,6 +237,10 @@ class PersonalDPOObjective(DiffusionDPOObjective):
         return Auxiliary(dict(self.encoder.named_parameters()), self.config.encoder_learning_rate, kept=True)
 
     # ---- draws ----
+
+    @property
+    def _lowest_noise(self) -> float:
+        return self.config.noise_from
 
     def _look(self, generator: torch.Generator) -> PersonalLook:
         look = super()._look(generator)

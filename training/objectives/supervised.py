@@ -60,12 +60,20 @@ def loss_weight(process: DiffusionProcess, sigma: torch.Tensor, gamma: float) ->
     return limited
 
 
-def draw_sigmas(process: DiffusionProcess, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Training noise levels [count]: the model's own levels evenly; for flow models logit-normal(0, 1)."""
+def draw_sigmas(
+    process: DiffusionProcess, count: int, generator: torch.Generator, *, lowest: float = 0.0
+) -> torch.Tensor:
+    """Training noise levels [count]: the model's own levels evenly; for flow models logit-normal(0, 1).
+
+    Args:
+        lowest: share of the levels, from the clean end, that is left out; below 1. Of flow models the levels are
+            squeezed into the rest.
+    """
     if process.prediction == "flow":
-        uniform = torch.sigmoid(torch.randn(count, generator=generator))
+        uniform = lowest + (1 - lowest) * torch.sigmoid(torch.randn(count, generator=generator))
         return uniform.clamp(process.sigma_min, process.sigma_max)
-    return process.sigmas[torch.randint(len(process.sigmas), (count,), generator=generator)].float()
+    first = int(lowest * len(process.sigmas))
+    return process.sigmas[torch.randint(first, len(process.sigmas), (count,), generator=generator)].float()
 
 
 class SupervisedObjective:
