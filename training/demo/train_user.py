@@ -52,8 +52,9 @@ TASTES = PopulationConfig(
 # learns several times as much from as many pairs.
 ENCODER_SHAPE, ADAPTER_SHAPE = SetEncoderConfig(tokens=2, width=8), UserAdapterConfig(tokens=2, width=8)
 ENCODER_TRAINING = EncoderTrainingConfig(steps=1000, people=64)
-DPO = PersonalDPOConfig(batch=16, beta=20.0, chunk=16)
-TRAINER = TrainerConfig(steps=400, learning_rate=8e-3, schedule="cosine", sample_every=0)
+# Colours are decided where the noise is strong. On all levels, 1200 updates gave a win rate of 0.65 in place of 0.84.
+DPO = PersonalDPOConfig(batch=16, beta=20.0, support=8, noise_from=0.75, chunk=16)
+TRAINER = TrainerConfig(steps=800, learning_rate=5e-3, schedule="cosine", warmup_steps=20, ema=0.98, sample_every=0)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class UserRecipe:
     """
 
     pictures: int = 24
-    teachers: int = 400
+    teachers: int = 2000
     choices: int = 16
     seed: int = 0
     tastes: PopulationConfig = TASTES
