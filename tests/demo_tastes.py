@@ -1,13 +1,15 @@
-"""Writes the taste that comes with the pack, for Import Profile: `scripts/module.py attune.tests.demo_tastes`.
+"""Writes the tastes that come with the pack, for Import Profile: `scripts/module.py attune.tests.demo_tastes`.
 
-A made-up person, who of two example pictures always likes the warmer one, says so eight times; the demo's set encoder
-reads it as it reads any person's choices.
+Made-up people, who of two example pictures always like the one better that has more of something, say so eight times;
+the demo's set encoder reads it as it reads anybody's choices.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -16,24 +18,39 @@ from attune.nodes.preferences.profile_file import SharedProfile
 from attune.nodes.preferences.user_encoder import GROUP, check_features, embed
 from attune.nodes.rewards.load import load_reward
 from attune.training.checkpoint import write_atomically
-from attune.training.preference.attributes import warmth
+from attune.training.preference.attributes import brightness, colourfulness, warmth
 from attune.training.preference.set_encoder import SetEncoder, load_set_encoder
 from attune.training.preference.simulate import listed, pixels
 
 DEMO = Path(__file__).resolve().parents[1] / "workflows" / "demo"
 REWARD, ENCODER = "attune_demo_reward.safetensors", "attune_demo_user_encoder.safetensors"
-FILE, TITLE = "attune_tastes/warm_light.safetensors", "warm light"
 
 
-def warm_light(demo: Path = DEMO) -> SharedProfile:
-    """The taste for warm pictures: of each of `GROUP` prompts the warmest picture is chosen, the coldest is not."""
+class Liking(NamedTuple):
+    """What somebody likes: file name and title of the taste, and of which measure more is better."""
+
+    file: str
+    title: str
+    measure: Callable[[torch.Tensor], torch.Tensor]
+
+
+WARM = Liking("attune_tastes/warm_light.safetensors", "warm light", warmth)
+# Both spread about as far over the example pictures.
+DARK = Liking(
+    "attune_tastes/dark_and_calm.safetensors", "dark and calm", lambda image: -brightness(image) - colourfulness(image)
+)
+LIKINGS = (WARM, DARK)
+
+
+def taste(liking: Liking, demo: Path = DEMO) -> SharedProfile:
+    """Of each of `GROUP` prompts the picture with the most of it is chosen, the one with the least is not."""
     encoder = load_set_encoder(demo / ENCODER)
-    embedding = PreferenceEmbedding(taste_of(encoder, -1, 0, demo=demo), encoder.encoder_id, choices=GROUP)
-    return SharedProfile((embedding,), TITLE)
+    tokens = taste_of(encoder, liking, -1, 0, demo=demo)
+    return SharedProfile((PreferenceEmbedding(tokens, encoder.encoder_id, choices=GROUP),), liking.title)
 
 
-def taste_of(encoder: SetEncoder, chosen: int, other: int, *, demo: Path = DEMO) -> torch.Tensor:
-    """Tokens [k, d] of a person who likes one place in the order of warmth (0 = coldest, -1 = warmest) over another."""
+def taste_of(encoder: SetEncoder, liking: Liking, chosen: int, other: int, *, demo: Path = DEMO) -> torch.Tensor:
+    """Tokens [k, d] of a person who likes one place in the order of the measure (0 = least, -1 = most) over another."""
     reward = load_reward(demo / REWARD, "cpu")
     check_features(reward, encoder)
     prompts, files = listed(demo / "attune_people" / "pictures.jsonl")
@@ -42,11 +59,12 @@ def taste_of(encoder: SetEncoder, chosen: int, other: int, *, demo: Path = DEMO)
         shown[prompt].append(pixels(file))
     choices = []
     for prompt, pictures in list(shown.items())[:GROUP]:
-        ranked = sorted(pictures, key=lambda picture: float(warmth(picture)))
+        ranked = sorted(pictures, key=lambda picture: float(liking.measure(picture)))
         seen = torch.cat([reward.image_features(ranked[place]).cpu() for place in (chosen, other)])
         choices.append(torch.cat([reward.text_features([prompt]).cpu(), seen]))
     return embed(encoder, torch.stack(choices))
 
 
 if __name__ == "__main__":
-    write_atomically(DEMO / FILE, *warm_light().contents())
+    for each in LIKINGS:
+        write_atomically(DEMO / each.file, *taste(each).contents())
