@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from ..training.interfaces import AttuneError
 from ..training.preference_pairs import Pair, opened, read_pairs
-from .pair_drawing import counted
+from .pair_drawing import DrawnPair, counted, draw_pairs
 
 WIRE = "ATTUNE_PERSONAL_PAIRS"
 
@@ -53,13 +54,26 @@ class PeoplesPairs:
 
     @property
     def words(self) -> str:
-        """How many there are, and what was left out."""
+        """How many there are, and what was left out: the remarks may name profiles."""
+        return " ".join([self.counts, *self.remarks])
+
+    @property
+    def counts(self) -> str:
+        """How many there are."""
         each = sorted(Counter(pair.person for pair in self.pairs).values())
         spread = f"{each[0]}" if each[0] == each[-1] else f"{each[0]} to {each[-1]}"
         people = "1 person" if self.people == 1 else f"{self.people} people"
         prompts = len({pair.caption for pair in self.pairs})
-        text = f"{counted(len(self.pairs), 'pair')} of {people} ({spread} each), {counted(prompts, 'prompt')}."
-        return " ".join([text, *self.remarks])
+        return f"{counted(len(self.pairs), 'pair')} of {people} ({spread} each), {counted(prompts, 'prompt')}."
+
+    def sheet(self) -> Image.Image:
+        """A dozen of the pairs as a picture, with people by number."""
+        numbers = {person: place for place, person in enumerate(dict.fromkeys(pair.person for pair in self.pairs), 1)}
+
+        def drawn(pair: PersonPair) -> DrawnPair:
+            return DrawnPair(pair.chosen, pair.rejected, (f"person {numbers[pair.person]}", ""), pair.caption)
+
+        return draw_pairs(self.pairs, self.counts, drawn)
 
 
 def nameless(source: str, name: str) -> str:

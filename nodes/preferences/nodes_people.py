@@ -9,6 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...training.interfaces import AttuneError
+from ..drawing import to_tensor
 from ..host.examples import PEOPLE, offer_pictures
 from ..host.progress import Progress
 from ..host.schema import AttuneNode
@@ -53,6 +54,8 @@ class PeopleNode(AttuneNode):
         return [
             cls.output(PairsWire, id="pairs", display_name="pairs", tooltip="For Personal DPO Objective, or for "
                        "'more' of another node of this kind."),
+            cls.output(io.Image, id="sheet", display_name="sheet", tooltip="A dozen of the pairs as a picture, the "
+                       "chosen ones framed; people are numbered."),
             cls.output(io.String, id="report", display_name="report", tooltip="How many people and pairs there are, "
                        "and what was left out."),
         ]  # fmt: skip
@@ -60,7 +63,7 @@ class PeopleNode(AttuneNode):
     @classmethod
     def result(cls, found: PeoplesPairs, more: PeoplesPairs | None) -> io.NodeOutput:
         together = found if more is None else found + more
-        return io.NodeOutput(together, together.words, ui={"text": [together.words]})
+        return io.NodeOutput(together, to_tensor(together.sheet()), together.words, ui={"text": [together.words]})
 
 
 class AttunePersonalPairs(PeopleNode):

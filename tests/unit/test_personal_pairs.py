@@ -112,6 +112,7 @@ def test_a_replaced_picture_is_noticed(tmp_path, rows):
 
 def test_the_example_is_small_and_readable():
     found = from_file(EXAMPLE, EXAMPLE.name, most=0, most_people=0, on_pair=ignore)
+    assert found.sheet().width >= 640
     assert found.people == 40 and len(found.pairs) == 480
     assert {tuple(pair.chosen.shape) for pair in found.pairs} == {(64, 64, 3)}
     assert sum(file.stat().st_size for file in EXAMPLE.parent.iterdir()) < 300_000
