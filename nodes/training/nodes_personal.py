@@ -67,6 +67,7 @@ class AttunePersonalDPOObjective(AttuneNode):
             chunk=widget["chunk"],
             support=widget["support_pairs"],
             user_dropout=widget["user_dropout"],
+            noise_from=widget["noise_from"],
             encoder_learning_rate=widget["encoder_learning_rate"] if new else 0.0,
         )
         if new:

@@ -66,7 +66,7 @@ def personal_graph(run_name: str, *, steps: int = 2, **train: Any) -> dict[str, 
         "objective": node(
             "AttunePersonalDPOObjective", pairs=["people", 0], clip=["ckpt", 1], vae=["ckpt", 2], features=["eyes", 0],
             encoder=ENCODER, support_pairs=3, resolution=64, pairs_per_update=4, beta=20.0, held_out_people=0.2,
-            user_dropout=0.0, caption_dropout=0.1, chunk=2, held_out_levels=2, encoder_learning_rate=0.01,
+            noise_from=0.5, user_dropout=0.0, caption_dropout=0.1, chunk=2, held_out_levels=2, encoder_learning_rate=0.01,
             new_tokens=2, new_width=8, preview_prompts="", preview_steps=2, preview_cfg=1.5,
         ),
         "train": train_node(run_name, steps=steps, **({"evaluate_every": 1} | train)),
@@ -172,7 +172,9 @@ def test_a_finished_run_is_loaded_and_more_steps_go_on_exactly(host, trained):
 def test_another_encoder_is_another_run(host, trained):
     other = SetEncoder(SetEncoderConfig(tokens=2, width=8, hidden=32), features_id(REWARD)).eval()
     save_set_encoder(adapters(host) / "personal_third_encoder.safetensors", other)
-    graph = with_changes(personal_graph("personal run", steps=4), "objective", encoder="personal_third_encoder.safetensors")
+    graph = with_changes(
+        personal_graph("personal run", steps=4), "objective", encoder="personal_third_encoder.safetensors"
+    )
     name, words = shown_error(host, graph)
     assert name == "train" and "cannot be resumed" in words and "set encoder" in words
 
