@@ -18,7 +18,7 @@ from attune.nodes.preferences.profile_file import SharedProfile
 from attune.nodes.preferences.user_encoder import GROUP, check_features, embed
 from attune.nodes.rewards.load import load_reward
 from attune.training.checkpoint import write_atomically
-from attune.training.preference.attributes import brightness, colourfulness, warmth
+from attune.training.preference.attributes import brightness, warmth
 from attune.training.preference.set_encoder import SetEncoder, load_set_encoder
 from attune.training.preference.simulate import listed, pixels
 
@@ -35,10 +35,7 @@ class Liking(NamedTuple):
 
 
 WARM = Liking("attune_tastes/warm_light.safetensors", "warm light", warmth)
-# Both spread about as far over the example pictures.
-DARK = Liking(
-    "attune_tastes/dark_and_calm.safetensors", "dark and calm", lambda image: -brightness(image) - colourfulness(image)
-)
+DARK = Liking("attune_tastes/dark_colours.safetensors", "dark colours", lambda image: -brightness(image))
 LIKINGS = (WARM, DARK)
 
 
