@@ -3,8 +3,8 @@
     .venv/bin/python scripts/module.py attune.tests.thumbnails [NAME …]
 
 Each template runs to its end, unshortened; where it asks a person, the warmest pictures are chosen and it runs again.
-Its largest picture, cut below where it is much taller than wide, becomes `workflows/NAME.jpg`. Look at the pictures
-before you commit them.
+Its largest picture, cut below where it is much taller than wide, becomes `workflows/NAME.jpg`; if there are several of
+that size, all of them side by side. Look at the pictures before you commit them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .tiny_vlm import CHAT_TEMPLATE, write_tiny_vlm
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 TALLEST = 1.1
 """Height over width; a template browser shows the upper part of a card."""
-WIDEST = 1024
+WIDEST, SEVERAL = 1024, 4
 CHOOSE = "AttuneChooseImages"
 # The one thing that a template needs and the pack does not bring along.
 OVERRIDES = {
@@ -39,10 +39,24 @@ OVERRIDES = {
 
 def thumbnail(pictures: Sequence[Path]) -> Image.Image:
     """The largest of the pictures, fit for a card."""
-    largest = max((Image.open(file).convert("RGB") for file in pictures), key=lambda image: image.width * image.height)
+    opened = [Image.open(file).convert("RGB") for file in pictures]
+    largest = max(opened, key=lambda image: image.width * image.height)
+    alike = [image for image in opened if image.size == largest.size]
+    if len(alike) >= SEVERAL:
+        largest = side_by_side(alike)
     card = largest.crop((0, 0, largest.width, min(largest.height, round(TALLEST * largest.width))))
     card.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
     return card
+
+
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one size as a sheet, twice as wide as tall or nearly so."""
+    columns = round((2 * len(images)) ** 0.5)
+    width, height = images[0].size
+    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height))
+    for place, image in enumerate(images):
+        sheet.paste(image, (place % columns * width, place // columns * height))
+    return sheet
 
 
 def choose_warmest(server: HostServer, page: dict[str, Any]) -> None:

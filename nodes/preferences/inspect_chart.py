@@ -59,7 +59,7 @@ def _bars(canvas: Canvas, shifts: Sequence[Shift], top: float) -> None:
     for tick in nice_ticks(-reach, reach, 7):
         x = middle + tick * scale
         canvas.line([(x, top + 14), (x, bottom - 30)], MUTED if tick == 0 else GRID, width=1.4 if tick == 0 else 1)
-        canvas.text(x, bottom - 18, f"{tick:+g}" if tick else "0", size=12, colour=MUTED, anchor="mm")
+        canvas.text(x, bottom - 18, f"{tick:+g}".replace("-", "−") if tick else "0", size=12, colour=MUTED, anchor="mm")
     for number, found in enumerate(shifts):
         y = top + 14 + (number + 0.5) * _ROW
         colour = _BAR if found.certain else MUTED
@@ -69,5 +69,5 @@ def _bars(canvas: Canvas, shifts: Sequence[Shift], top: float) -> None:
         canvas.line([(middle + found.low * scale, y), (middle + found.high * scale, y)], TEXT, width=1.6)
         for edge in (found.low, found.high):
             canvas.line([(middle + edge * scale, y - 5), (middle + edge * scale, y + 5)], TEXT, width=1.6)
-        told = f"{found.value:+.2f}" if found.certain else "unclear"
+        told = f"{found.value:+.2f}".replace("-", "−") if found.certain else "unclear"
         canvas.text(WIDTH - _EDGE - 18, y, told, size=15, colour=TEXT if found.certain else MUTED, anchor="rm")
