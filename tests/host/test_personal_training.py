@@ -66,8 +66,8 @@ def personal_graph(run_name: str, *, steps: int = 2, **train: Any) -> dict[str, 
         "objective": node(
             "AttunePersonalDPOObjective", pairs=["people", 0], clip=["ckpt", 1], vae=["ckpt", 2], features=["eyes", 0],
             encoder=ENCODER, support_pairs=3, resolution=64, pairs_per_update=4, beta=20.0, held_out_people=0.2,
-            noise_from=0.5, user_dropout=0.0, caption_dropout=0.1, chunk=2, held_out_levels=2, encoder_learning_rate=0.01,
-            new_tokens=2, new_width=8, preview_prompts="", preview_steps=2, preview_cfg=1.5,
+            noise_from=0.5, user_dropout=0.0, caption_dropout=0.1, chunk=2, held_out_levels=2,
+            encoder_learning_rate=0.01, new_tokens=2, new_width=8, preview_prompts="", preview_steps=2, preview_cfg=1.5,
         ),
         "train": train_node(run_name, steps=steps, **({"evaluate_every": 1} | train)),
     }  # fmt: skip
