@@ -110,6 +110,7 @@ class PromptsFromFile(PromptSource):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        files = listed_files(input_folder(), READERS)
         return cls.source(
             node_id="AttunePromptsFromFile",
             display_name="Prompts from File",
@@ -119,7 +120,9 @@ class PromptsFromFile(PromptSource):
                 cls.input(
                     io.Combo,
                     "file",
-                    options=listed_files(input_folder(), READERS),
+                    options=files,
+                    # The example; other examples are no prompts.
+                    default=next((file for file in files if file.startswith(f"{PROMPTS}/")), None),
                     tooltip="A .txt, .csv, .jsonl or .json in ComfyUI's input folder or a folder in it. Press R in the "
                     "browser to list new files. The node runs again when the file has changed.",
                 ),
