@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import comfy.model_patcher
+import comfy.sampler_helpers
+import comfy.samplers
 import folder_paths
 import torch
 import world
@@ -134,7 +137,76 @@ def check_user_adapter_survives_its_file_and_knows_its_model() -> None:
            **WHOLE)  # fmt: skip
 
 
-def check_negative_rows_have_no_user() -> None:
-    assert rows_with_user([0, 1], 4).tolist() == [True, True, False, False]
-    assert rows_with_user([1, 0, 0], 3).tolist() == [False, True, True]
-    assert rows_with_user([], 2).tolist() == [True, True]
+def check_only_positive_rows_have_a_user() -> None:
+    known = frozenset("p")
+    for kinds, names, positive, expected in (
+        ([0, 1], "pn", known, [True, True, False, False]),
+        ([2, 1, 0], "pmn", known, [True, True, False, False, False, False]),  # as DualCFG numbers them
+        ([0], "n", known, [False, False]),  # as SAG asks for the negative prompt alone
+        ([0, 1], "pn", None, [True, True, False, False]),
+        ([], "", None, [True, True]),
+    ):
+        options = {"cond_or_uncond": kinds, "uuids": list(names)}
+        assert rows_with_user(options, len(expected), positive).tolist() == expected, (kinds, names)
+
+
+def check_user_under_other_guiders() -> None:
+    """Only the positive prompt of DualCFG and of PerpNeg has a user: their predictions, put together from parts."""
+    from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+    from comfy_extras.nodes_perpneg import Guider_PerpNeg, perp_neg
+
+    name = "demo (v)"
+    model = cases()[name][0]
+    patched = with_user(model, adapter_of(model), [(tokens(1), 1.0)], strength=1.0, **WHOLE)
+    _, (one, other, _), negative, shape = cases()[name]
+    x, sigma = draw(shape, count=1, seed=5), torch.tensor([3.0])
+
+    def alone(of: Any, cond: Any) -> Any:
+        return host_prediction(of, x, sigma, cond, negative, 1.0)
+
+    def guided(guider: Any, *, conds: tuple[Any, ...], cfg: tuple[float, ...]) -> Any:
+        guider.set_conds(*conds)
+        guider.set_cfg(*cfg)
+        guider.inner_model = model.model
+        with torch.inference_mode():
+            guider.model_options = comfy.model_patcher.create_model_options_clone(patched.model_options)
+            comfy.sampler_helpers.prepare_model_patcher(patched, {}, guider.model_options)
+            blank = torch.zeros_like(x)
+            encoded = {key: list(value) for key, value in guider.original_conds.items()}
+            guider.conds = comfy.samplers.process_conds(
+                model.model, blank, encoded, x.device, latent_image=blank, seed=0
+            )
+            patched.pre_run()
+            try:
+                return guider(x, sigma, model_options=guider.model_options, seed=0)
+            finally:
+                patched.cleanup()
+
+    personal, middle, away = alone(patched, one), alone(model, other), alone(model, negative)
+    assert not torch.equal(personal, alone(model, one))
+    dual = guided(Guider_DualCFG(patched), conds=(one, other, negative), cfg=(2.0, 1.5))
+    close(dual, away + 1.5 * (middle - away) + 2.0 * (personal - middle), 1e-4)
+    perp = guided(Guider_PerpNeg(patched), conds=(one, other, negative), cfg=(2.0, 1.0))
+    close(perp, perp_neg(x, personal, middle, away, 1.0, 2.0), 1e-4)
+
+
+def check_every_call_of_a_blend_has_its_control() -> None:
+    """A U-Net takes ControlNet's residuals out of their lists; a blend calls it more than once."""
+    name = "demo (v)"
+    model = cases()[name][0]
+    adapter, (conditioning, *_) = adapter_of(model), cases()[name][1]
+    x, sigma = draw(cases()[name][3], count=1, seed=5), torch.tensor([3.0])
+    context = conditioning[0][0]
+
+    def of(*users: tuple[Any, float]) -> Any:
+        patched = with_user(model, adapter, list(users), strength=1.0, **WHOLE)
+        options = {"wrappers": patched.wrappers, "cond_or_uncond": [0], "uuids": []}
+        control = {"middle": [torch.full((1, 1, 1, 1), 5.0)], "input": [], "output": []}
+        with torch.inference_mode():
+            return model.model.apply_model(
+                x, sigma, c_crossattn=context, control=control, transformer_options=options
+            ).clone()
+
+    plain, personal = of(), of((tokens(1), 1.0))
+    close(of((tokens(1), 2.0)), plain + 2 * (personal - plain), 1e-4)
+    close(of((tokens(1), 0.5), (tokens(2), 0.5)), (personal + of((tokens(2), 1.0))) / 2, 1e-4)
