@@ -170,7 +170,7 @@ export function thinnedSamples(samples) {
 /** The update with the best weights so far, or null where the run does not look for them. */
 export function bestStep(state) {
     const best = state.history.findLast((row) => "best_step" in row)?.best_step;
-    return best === undefined || state.step < 1 ? null : best;
+    return best === undefined || best < 1 || state.step < 1 ? null : best;
 }
 
 /** The picture to look at: made at or before a step; the latest for null. */

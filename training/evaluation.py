@@ -61,7 +61,8 @@ class Evaluations:
         found = share.mean({name: float(value) for name, value in self.objective.evaluate().items()})
         value = found.get(self.metric)
         if value is None or not math.isfinite(value):
-            return found
+            # Said all the same: it tells a resumed run that these weights have been looked at.
+            return found | {"best_step": float(self.best_step)}
         self.since_best += 1
         value, tie = self.sign * value, found.get(self.tie_metric, math.nan)
         tie = tie if math.isfinite(tie) else -math.inf

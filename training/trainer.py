@@ -237,8 +237,9 @@ class _Run:
         loss_value = self.share.mean({"loss": loss_value})["loss"]
         # The norm of the auxiliary network is no figure of the LoRA, but not finite it would spoil as much.
         stepping = self._guard(loss_value, norm_value if math.isfinite(auxiliary_norm) else auxiliary_norm)
-        rate = config.rate(self.step)
-        report = {"step": self.step + 1, "loss": loss_value, "learning_rate": rate}
+        rate, moves = config.rate(self.step), self.step >= self.waits
+        applied = config.warmed(rate, self.step - self.waits) if moves else 0.0
+        report = {"step": self.step + 1, "loss": loss_value, "learning_rate": applied}
         report |= {"gradient_norm": norm_value} if stepping else {}
         report |= self.share.mean({name: float(value) for name, value in self.objective.metrics().items()})
         self.writing_weights = True
@@ -247,7 +248,7 @@ class _Run:
                 group["lr"] = config.warmed(rate, self.step - waits) * group["factor"]
             self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.trained.follow(config.average_decay(self.step))
+        self.trained.follow(config.average_decay(max(0, self.step - self.waits)))
         self.step += 1
         self.history.append(report)
         self._rest()

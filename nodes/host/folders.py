@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
@@ -66,20 +67,23 @@ def lora_folder() -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0]) / "attune"
 
 
-def free_path(folder: Path, name: str, ending: str = "") -> Path:
+def free_path(folder: Path, name: str, ending: str = "", *, beside: Callable[[Path], Path] | None = None) -> Path:
     """A path for a new file in `folder`: `<name><ending>_<number>.safetensors`, the first number that is free.
 
     Args:
         name: of the run; a long one is cut, the ending and the number never are.
         ending: plain letters, e.g. "_stopped".
+        beside: names a second file that belongs to the first, and must be free too.
 
     Raises:
         AttuneError: the name is empty or consists of separators only.
     """
     stem, number = safe_name(name, room=len(f"{ending}_001")) + ending, 1
-    while (path := folder / f"{stem}_{number:03d}.safetensors").exists():
+    while True:
+        path = folder / f"{stem}_{number:03d}.safetensors"
+        if not path.exists() and not (beside and beside(path).exists()):
+            return path
         number += 1
-    return path
 
 
 def lora_output_path(name: str, ending: str = "") -> Path:

@@ -209,7 +209,7 @@ class UserAdapterProduct:
 
         own, trained = parted(tensors)
         encoder = self.encoder_after(tensors)
-        path = free_path(self.folder(), facts.run, facts.ending)
+        path = free_path(self.folder(), facts.run, facts.ending, beside=_encoder_beside)
         details = {
             "run": facts.run,
             "updates": facts.step,

@@ -281,6 +281,7 @@ def test_flows_learn_first(variant, warmup_steps):
     assert moved["lora"][3] == pytest.approx(1e-3 / (warmup_steps + 1), rel=0.05)
     # What stands still is not measured, and does not use up the patience.
     assert ["best_step" in report for report in history] == [False, False, False, True]
+    assert [report["learning_rate"] > 0 for report in history] == [False, False, False, True]
     assert all(moved["flow"])
 
 
