@@ -350,12 +350,13 @@ def test_held_out_margin_is_the_mean_over_levels():
     assert found["held_out_accuracy"] == pytest.approx((margins.mean(1) > 0).float().mean().item())
 
 
+@pytest.mark.parametrize("lowest", [0.0, 0.75])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_levels_stand_for_those_of_training(prediction):
+def test_levels_stand_for_those_of_training(prediction, lowest):
     """As many draws fall below each level as its quantile says: (k + ½)/4."""
     process = process_of(prediction)
-    levels = level_quantiles(process, 4)
-    drawn = draw_sigmas(process, 20_000, torch.Generator().manual_seed(0))
+    levels = level_quantiles(process, 4, lowest=lowest)
+    drawn = draw_sigmas(process, 20_000, torch.Generator().manual_seed(0), lowest=lowest)
     shares = [(drawn < level).float().mean().item() for level in levels]
     assert shares == pytest.approx([0.125, 0.375, 0.625, 0.875], abs=0.015)
 

@@ -160,13 +160,19 @@ def accuracy(margins: torch.Tensor) -> float:
     return ((margins > 0).double() + 0.5 * (margins == 0).double()).mean().item()
 
 
-def level_quantiles(process: DiffusionProcess, count: int) -> torch.Tensor:
-    """`count` noise levels that stand for those of training: the midpoints of equal parts of their distribution."""
+def level_quantiles(process: DiffusionProcess, count: int, *, lowest: float = 0.0) -> torch.Tensor:
+    """`count` noise levels that stand for those of training: the midpoints of equal parts of their distribution.
+
+    Args:
+        lowest: as for `draw_sigmas`.
+    """
     middles = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     if process.prediction == "flow":
         normal = 2**0.5 * torch.erfinv(2 * middles - 1)
-        return torch.sigmoid(normal).clamp(process.sigma_min, process.sigma_max).float()
-    return process.sigmas[(middles * len(process.sigmas)).long()].float()
+        levels = lowest + (1 - lowest) * torch.sigmoid(normal)
+        return levels.clamp(process.sigma_min, process.sigma_max).float()
+    first = int(lowest * len(process.sigmas))
+    return process.sigmas[first + (middles * (len(process.sigmas) - first)).long()].float()
 
 
 @dataclass(frozen=True)
@@ -314,7 +320,8 @@ class DiffusionDPOObjective:
     def _held_out_looks(self) -> list[Look]:
         """Every held-out pair at every level, pair by pair; the same ones at each call."""
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
-        levels = level_quantiles(self._policy.process, self.config.held_out_levels)
+        count = self.config.held_out_levels
+        levels = level_quantiles(self._policy.process, count, lowest=self._lowest_noise)
         return [
             Look(pair, level, torch.randn(pair.chosen.shape, generator=generator))
             for pair in self.held_out
