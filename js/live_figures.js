@@ -118,7 +118,7 @@ export const FIGURES = {
     },
     "effective_sample_size": {
         "title": "Effective sample size",
-        "meaning": "How much of the latest pictures DAG can use: 100 % when every step was drawn as often as its reward asks for; near 0 a few outweigh all others. If it stays low, lower the reward's strength or let it rise more slowly.",
+        "meaning": "How evenly the latest pictures count for DAG; near 0 a few outweigh all others. With convention mean it is taken per latent value and lies near 100 %: if it falls, lower beta or let it rise more slowly.",
         "better": "up",
         "format": "percent",
         "smooth": true,

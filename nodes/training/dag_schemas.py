@@ -61,9 +61,10 @@ def _first(least_images: int) -> list[Slot]:
             max=1e6,
             step=0.001,
             round=0.001,
-            tooltip="How sharply the reward counts: pictures become as frequent as exp(beta × reward). Raising it "
-            "favours the best pictures and costs variety; lowering it keeps variety and gains less. It depends on the "
-            "reward's unit: behind Calibrate Reward, scores are deviations.",
+            tooltip="How sharply the reward counts: pictures become as frequent as exp(beta × reward), with convention "
+            "mean exp(beta × reward × the number of values in a latent). Raising it favours the best pictures and "
+            "costs variety; lowering it keeps variety and gains less. It depends on the reward's unit: behind "
+            "Calibrate Reward, scores are deviations.",
         ),
         slot(
             "Int",
@@ -115,8 +116,8 @@ def _last() -> list[Slot]:
             default=DAG["reference_prior"],
             advanced=True,
             tooltip="On: pictures become as frequent as the model made them × exp(beta × reward), so that what it "
-            "could do before counts; one more call of the network per step. Off: exp(beta × reward) alone, as the "
-            "paper has it.",
+            "could do before counts and variety stays; needs a much smaller beta, learns more slowly, and costs one "
+            "more call of the network per step. Off: exp(beta × reward) alone, as the paper has it.",
         ),
         slot(
             "Combo",

@@ -121,8 +121,8 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "effective_sample_size": Figure(
         "Effective sample size",
-        "How much of the latest pictures DAG can use: 100 % when every step was drawn as often as its reward asks for; "
-        "near 0 a few outweigh all others. If it stays low, lower the reward's strength or let it rise more slowly.",
+        "How evenly the latest pictures count for DAG; near 0 a few outweigh all others. With convention mean it is "
+        "taken per latent value and lies near 100 %: if it falls, lower beta or let it rise more slowly.",
         "up",
         "percent",
         includes=(0.0, 1.0),
