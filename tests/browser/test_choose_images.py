@@ -323,3 +323,31 @@ def test_best_and_stars_and_a_server_that_is_away(page: Page, host: HostServer, 
     page.unroute("**/attune/preferences/decide")
     wait_for(host, page, [[3, 5, 2, 4], "skip"])
     assert page_errors == []
+
+
+def test_inside_a_subgraph_it_asks_and_hands_on(page: Page, host: HostServer, page_errors: list[str]):
+    write_checkpoint(host)
+    page.evaluate(BUILD, [CHECKPOINT, "inside", "pairs"])
+    page.evaluate(
+        """() => {
+            const { graph, canvas } = window.app;
+            const inner = graph.nodes.filter((node) => /^Attune(Choose|PreferenceP)/.test(node.type));
+            const { subgraph, node } = graph.convertToSubgraph(new Set(inner));
+            canvas.openSubgraph(subgraph, node);
+        }"""
+    )
+    inner = "window.app.canvas.graph.nodes.find((node) => node.type === 'AttuneChooseImages')"
+    page.evaluate(LOOK.replace(NODE, inner))
+    expect(view(page)).to_contain_text("Press Run")
+    run(page)
+    expect(view(page)).to_contain_text(f"0 of {PAIRS}", timeout=READY_MILLISECONDS)
+    wait_for_run(page, host, "0 of 4 questions answered. 4 waiting for you.", 0)
+    view(page).locator(".attune-choose-words").click()
+    press(view(page), "2", f"1 of {PAIRS}")
+    press(view(page), "1", f"2 of {PAIRS}")
+    keep_picture(page, "choose_subgraph")
+    press(view(page), "1", f"3 of {PAIRS}")
+    press(view(page), "s", f"4 of {PAIRS}")
+    view(page).get_by_role("button", name="Run again").click()
+    wait_for_run(page, host, "4 of 4 questions answered.", 3)
+    assert page_errors == []

@@ -14,7 +14,7 @@ from attune.tests.browser.test_choose_images import NODE, OPEN, keep_picture, vi
 from attune.tests.hosting import HostServer
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "workflows" / "choose_and_personalize.json"
-CHOICES = 6
+CHOICES = 4
 LOOK = f"""() => {{
     const node = {NODE};
     const {{ ds }} = window.app.canvas;
@@ -65,7 +65,7 @@ def warmth(images: np.ndarray) -> np.ndarray:
     return (images[..., 0] - images[..., 2]).mean((1, 2))
 
 
-def test_a_few_choices_by_keys_change_the_pictures_within_seconds(host: HostServer, page: Page, page_errors: list[str]):
+def test_four_choices_by_keys_change_the_pictures_within_seconds(host: HostServer, page: Page, page_errors: list[str]):
     graph = json.loads(TEMPLATE.read_text(encoding="utf-8"))
     (profile,) = (node for node in graph["nodes"] if node["type"] == "AttunePreferenceProfile")
     profile["widgets_values"] = ["my taste", "warm by keys"]

@@ -90,9 +90,14 @@ def one_update(settings: dict[str, Any]) -> dict[str, Any]:
             guidance = getattr(objective.config, "guidance", 1.0)
             # A preference is about two pictures at a time.
             batch = 2 if settings["method"] == "diffusion-dpo" else 1
+            measured = getattr(objective, "picture_memory", None)
+
+            def pictures() -> Any:
+                return measured(policy.device) if measured else None
+
             fit = fitting(
                 policy, MemorySettings(), shape, cond, free,
-                batch=batch, guidance=guidance, autocast=None, average=False, knob="",
+                batch=batch, guidance=guidance, autocast=None, average=False, knob="", pictures=pictures,
             )  # fmt: skip
             if fit.problem:
                 raise MemoryError(fit.problem)

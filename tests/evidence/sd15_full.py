@@ -1,7 +1,7 @@
-"""sd15-full-size: one update of every method on a full-size Stable Diffusion 1.5, on a CPU, within 24 GB.
+"""sd15-full-size: one update of every method on a full-size Stable Diffusion 1.5, on a CPU, within 24 GiB.
 
 The network (860 million weights) and the VAE have the real sizes and random weights; pictures of 512×512; float32; the
-node's own pre-flight decides whether gradients are checkpointed, told that there are 24 GB in all. Two sampler steps,
+node's own pre-flight decides whether gradients are checkpointed, told that there are 24 GiB in all. Two sampler steps,
 one prompt, two pictures where a method compares: fewer of everything that costs time, of nothing that costs memory,
 since batches go through the network picture by picture (with guidance, two at a time).
 
@@ -23,7 +23,7 @@ from .record import ROOT, Claim, Stopwatch, record
 
 BUDGET = 24.0
 CLAIM = Claim(
-    "sd15-full-size", BUDGET, "<=", "GB", "peak memory of one update on a full-size SD1.5, the worst of all methods"
+    "sd15-full-size", BUDGET, "<=", "GiB", "peak memory of one update on a full-size SD1.5, the worst of all methods"
 )
 METHODS = ("supervised", "ddpo", "dag-db", "dag-kl", "diffusion-dpo", "refl", "draft")
 
@@ -51,7 +51,7 @@ def main(quick: bool) -> None:
     size = 16 if quick else 64
     rows = [trial(method, size=size) for method in METHODS]
     made_it = all(row["finite"] and row["moved"] > 0 for row in rows)
-    attempts = [{"what": f"{row['method']}: peak GB", "value": row["peak_gb"]} for row in rows]
+    attempts = [{"what": f"{row['method']}: peak GiB", "value": row["peak_gb"]} for row in rows]
     # JSON knows no infinity: far beyond any goal stands for it.
     value = max(row["peak_gb"] for row in rows) if made_it else 1e9
     record(
