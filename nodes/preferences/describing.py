@@ -7,10 +7,9 @@ every prompt, and so on; of one question that compares many pictures, one pair b
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 
@@ -18,6 +17,7 @@ from ...training.vlm_profile import SeenPair, profile_of
 from ..pair_drawing import counted
 from .decisions import Comparison, ComparisonSet
 from .embedding import Preference, PreferenceEmbedding, pack, unpack
+from .ordering import different_first
 from .pairs import TooFew, newest
 from .pictures import PictureFolder, to_image
 from .records import LONGEST_PROMPT, Embedding, Profile, UnknownError
@@ -25,8 +25,6 @@ from .store import PreferenceStore
 
 # So many comparisons are looked through for different prompts.
 _LOOKED_THROUGH = 200
-
-T = TypeVar("T")
 
 
 class Written(Protocol):
@@ -131,22 +129,6 @@ def kept(store: PreferenceStore, profile: Profile, asked: Asked) -> Described | 
 def nobodys(profile: Profile, asked: Asked) -> Preference:
     """A taste of the model's shape that changes nothing."""
     return Preference.of(PreferenceEmbedding(torch.zeros(asked.shape), asked.encoder_id, title=profile.name))
-
-
-def different_first(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The order in which they tell most; see the module. The newest are first in `comparisons`."""
-    by_question = _spread(comparisons, lambda two: two.group)
-    return _spread(by_question, lambda two: " ".join(two.prompt.casefold().split()))
-
-
-def _spread(items: Sequence[T], kind: Callable[[T], Hashable]) -> list[T]:
-    """The first of every kind, then the second of every kind, …; otherwise the order stays."""
-    seen: Counter[Hashable] = Counter()
-    rounds = []
-    for item in items:
-        rounds.append((seen[kind(item)], item))
-        seen[kind(item)] += 1
-    return [item for _, item in sorted(rounds, key=lambda entry: entry[0])]
 
 
 def seen_pairs(comparisons: Sequence[Comparison], folder: PictureFolder, *, most: int) -> list[SeenPair]:

@@ -55,7 +55,8 @@ class AttunePreferenceEmbedding(AttuneNode):
                     min=1,
                     max=1000,
                     tooltip="How many choices to read at most, the newest first. Raising it gives a steadier taste, "
-                    "which follows a change of mind more slowly. Ties and skipped ones do not count.",
+                    "which follows a change of mind more slowly. Ties and skipped ones do not count; a question of "
+                    "several pictures, with stars or with a best one, is one choice.",
                 ),
                 cls.input(
                     io.Int,

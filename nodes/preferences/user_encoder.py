@@ -1,7 +1,8 @@
 """From a profile's choices to an embedding, by a set encoder. Ours.
 
-The encoder was trained on a few choices of a person at a time. More of them are read in groups of that size, and the
-embedding is the groups' mean, weighed by how many choices each holds.
+The encoder was trained on a few comparisons of a person at a time, of different questions. More of them are read in
+groups of that size, and the embedding is the groups' mean, weighed by how many comparisons each holds. A choice is a
+question that was answered; one of many pictures holds several comparisons, of which `ordering` says which are read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ...training.preference.set_encoder import SetEncoder
 from ..pair_drawing import counted
 from .decisions import Comparison
 from .embedding import Preference, PreferenceEmbedding, pack, unpack
+from .ordering import different_first, of_newest_questions, questions_of, thinned
 from .pairs import newest
 from .personal_reward import check_encoder, encode
 from .records import Embedding, Profile
@@ -31,8 +33,8 @@ class Embedded:
     """An embedding, and what it was made of.
 
     Attributes:
-        used: choices in it; 0 with an embedding that is not empty: it was imported.
-        gone: choices whose pictures are not there any more.
+        used: choices (questions) in it; 0 with an embedding that is not empty: it was imported.
+        gone: choices that cannot be read, since their pictures are not there any more.
     """
 
     preference: Preference
@@ -61,7 +63,8 @@ def embed_profile(
 
     Args:
         features: a reward of the CLIP kind, the one that the encoder was trained with.
-        most: choices at most, the newest first; ties and skipped questions do not count.
+        most: choices at most, the newest first; ties and skipped questions do not count. A question of several
+            pictures is one choice.
         progress: called with (done, all); may raise to cancel.
 
     Raises:
@@ -72,24 +75,25 @@ def embed_profile(
     while True:
         profile = store.profile(profile.key)
         found = newest(
-            store, profile, least_stars=least_stars, enough=lambda found: len(found.preferences) >= most
-        )[1].preferences[:most]  # fmt: skip
+            store, profile, least_stars=least_stars, enough=lambda found: len(questions_of(found.preferences)) >= most
+        )[1].preferences
         # Somebody may answer while this runs; the embedding is kept under the revision that it is of.
         if store.profile(profile.key).revision == profile.revision:
             break
-    triples = triples_of(found, store, features, progress)
-    if not len(triples):
-        return _kept(store, profile, encoder, gone=len(found))
-    embedding = PreferenceEmbedding(
-        embed(encoder, triples), encoder.encoder_id, choices=len(triples), title=profile.name
-    )
+    found = of_newest_questions(found, most)
+    read, triples = _readable(different_first(thinned(found)), store, features, progress)
+    used = len(questions_of(read))
+    gone = len(questions_of(found)) - used
+    if not used:
+        return _kept(store, profile, encoder, gone=gone)
+    embedding = PreferenceEmbedding(embed(encoder, triples), encoder.encoder_id, choices=used, title=profile.name)
     store.put_embedding(profile.key, Embedding(encoder.encoder_id, profile.revision, pack(embedding)))
-    return Embedded(Preference.of(embedding), profile, len(triples), len(found) - len(triples))
+    return Embedded(Preference.of(embedding), profile, used, gone)
 
 
 @torch.no_grad()
 def embed(encoder: SetEncoder, triples: torch.Tensor) -> torch.Tensor:
-    """Features of n choices [n, 3, F], the newest first → tokens [k, d]."""
+    """Features of n comparisons [n, 3, F] → tokens [k, d]; those that stand together are read together."""
     groups = triples.split(GROUP)
     weights = torch.tensor([len(group) / len(triples) for group in groups])
     return (torch.cat([encoder(group[None]) for group in groups]) * weights[:, None, None]).sum(0)
@@ -98,7 +102,14 @@ def embed(encoder: SetEncoder, triples: torch.Tensor) -> torch.Tensor:
 def triples_of(
     comparisons: Sequence[Comparison], store: PreferenceStore, features: Any, progress: Progress
 ) -> torch.Tensor:
-    """What an encoder reads of choices: float32 [n, 3, F]; those whose pictures are gone are left out."""
+    """What an encoder reads of comparisons: float32 [n, 3, F]; those whose pictures are gone are left out."""
+    return _readable(comparisons, store, features, progress)[1]
+
+
+def _readable(
+    comparisons: Sequence[Comparison], store: PreferenceStore, features: Any, progress: Progress
+) -> tuple[list[Comparison], torch.Tensor]:
+    """The comparisons whose pictures are there, and what an encoder reads of them."""
     names = list(dict.fromkeys(picture.hash for two in comparisons for picture in (two.preferred, two.other)))
     pictures = encode(names, store.pictures, features, lambda done: progress(done, len(names)))
     kept = [two for two in comparisons if two.preferred.hash in pictures and two.other.hash in pictures]
@@ -107,7 +118,7 @@ def triples_of(
         torch.stack([text, pictures[two.preferred.hash].float(), pictures[two.other.hash].float()])
         for two, text in zip(kept, texts, strict=True)
     ]
-    return torch.stack(rows) if rows else torch.zeros(0, 3, 1)
+    return kept, torch.stack(rows) if rows else torch.zeros(0, 3, 1)
 
 
 def _kept(store: PreferenceStore, profile: Profile, encoder: SetEncoder, *, gone: int) -> Embedded:

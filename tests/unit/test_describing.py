@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from attune.nodes.preferences.describing import Asked, describe_profile, different_first, nobodys, report
+from attune.nodes.preferences.describing import Asked, describe_profile, nobodys, report
 from attune.nodes.preferences.embedding import PreferenceEmbedding, pack
+from attune.nodes.preferences.ordering import different_first
 from attune.nodes.preferences.pairs import TooFew
 from attune.nodes.preferences.pictures import PictureFolder, to_image
 from attune.nodes.preferences.records import Answer, Embedding, Profile

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from attune.nodes.preferences.decisions import comparisons_of
 from attune.nodes.preferences.embedding import Preference, PreferenceEmbedding, pack, unpack
+from attune.nodes.preferences.ordering import different_first, of_newest_questions, questions_of, thinned
 from attune.nodes.preferences.pictures import PictureFolder, picture_of, to_image
 from attune.nodes.preferences.records import Answer, PreferenceError, Profile, Question
 from attune.nodes.preferences.store import PreferenceStore
@@ -96,6 +98,46 @@ def test_many_choices_are_read_in_groups_and_the_newest_count(store, encoder, ey
     other = choose(store, store.create("b"), 4, red=False)
     blue = made(store, other, encoder, eyes).embedding.tokens
     assert (newest.embedding.tokens - blue).norm() < (newest.embedding.tokens - old.tokens).norm()
+
+
+def give_stars(store: PreferenceStore, profile: Profile, count: int, *, most_stars: int = 5) -> Profile:
+    """One question of so many pictures, from blue (one star) to red (the most)."""
+    noise = np.random.default_rng(count).integers(0, 60, (count, 32, 32, 3), dtype=np.uint8)
+    lean = np.linspace(0, 190, count)[:, None, None, None].astype(np.uint8)
+    images = noise + np.concatenate([lean, np.zeros_like(lean), 190 - lean], axis=-1)
+    pictures = [picture_of(image) for image in images]
+    question = Question("stars", "a ball", tuple(pictures))
+    store.ask(profile.key, [question], {one.hash: image for one, image in zip(pictures, images, strict=True)})
+    stars = {one.hash: 1 + number * most_stars // count for number, one in enumerate(pictures)}
+    store.decide(profile.key, question.key, Answer("stars", stars=stars))
+    return store.profile(profile.key)
+
+
+def test_a_question_of_many_pictures_is_one_choice_and_shuts_out_no_other(store, encoder, eyes):
+    """Nine pictures with stars hold 32 comparisons that differ: eight are read, beside those of the older pairs."""
+    profile = choose(store, store.create("a"), 4, red=False)
+    pairs = made(store, profile, encoder, eyes).embedding
+    profile = give_stars(store, profile, 9)
+    starred = comparisons_of(store.answered(profile.key, most=1)).preferences
+    assert len(starred) == 32
+    few = thinned(starred)
+    assert len(few) == 8 and len({one.hash for two in few for one in (two.preferred, two.other)}) == 9
+    found = made(store, profile, encoder, eyes)
+    assert (found.used, found.embedding.choices) == (5, 5) and "from 5 choices" in report(found)
+    alone = made(store, give_stars(store, store.create("b"), 9), encoder, eyes)
+    assert (alone.used, report(alone)) == (1, "The taste of b, from 1 choice. A few more choices say more.")
+    away, of_pairs = ((found.embedding.tokens - other.tokens).norm() for other in (alone.embedding, pairs))
+    assert away > 0.1 * of_pairs > 0, "the older choices are heard"
+    assert made(store, profile, encoder, eyes, most=1).embedding.identity == alone.embedding.identity
+
+
+def test_different_questions_are_read_first(store):
+    profile = give_stars(store, choose(store, store.create("a"), 3), 5)
+    found = comparisons_of(store.answered(profile.key, most=9)).preferences
+    order = different_first(thinned(found))
+    assert len(order) == 3 + 4 and len(questions_of(order[:4])) == 4 and len(questions_of(order[4:])) == 1
+    assert len(questions_of(of_newest_questions(found, 2))) == 2
+    assert of_newest_questions(found, 1) == found[: len(found) - 3], "the newest question, whole"
 
 
 def test_nobody_without_choices_and_what_was_imported_stays(store, encoder, eyes):
