@@ -1,7 +1,7 @@
 /**
  * The profiles that the Preference Profile node lists: what is shown, said, and being typed. Runs under Node.
  *
- * @typedef {{key: string, name: string, choices: number, skipped: number, waiting: number, embeddings: number}} Profile  as
+ * @typedef {{key: string, name: string, choices: number, skipped: number, waiting: number, embeddings: number, imported: number}} Profile  as
  *          the server's routes give it (nodes/preferences/nodes_routes.py)
  * @typedef {{profiles: Profile[]|null, name: string, newName: string, editing: string, deleting: string, busy: boolean,
  *            note: string, wrong: boolean}} State   profiles = null until the server has answered; name, newName = of the
@@ -55,8 +55,8 @@ export function meant({ profiles, name, newName }) {
 }
 
 /** How much is in a profile. */
-export function countsText({ choices, skipped, waiting, embeddings }) {
-    const parts = [embeddings && !choices && !skipped ? "an imported taste" : plural(choices, "choice")];
+export function countsText({ choices, skipped, waiting, imported }) {
+    const parts = [imported && !choices ? "an imported taste" : plural(choices, "choice")];
     if (skipped) parts.push(`${skipped} skipped`);
     if (waiting) parts.push(`${waiting} waiting`);
     return parts.join("  ·  ");

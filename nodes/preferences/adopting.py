@@ -5,9 +5,12 @@ Importing is done again at every start of the host, so it must change nothing th
 | a profile of that name | what happens |
 | --- | --- |
 | is not there | it is made |
-| holds the same embeddings and no choices | it is that one; nothing is written |
-| is empty: no choices, no embeddings | it takes them, and its revision rises |
-| holds choices, or other embeddings | refused; nothing is written |
+| holds the same imported embeddings | it is that one, whatever was chosen since; nothing is written |
+| holds other imported embeddings | refused; nothing is written |
+| holds none, and choices | refused; nothing is written |
+| is empty | it takes them, and its revision rises |
+
+They are kept under names of their own (`IMPORTED`), so that choices made since stand beside them and replace nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .embedding import PreferenceEmbedding, pack, unpack
-from .records import PreferenceError, Profile
+from .records import IMPORTED, PreferenceError, Profile
 from .rows import raise_revision
 
 MOST_PROFILES = 1000
@@ -58,12 +61,9 @@ def adopt(connection: sqlite3.Connection, name: str, embeddings: Sequence[Prefer
     id, decided = connection.execute(
         "SELECT id, chosen + ties + skipped + rated FROM profiles WHERE key = ?", (profile.key,)
     ).fetchone()
-    if decided:
-        raise PreferenceError(
-            f"The profile {profile.name!r} holds choices ({decided}); a taste from a file would stand beside them "
-            "unseen. Type another name, or use that profile by the Preference Profile node."
-        )
-    kept = connection.execute("SELECT content FROM embeddings WHERE profile = ?", (id,)).fetchall()
+    kept = connection.execute(
+        f"SELECT content FROM embeddings WHERE profile = ? AND encoder LIKE '%{IMPORTED}'", (id,)
+    ).fetchall()
     if kept:
         if sorted(map(_read, kept)) == sorted(map(_told, embeddings)):
             return profile
@@ -71,11 +71,16 @@ def adopt(connection: sqlite3.Connection, name: str, embeddings: Sequence[Prefer
             f"The profile {profile.name!r} holds another taste already. Type another name, or delete that profile "
             "first (button Profiles in the Preference Profile node)."
         )
+    if decided:
+        raise PreferenceError(
+            f"The profile {profile.name!r} holds choices ({decided}); a taste from a file would stand beside them "
+            "unseen. Type another name, or use that profile by the Preference Profile node."
+        )
     # What hangs on the empty profile has to run again.
     raise_revision(connection, id)
     connection.executemany(
         "INSERT INTO embeddings (profile, encoder, revision, content, made) VALUES (?, ?, ?, ?, ?)",
-        [(id, each.encoder_id, profile.revision + 1, pack(each), int(time.time())) for each in embeddings],
+        [(id, each.encoder_id + IMPORTED, profile.revision + 1, pack(each), int(time.time())) for each in embeddings],
     )
     return replace(profile, revision=profile.revision + 1)
 

@@ -53,7 +53,7 @@ def words_of(summary: Summary) -> str:
     parts = [(summary.ties, counted(summary.ties, "tie")), (summary.rated, f"{summary.rated} by stars")]
     told = ", ".join(words for number, words in parts if number)
     text += f" ({told} among them)" if told else ""
-    if summary.embeddings and not answered + summary.skipped:
+    if summary.imported and not summary.chosen + summary.rated:
         text += ", a taste that was imported"
     more = [(summary.skipped, f"{summary.skipped} skipped"), (summary.waiting, f"{summary.waiting} waiting")]
     return ", ".join([text, *(words for number, words in more if number)]) + "."

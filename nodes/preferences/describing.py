@@ -87,6 +87,8 @@ def describe_profile(
 ) -> Described:
     """The taste of a profile, written anew if a choice or a setting is another; it is kept in the store.
 
+    A profile without a choice that counts gets the taste that was imported under its name.
+
     Args:
         write: has the model write; called only if it must. May raise to cancel.
 
@@ -105,6 +107,9 @@ def describe_profile(
         if store.profile(profile.key).revision == profile.revision:
             break
     pairs = seen_pairs(different_first(comparisons.preferences), store.pictures, most=asked.pairs)
+    if not pairs and (given := store.imported(profile.key, asked.encoder_id)):
+        embedding = unpack(given.content, title=profile.name)
+        return Described(Preference.of(embedding), profile, embedding.choices, imported=True)
     if len(pairs) < asked.pairs:
         raise TooFew(_why_few(profile, comparisons, len(pairs), asked.pairs))
     written = write(pairs)
@@ -115,14 +120,11 @@ def describe_profile(
 
 
 def kept(store: PreferenceStore, profile: Profile, asked: Asked) -> Described | None:
-    """What the store holds of this profile as it is now; of one without choices, what was imported."""
+    """What was written of this profile as it is now."""
     found = store.embedding(profile.key, asked.kept_as)
     if found is not None and found.revision == profile.revision:
         embedding = unpack(found.content, title=profile.name)
         return Described(Preference.of(embedding), profile, embedding.choices)
-    if (found := store.embedding(profile.key, asked.encoder_id)) and not store.answered(profile.key, most=1):
-        embedding = unpack(found.content, title=profile.name)
-        return Described(Preference.of(embedding), profile, embedding.choices, imported=True)
     return None
 
 

@@ -22,9 +22,10 @@ POST /attune/preferences/delete {profile}
         note says, traces stay until the next start.
 GET  /attune/preferences/picture/HASH             the picture as PNG; with ?small=1 as JPEG of at most 512 pixels.
 
-    PROFILE  = {key, name, revision, created, choices, chosen, ties, rated, skipped, waiting, embeddings}
+    PROFILE  = {key, name, revision, created, choices, chosen, ties, rated, skipped, waiting, embeddings,
+                imported}
                key: 32 hex digits; revision: rises with every decision made, changed or taken back; counts of questions;
-               embeddings: how many are kept; without choices, they were imported
+               embeddings: how many are kept; imported: those among them that came from a file
     QUESTION = {id, key, kind: "pair" | "best" | "stars", prompt, pictures: [{hash, width, height, seed}], open: bool,
                 decision: null | DECISION}
                key: 64 hex digits, of kind and pictures alone; id: higher = asked later; pictures: in the order in which

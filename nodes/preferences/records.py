@@ -18,6 +18,8 @@ KINDS: tuple[str, ...] = get_args(Kind)
 MOST_STARS = 5
 MOST_PICTURES = 64
 LONGEST_NAME, LONGEST_PROMPT = 60, 20_000
+# Behind an encoder's name: under it the store keeps a taste that came from a file, which no choice replaces.
+IMPORTED = "#imported"
 KEY = re.compile(r"[0-9a-f]{32}")
 HASH = re.compile(r"[0-9a-f]{64}")
 _SEED = re.compile(r"\d{0,20}")
@@ -54,7 +56,8 @@ class Summary:
         created: seconds since 1970.
         chosen, ties, skipped, rated: questions whose standing decision is of that kind.
         waiting: questions that nobody has answered, or not wholly.
-        embeddings: tastes in an encoder's numbers that are kept; without choices, they were imported.
+        embeddings: tastes in an encoder's numbers that are kept.
+        imported: those among them that came from a file.
     """
 
     profile: Profile
@@ -65,6 +68,7 @@ class Summary:
     rated: int
     waiting: int
     embeddings: int
+    imported: int
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from .embedding import PreferenceEmbedding
 from .pictures import PictureFolder
 from .records import (
     HASH,
+    IMPORTED,
     KEY,
     Answer,
     Asked,
@@ -62,7 +63,8 @@ LONGEST_ENCODER = 200
 _LARGEST = 2**63 - 1
 _COLUMNS = (
     "id, key, name, revision, created, chosen, ties, skipped, rated, waiting, "
-    "(SELECT COUNT(*) FROM embeddings WHERE profile = profiles.id)"
+    "(SELECT COUNT(*) FROM embeddings WHERE profile = profiles.id), "
+    f"(SELECT COUNT(*) FROM embeddings WHERE profile = profiles.id AND encoder LIKE '%{IMPORTED}')"
 )
 _ATTEMPTS = 5
 _KEYS_PER_QUERY = 500
@@ -325,7 +327,9 @@ class PreferenceStore:
     # ---- embeddings ----
 
     def put_embedding(self, key: str, embedding: Embedding) -> None:
-        """Keep a profile's embedding in place of an earlier one of that encoder. The revision stays as it is.
+        """Keep what was made of a profile's choices, in place of an earlier one of that encoder.
+
+        The revision stays as it is, and so does what was imported.
 
         Raises:
             UnknownError: there is no such profile. PreferenceError: too large, or the encoder has no usable name.
@@ -336,6 +340,8 @@ class PreferenceStore:
                 f"An embedding needs an encoder's name of 1 to {LONGEST_ENCODER} letters and 1 to {LARGEST_EMBEDDING} "
                 f"bytes; these are {len(encoder)} letters and {len(embedding.content)} bytes."
             )
+        if encoder.endswith(IMPORTED):
+            raise PreferenceError(f"{encoder!r} is kept for a taste from a file. Give the encoder another name.")
         with self._writing() as connection:
             connection.execute(
                 "INSERT INTO embeddings (profile, encoder, revision, content, made) VALUES (?, ?, ?, ?, ?) ON CONFLICT "
@@ -345,7 +351,7 @@ class PreferenceStore:
             )
 
     def embedding(self, key: str, encoder: str) -> Embedding | None:
-        """The profile's embedding by that encoder; None if there is none. It may be of an earlier revision.
+        """What was made of the profile's choices by that encoder; None = nothing. It may be of an earlier revision.
 
         Raises:
             UnknownError: there is no such profile.
@@ -356,6 +362,14 @@ class PreferenceStore:
                 (_row(connection, key)[0], encoder),
             ).fetchone()
         return Embedding(*row) if row else None
+
+    def imported(self, key: str, encoder: str) -> Embedding | None:
+        """The taste of that encoder that came from a file, whatever was chosen since; None if there is none.
+
+        Raises:
+            UnknownError: there is no such profile.
+        """
+        return self.embedding(key, encoder + IMPORTED)
 
     # ---- inside ----
 

@@ -59,7 +59,7 @@ def embed_profile(
 ) -> Embedded:
     """The newest choices of a profile as an embedding, which is kept in the store.
 
-    A profile without a choice gets what is kept of it (an imported one), or nobody's.
+    A profile without a choice that counts gets the taste that was imported under its name, or nobody's.
 
     Args:
         features: a reward of the CLIP kind, the one that the encoder was trained with.
@@ -85,7 +85,7 @@ def embed_profile(
     used = len(questions_of(read))
     gone = len(questions_of(found)) - used
     if not used:
-        return _kept(store, profile, encoder, gone=gone)
+        return _given(store, profile, encoder, gone=gone)
     embedding = PreferenceEmbedding(embed(encoder, triples), encoder.encoder_id, choices=used, title=profile.name)
     store.put_embedding(profile.key, Embedding(encoder.encoder_id, profile.revision, pack(embedding)))
     return Embedded(Preference.of(embedding), profile, used, gone)
@@ -121,12 +121,14 @@ def _readable(
     return kept, torch.stack(rows) if rows else torch.zeros(0, 3, 1)
 
 
-def _kept(store: PreferenceStore, profile: Profile, encoder: SetEncoder, *, gone: int) -> Embedded:
-    """What is known of a profile without choices."""
-    kept = store.embedding(profile.key, encoder.encoder_id)
-    # Of another revision it is what choices once said that were taken back since.
-    if kept is not None and kept.revision == profile.revision:
-        embedding = unpack(kept.content, title=profile.name)
+def _given(store: PreferenceStore, profile: Profile, encoder: SetEncoder, *, gone: int) -> Embedded:
+    """What is known of a profile that holds no choice that counts.
+
+    Never what choices said before: they were taken back, or do not count any more.
+    """
+    given = store.imported(profile.key, encoder.encoder_id)
+    if given is not None:
+        embedding = unpack(given.content, title=profile.name)
     else:
         shape = encoder.config.tokens, encoder.config.width
         embedding = PreferenceEmbedding(torch.zeros(shape), encoder.encoder_id, title=profile.name)

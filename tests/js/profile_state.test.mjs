@@ -7,7 +7,7 @@ import {
     remembering,
 } from "../../js/profile_state.js";
 
-const profile = (key, name, more = {}) => ({ key, name, choices: 0, skipped: 0, waiting: 0, embeddings: 0, ...more });
+const profile = (key, name, more = {}) => ({ key, name, choices: 0, skipped: 0, waiting: 0, embeddings: 0, imported: 0, ...more });
 const ANN = profile("a", "Ann", { choices: 4, waiting: 2 });
 const BOB = profile("b", "Bob");
 const withNode = (name, newName = "", profiles = [ANN, BOB]) => ({ ...initialState(), profiles, name, newName });
@@ -32,8 +32,10 @@ test("the line says how much is in it, or that there is none", () => {
 
 test("counts are said in words", () => {
     assert.equal(countsText(profile("a", "A", { choices: 1, skipped: 3 })), "1 choice  ·  3 skipped");
-    assert.equal(countsText(profile("a", "A", { embeddings: 1 })), "an imported taste");
-    assert.equal(countsText(profile("a", "A", { embeddings: 1, choices: 2 })), "2 choices");
+    assert.equal(countsText(profile("a", "A", { embeddings: 1, imported: 1 })), "an imported taste");
+    assert.equal(countsText(profile("a", "A", { embeddings: 1, imported: 1, skipped: 2 })), "an imported taste  ·  2 skipped");
+    assert.equal(countsText(profile("a", "A", { embeddings: 2, imported: 1, choices: 2 })), "2 choices");
+    assert.equal(countsText(profile("a", "A", { embeddings: 1 })), "0 choices", "of choices that were taken back");
 });
 
 test("a deletion says what goes and what stays", () => {

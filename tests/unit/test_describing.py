@@ -151,15 +151,36 @@ def test_what_is_cancelled_is_not_kept(store, profile, asked, write):
     assert store.embedding(profile.key, asked.kept_as) is None
 
 
-def test_an_imported_taste_is_used_until_there_are_choices(store, profile, asked, write):
+def test_an_imported_taste_is_used_while_no_choice_counts(store, asked, write):
     imported = PreferenceEmbedding(torch.ones(3, 64), asked.encoder_id, choices=4, text="Of a friend.")
-    store.put_embedding(profile.key, Embedding(asked.encoder_id, profile.revision, pack(imported)))
-    found = describe_profile(store, profile, asked, write)
-    assert found.imported and found.text == "Of a friend." and write.seen == []
-    assert report(found, "tiny") == "The taste of my taste, as it was imported (made of 4 pairs)."
+    profile = store.adopt("my taste", [imported])
+
+    def is_the_import() -> bool:
+        found = describe_profile(store, profile, asked, write)
+        return found.imported and found.text == "Of a friend."
+
+    assert is_the_import()
+    told = report(describe_profile(store, profile, asked, write), "tiny")
+    assert told == "The taste of my taste, as it was imported (made of 4 pairs)."
+    decide(store, profile, (5, 6), lambda asked: Answer("skip"))
+    decide(store, profile, (7, 8), tie)
+    assert is_the_import() and write.seen == []
     decide(store, profile, (1, 2), first)
+    with pytest.raises(TooFew, match="holds 1 pair"):
+        describe_profile(store, profile, asked, write)
     decide(store, profile, (3, 4), first)
     assert not describe_profile(store, profile, asked, write).imported
+    store.undo(profile.key)
+    store.undo(profile.key)
+    assert is_the_import()
+
+
+def test_what_was_written_of_choices_is_never_called_imported(store, profile, asked, write):
+    """Whatever stands under the encoder's plain name did not come from a file."""
+    stale = PreferenceEmbedding(torch.ones(3, 64), asked.encoder_id, choices=4)
+    store.put_embedding(profile.key, Embedding(asked.encoder_id, profile.revision, pack(stale)))
+    with pytest.raises(TooFew):
+        describe_profile(store, profile, asked, write)
 
 
 def test_the_report_says_whether_the_text_came_to_its_end(store, profile, asked, write):

@@ -19,7 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from attune.nodes.preferences import profile_file
-from attune.nodes.preferences.embedding import PreferenceEmbedding, unpack
+from attune.nodes.preferences.choosing import words_of
+from attune.nodes.preferences.embedding import PreferenceEmbedding, pack, unpack
 from attune.nodes.preferences.pictures import PictureFolder, picture_of
 from attune.nodes.preferences.profile_file import (
     HEADER,
@@ -32,7 +33,7 @@ from attune.nodes.preferences.profile_file import (
     read_shared,
     write_file,
 )
-from attune.nodes.preferences.records import Answer, Embedding, PreferenceError, Question
+from attune.nodes.preferences.records import IMPORTED, Answer, Embedding, PreferenceError, Question
 from attune.nodes.preferences.store import PreferenceStore
 from attune.nodes.store import Store
 
@@ -357,10 +358,10 @@ def test_an_import_is_a_profile_without_choices(store: PreferenceStore):
     profile = store.adopt("  From  Ann ", whole().embeddings)
     assert (profile.name, profile.revision) == ("From Ann", 1) and store.profile(profile.key) == profile
     summary = store.summary(profile.key)
-    assert (summary.chosen, summary.waiting, summary.embeddings) == (0, 0, 2)
+    assert (summary.chosen, summary.waiting, summary.imported) == (0, 0, 2)
     for embedding in whole().embeddings:
-        kept = store.embedding(profile.key, embedding.encoder_id)
-        assert kept.revision == profile.revision
+        kept = store.imported(profile.key, embedding.encoder_id)
+        assert kept.revision == profile.revision and store.embedding(profile.key, embedding.encoder_id) is None
         found = unpack(kept.content, title="x")
         assert found.identity == embedding.identity and found.choices == embedding.choices
         assert found.text == embedding.text
@@ -376,7 +377,7 @@ def test_the_same_again_changes_nothing(store: PreferenceStore):
 def test_a_profile_that_holds_something_is_never_touched(store: PreferenceStore):
     mine = store.create("mine")
     choose_once(store, mine.key)
-    theirs = store.adopt("theirs", [taste(1)])
+    store.adopt("theirs", [taste(1)])
     undone = store.adopt("judged", [taste(1)])
     choose_once(store, undone.key)
     before = contents_of(store)
@@ -385,16 +386,45 @@ def test_a_profile_that_holds_something_is_never_touched(store: PreferenceStore)
         ("theirs", [taste(2)], "another taste"),
         ("theirs", [taste(1, choices=3)], "another taste"),
         ("theirs", [taste(1), taste(1, "vlm")], "another taste"),
-        ("judged", [taste(1)], "holds choices"),
+        ("judged", [taste(2)], "another taste"),
         ("", [taste(1)], "no name"),
         ("x" * 61, [taste(1)], "up to 60"),
     ):
         with pytest.raises(PreferenceError, match=said):
             store.adopt(name, embeddings)
         assert contents_of(store) == before, name
-    store.put_embedding(theirs.key, Embedding("set:abc", 1, b"nobody can read this"))
+    with store.store.writing() as connection:
+        connection.execute("UPDATE embeddings SET content = ?", (b"nobody can read this",))
     with pytest.raises(PreferenceError, match="another taste"):
         store.adopt("theirs", [taste(1)])
+
+
+def test_choices_stand_beside_an_import_and_replace_nothing_of_it(store: PreferenceStore):
+    """A host imports at every start: it goes on after the first choice as before."""
+    profile = store.adopt("Ann", whole().embeddings)
+    choose_once(store, profile.key)
+    own = taste(9)
+    store.put_embedding(profile.key, Embedding(own.encoder_id, 2, pack(own)))
+    before = contents_of(store)
+    assert store.adopt("Ann", whole().embeddings) == store.profile(profile.key)
+    assert contents_of(store) == before
+    kept = store.imported(profile.key, own.encoder_id)
+    assert unpack(kept.content).identity == whole().embeddings[0].identity
+    summary = store.summary(profile.key)
+    assert (summary.embeddings, summary.imported) == (3, 2)
+    with pytest.raises(PreferenceError, match="kept for a taste from a file"):
+        store.put_embedding(profile.key, Embedding(own.encoder_id + IMPORTED, 2, pack(own)))
+    assert contents_of(store) == before
+
+
+def test_what_choices_said_before_they_were_taken_back_is_no_import(store: PreferenceStore):
+    profile = store.create("Ann")
+    store.put_embedding(profile.key, Embedding("set:abc", 0, pack(taste(3))))
+    assert "imported" not in words_of(store.summary(profile.key))
+    store.adopt("Ann", [taste(1)])
+    assert words_of(store.summary(profile.key)) == "Ann: 0 choices, a taste that was imported."
+    choose_once(store, profile.key)
+    assert "imported" not in words_of(store.summary(profile.key))
 
 
 def test_an_empty_profile_takes_a_taste_and_says_so_by_its_revision(store: PreferenceStore):
@@ -426,7 +456,7 @@ def test_nothing_of_a_deleted_import_is_left(store: PreferenceStore):
     assert all(files(needle) for needle in needles), "it is there to be deleted"
     assert store.delete(profile.key)
     assert {needle: files(needle) for needle in needles if files(needle)} == {}
-    assert store.embedding(other.key, "set:abc") is not None
+    assert store.imported(other.key, "set:abc") is not None
 
 
 # ---- fuzz ----

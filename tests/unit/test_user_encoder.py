@@ -140,23 +140,54 @@ def test_different_questions_are_read_first(store):
     assert of_newest_questions(found, 1) == found[: len(found) - 3], "the newest question, whole"
 
 
-def test_nobody_without_choices_and_what_was_imported_stays(store, encoder, eyes):
+def test_nobody_without_choices(store, encoder, eyes):
     profile = choose(store, store.create("a"), 2, verdict="tie")
     profile = choose(store, profile, 1, verdict="skip")
     found = made(store, profile, encoder, eyes)
     assert found.embedding.empty and found.used == 0 and "nothing is changed" in report(found)
-    kept = PreferenceEmbedding(torch.ones(2, 8), encoder.encoder_id, choices=5)
-    from attune.nodes.preferences.records import Embedding
-
-    store.put_embedding(profile.key, Embedding(encoder.encoder_id, profile.revision, pack(kept)))
-    found = made(store, profile, encoder, eyes)
-    assert found.embedding.identity == kept.identity and "imported (made of 5 choices)" in report(found)
     profile = choose(store, profile, 1)
-    found = made(store, profile, encoder, eyes)
-    assert found.used == 1 and found.embedding.identity != kept.identity
+    assert made(store, profile, encoder, eyes).used == 1
     assert store.embedding(profile.key, encoder.encoder_id).revision == profile.revision, "kept, of this state"
     store.undo(profile.key)
     assert made(store, profile, encoder, eyes).embedding.empty, "what was taken back says nothing any more"
+
+
+def test_an_imported_taste_acts_whenever_no_choice_counts(store, encoder, eyes):
+    given = PreferenceEmbedding(torch.ones(2, 8), encoder.encoder_id, choices=5)
+    profile = store.adopt("a", [given])
+
+    def is_the_import() -> bool:
+        found = made(store, profile, encoder, eyes)
+        return found.embedding.identity == given.identity and "imported (made of 5 choices)" in report(found)
+
+    assert is_the_import()
+    choose(store, profile, 1, verdict="skip")
+    choose(store, profile, 1, verdict="tie")
+    assert is_the_import()
+    choose(store, profile, 1)
+    found = made(store, profile, encoder, eyes)
+    assert found.used == 1 and found.embedding.identity != given.identity
+    question = store.answered(profile.key, most=1)[0].question
+    store.pictures.remove([question.hashes[0]])
+    assert is_the_import(), "a choice whose picture is gone does not count"
+    store.undo(profile.key)
+    assert is_the_import()
+
+
+def test_what_choices_said_is_never_called_imported(store, encoder, eyes):
+    """Of stars close together and of pictures that are gone nothing counts, though the profile's state is the same."""
+    profile = give_stars(store, store.create("a"), 3, most_stars=3)
+    assert not made(store, profile, encoder, eyes).embedding.empty
+
+    def is_nobody(least_stars: int) -> bool:
+        found = embed_profile(
+            store, profile, encoder, eyes, most=9, least_stars=least_stars, progress=lambda done, total: None
+        )  # fmt: skip
+        return found.embedding.empty and "imported" not in report(found)
+
+    assert is_nobody(4)
+    store.pictures.remove(store.answered(profile.key, most=1)[0].question.hashes)
+    assert is_nobody(1)
 
 
 def test_pictures_that_are_gone_are_told(store, encoder, eyes):
