@@ -97,6 +97,8 @@ def fitting(
     without = earlier.without if earlier else ""
     ways = settings.checkpoints(possible=bool(repeated_blocks(policy.module)))
     fit, of_pictures = Fit(), []
+    # Before anything is measured: on a CPU the system does not get back at once what was measured with.
+    resident, there = module_bytes(policy.module, policy.device), free()
     for on in ways:
         needed, problem, missing = None, "", ""
         with blocks_of(policy) if on else nullcontext():
@@ -109,7 +111,6 @@ def fitting(
             except TrainingError as error:  # it ran out while measuring
                 problem, missing = str(error), "memory runs out without"
         if needed is not None:
-            resident, there = module_bytes(policy.module, policy.device), free()
             problem = advice(needed, there, resident=resident, knob=knob) or ""
             missing = f"{size_text(max(0, shortfall(needed, there, resident=resident)))} too little without"
         if agree(bool(problem)) and not problem:

@@ -159,3 +159,18 @@ def test_unknown_words_are_quoted() -> None:
         MemorySettings("fp4")
     with pytest.raises(TrainingError, match="gradient_checkpointing must be one of auto, on, off; not True"):
         MemorySettings(gradient_checkpointing=True)
+
+
+def test_what_is_free_is_asked_before_anything_is_measured(denoiser):
+    told: list[str] = []
+
+    def free() -> int:
+        told.append("free")
+        return 10**12
+
+    def pictures() -> None:
+        told.append("pictures")
+
+    with Policy(denoiser, LoraConfig(rank=2)) as policy:
+        fitting(policy, MemorySettings(), SHAPE, COND, free, knob="", pictures=pictures, **STEP)
+    assert told == ["free", "pictures"]
