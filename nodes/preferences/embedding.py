@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from ...training.preference.blending import blend_tokens
 from .records import LONGEST_PROMPT, PreferenceError, whole_text
 
 HEADER, TENSOR = "attune.preference", "tokens"
 MOST_TOKENS, WIDEST = 4096, 65_536
+# What a number in JSON holds exactly.
+MOST_CHOICES = 2**53 - 1
 _LONGEST_HEADER = 2**20
 
 
@@ -32,7 +35,7 @@ class PreferenceEmbedding:
         tokens: float32 [k, d], finite, on the CPU; zeros = nobody's.
         encoder_id: identity of what made it; only adapters trained with the same can read it.
         choices: how many choices it was made of.
-        text: the taste in words, where its encoder writes them; "" otherwise.
+        text: the taste in words, up to `LONGEST_PROMPT` letters, where its encoder writes them; "" otherwise.
         title: what people call it; stays on this computer.
     """
 
@@ -48,6 +51,11 @@ class PreferenceEmbedding:
             raise PreferenceError(
                 f"An embedding is a table of 1 to {MOST_TOKENS} tokens of 1 to {WIDEST} numbers, not "
                 f"{list(tokens.shape)}."
+            )
+        if len(self.text) > LONGEST_PROMPT:
+            raise PreferenceError(
+                f"A taste in words has up to {LONGEST_PROMPT} letters, not {len(self.text)}: no file of it could be "
+                "read again. Lower max_new_tokens where it is written."
             )
         with torch.inference_mode(False):
             object.__setattr__(self, "tokens", tokens.detach().to("cpu", torch.float32, copy=True))
@@ -108,6 +116,27 @@ class Preference:
         return " + ".join(f"{weight:g} × {name}" for name, (_, weight) in zip(names, self.parts, strict=True))
 
 
+def blended(tastes: Sequence[tuple[Preference, float]], *, in_between: bool) -> Preference:
+    """Weighed tastes as one wire; the parts of a blend are weighed by both its weights.
+
+    Words and choices of one taste in between are those of the tastes that it leans to: none of a weight of 0 or less.
+
+    Raises:
+        PreferenceError: they come from different encoders.
+    """
+    parts = tuple((embedding, weight * inner) for preference, weight in tastes for embedding, inner in preference.parts)
+    apart = Preference(parts)
+    if not in_between:
+        return apart
+    tokens = blend_tokens([embedding.tokens for embedding, _ in parts], [weight for _, weight in parts])
+    towards = [embedding for embedding, weight in parts if weight > 0]
+    text = "\n\n".join(embedding.text for embedding in towards if embedding.text)
+    if len(text) > LONGEST_PROMPT:
+        text = text[: LONGEST_PROMPT - 1] + "…"
+    choices = min(sum(embedding.choices for embedding in towards), MOST_CHOICES)
+    return Preference.of(PreferenceEmbedding(tokens, apart.encoder_id, choices, text, apart.title))
+
+
 # ---- as bytes ----
 
 
@@ -158,7 +187,7 @@ def check_header(document: Mapping[str, Any]) -> dict[str, Any]:
     encoder, choices, text = document["encoder_id"], document["choices"], document["text"]
     if not isinstance(encoder, str) or not 0 < len(encoder) <= 200 or not encoder.isprintable():
         raise ValueError("encoder_id is no name")
-    if not isinstance(choices, int) or isinstance(choices, bool) or not 0 <= choices < 2**53:
+    if not isinstance(choices, int) or isinstance(choices, bool) or not 0 <= choices <= MOST_CHOICES:
         raise ValueError("choices is no number")
     if not isinstance(text, str) or len(text) > LONGEST_PROMPT:
         raise ValueError("text is no text, or too long")

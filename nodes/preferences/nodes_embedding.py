@@ -6,12 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...training.preference.blending import blend_tokens
 from ...training.preference.set_encoder import load_set_encoder
 from ..host.adapter_files import ENCODER, adapter_path, digest_of, listed
 from ..host.progress import Progress
 from ..host.schema import AttuneNode
-from .embedding import Preference, PreferenceEmbedding
+from .embedding import blended
 from .nodes_common import CATEGORY, PreferenceWire, ProfileWire, Reward
 from .nodes_routes import preferences
 from .records import PreferenceError, Profile
@@ -148,26 +147,6 @@ def _taste_inputs(node: type[AttuneNode], number: int) -> list[Any]:
             "between two. Below 0 leans away from it. 0 = nothing of it.",
         ),
     ]  # fmt: skip
-
-
-def blended(tastes: list[tuple[Preference, float]], *, in_between: bool) -> Preference:
-    """Weighed tastes as one wire; the parts of a blend are weighed by both its weights.
-
-    Raises:
-        PreferenceError: they come from different encoders.
-    """
-    parts = tuple((embedding, weight * inner) for preference, weight in tastes for embedding, inner in preference.parts)
-    apart = Preference(parts)
-    if not in_between:
-        return apart
-    tokens = blend_tokens([embedding.tokens for embedding, _ in parts], [weight for _, weight in parts])
-    words = [embedding.text for embedding, _ in parts if embedding.text]
-    return Preference.of(
-        PreferenceEmbedding(
-            tokens, apart.encoder_id, choices=sum(embedding.choices for embedding, _ in parts),
-            text="\n\n".join(words), title=apart.title,
-        )
-    )  # fmt: skip
 
 
 NODES: list[type[io.ComfyNode]] = [AttunePreferenceEmbedding, AttuneBlendPreferences]

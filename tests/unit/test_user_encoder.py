@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from attune.nodes.preferences.decisions import comparisons_of
-from attune.nodes.preferences.embedding import Preference, PreferenceEmbedding, pack, unpack
+from attune.nodes.preferences.embedding import MOST_CHOICES, Preference, PreferenceEmbedding, blended, pack, unpack
 from attune.nodes.preferences.ordering import different_first, of_newest_questions, questions_of, thinned
 from attune.nodes.preferences.pictures import PictureFolder, picture_of, to_image
-from attune.nodes.preferences.records import Answer, PreferenceError, Profile, Question
+from attune.nodes.preferences.profile_file import SharedProfile, read_shared
+from attune.nodes.preferences.records import LONGEST_PROMPT, Answer, PreferenceError, Profile, Question
 from attune.nodes.preferences.store import PreferenceStore
 from attune.nodes.preferences.user_encoder import GROUP, embed, embed_profile, report
 from attune.nodes.rewards.load import load_reward
@@ -234,3 +236,28 @@ def test_only_tastes_of_one_encoder_blend():
         Preference(())
     nobody = PreferenceEmbedding(torch.zeros(1, 2), "a")
     assert Preference(((one, 0.0), (nobody, 1.0))).acting == ()
+
+
+def taste(text: str = "", choices: int = 1, encoder: str = "a") -> Preference:
+    return Preference.of(PreferenceEmbedding(torch.full((1, 2), float(choices)), encoder, choices, text))
+
+
+def test_a_blend_speaks_only_for_those_that_it_leans_to():
+    tastes = [(taste("warm", 1), 0.5), (taste("loud", 2), 0.0), (taste("dark", 4), -1.0), (taste("soft", 8), 2.0)]
+    ((mixed, weight),) = blended(tastes, in_between=True).parts
+    assert (mixed.text, mixed.choices, weight) == ("warm\n\nsoft", 9, 1.0)
+    assert torch.equal(mixed.tokens, torch.full((1, 2), 0.5 - 4 + 16))
+    twice_away = blended([(blended([(taste("dark"), -1.0)], in_between=False), -1.0)], in_between=True)
+    assert twice_away.parts[0][0].text == "dark"
+    assert len(blended(tastes, in_between=False).parts) == 4
+
+
+def test_a_blend_of_long_texts_can_be_read_again():
+    tastes = [(taste(letter * 15_000, MOST_CHOICES), 0.5) for letter in "ab"]
+    ((mixed, _),) = blended(tastes, in_between=True).parts
+    assert len(mixed.text) == LONGEST_PROMPT and mixed.text.startswith("a") and mixed.text.endswith("b…")
+    again = unpack(pack(mixed))
+    assert (again.text, again.choices) == (mixed.text, MOST_CHOICES)
+    assert read_shared(save(*SharedProfile((mixed,)).contents())).embeddings[0].text == mixed.text
+    with pytest.raises(PreferenceError, match="up to 20000 letters, not 20001"):
+        taste("x" * 20_001)
