@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 import folder_paths
 
+from ..example_files import add_missing
 from .folders import DEMO_FOLDER
 
 log = logging.getLogger("attune")
@@ -17,18 +17,11 @@ PROMPTS, WILDCARDS = "attune_prompts", "wildcards/attune"
 
 
 def offer_pictures(name: str) -> None:
-    """Copy a set of examples to `input/NAME`, unless there is a folder of that name already.
+    """Copy the files of a set of examples to `input/NAME`, unless there are files of their names already.
 
     Args:
         name: `STYLE`, `WORDS`, `PEOPLE`, `TASTES`, `PROMPTS` or `WILDCARDS`.
     """
     source, target = DEMO_FOLDER / name, Path(folder_paths.get_input_directory()) / name
-    if target.exists() or not source.is_dir():
-        return
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial)
-        partial.rename(target)
-    except OSError as error:
-        log.warning("Attune: the examples could not be copied to %s: %s", target, error)
+    for error in add_missing(source, target) if source.is_dir() else ():
+        log.warning("Attune: an example could not be copied to %s: %s", target, error)
