@@ -82,6 +82,7 @@ class MemoryEstimate:
         pictures: what decoding and scoring need besides.
         smallest: what a step on a single picture needs; 0 = not known.
         gradients: whether gradients pass through decoder and reward.
+        own: what the method keeps besides: its rollouts, a network of its own.
     """
 
     parameters: int
@@ -90,6 +91,7 @@ class MemoryEstimate:
     pictures: int = 0
     smallest: int = 0
     gradients: bool = False
+    own: int = 0
 
     @property
     def step(self) -> int:
@@ -98,7 +100,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        return self.parameters + self.optimizer + self.step
+        return self.parameters + self.optimizer + self.own + self.step
 
 
 def module_bytes(module: nn.Module, device: torch.device | None = None) -> int:
@@ -197,6 +199,7 @@ def estimate(
     average: bool = False,
     knob: str = ANY_KNOB,
     pictures: PictureMemory | None = None,
+    own: int = 0,
 ) -> MemoryEstimate:
     """What one training step will need.
 
@@ -208,6 +211,7 @@ def estimate(
         average: whether a running average is kept.
         knob: as in `ways_out`.
         pictures: what decoder and reward need, for methods that make pictures.
+        own: bytes that the method keeps besides.
 
     Raises:
         TrainingError: the memory runs out while measuring; says what to change.
@@ -230,6 +234,7 @@ def estimate(
         pictures=pictures.beside(activations, batch) if pictures else 0,
         smallest=smallest + (pictures.beside(smallest, 1) if pictures else 0),
         gradients=bool(pictures and pictures.gradients),
+        own=own,
     )
 
 
@@ -252,7 +257,8 @@ def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = 
         return None
     parts = f"weights {_size(needed.parameters)}, optimizer {_size(needed.optimizer)}, step {_size(needed.activations)}"
     parts += f", decoding and scoring {_size(needed.pictures)}" if needed.pictures else ""
-    room = free + resident - needed.parameters - needed.optimizer
+    parts += f", rollouts and the method's own network {_size(needed.own)}" if needed.own else ""
+    room = free + resident - needed.parameters - needed.optimizer - needed.own
     if room <= 0:
         hint = f"Even an empty step does not fit: use {_SMALLER_NETWORK}."
     elif needed.smallest > room:

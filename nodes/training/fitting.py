@@ -83,6 +83,7 @@ def fitting(
     earlier: Fit | None = None,
     agree: Callable[[bool], bool] = lambda flag: flag,
     pictures: Callable[[], PictureMemory | None] = lambda: None,
+    own: int = 0,
 ) -> Fit:
     """Measure a step, with gradient checkpointing if it does not fit without; the first way that fits, or the last.
 
@@ -93,6 +94,7 @@ def fitting(
         earlier: what did not fit with the base weights as loaded.
         agree: whether any of several processes sees a problem; all must choose the same.
         pictures: measures what decoder and reward need.
+        own: bytes that the method keeps besides, as in `memory.estimate`.
     """
     without = earlier.without if earlier else ""
     ways = settings.checkpoints(possible=bool(repeated_blocks(policy.module)))
@@ -106,7 +108,7 @@ def fitting(
                 of_pictures = of_pictures or [pictures()]
                 needed = estimate(
                     policy, shape, cond, batch=batch, guidance=guidance, autocast=autocast, average=average, knob=knob,
-                    pictures=of_pictures[0],
+                    pictures=of_pictures[0], own=own,
                 )  # fmt: skip
             except TrainingError as error:  # it ran out while measuring
                 problem, missing = str(error), "memory runs out without"

@@ -170,7 +170,7 @@ def _fit(
     """How a step fits into memory, if one is left to do."""
     if request.resume and saved_step(folder) >= request.trainer.steps:
         return Fit(precision_of(policy.module))
-    pictures = getattr(objective, "picture_memory", None)
+    pictures, own = (getattr(objective, name, None) for name in ("picture_memory", "own_memory"))
     return fitting(
         policy,
         request.memory,
@@ -185,6 +185,7 @@ def _fit(
         earlier=earlier,
         agree=share.any,
         pictures=lambda: pictures(policy.device) if pictures else None,
+        own=own() if own else 0,
     )
 
 

@@ -98,6 +98,7 @@ def one_update(settings: dict[str, Any]) -> dict[str, Any]:
             fit = fitting(
                 policy, MemorySettings(), shape, cond, free,
                 batch=batch, guidance=guidance, autocast=None, average=False, knob="", pictures=pictures,
+                own=objective.own_memory() if hasattr(objective, "own_memory") else 0,
             )  # fmt: skip
             if fit.problem:
                 raise MemoryError(fit.problem)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attune.training.interfaces import TrainingError
-from attune.training.objectives.flow_network import FlowNetwork, FlowNetworkConfig
+from attune.training.objectives.flow_network import TYPICAL_TEXT, FlowNetwork, FlowNetworkConfig, flow_bytes
 
 SMALL = FlowNetworkConfig((32, 48))
 
@@ -115,3 +115,21 @@ def test_it_computes_in_float32_under_autocast():
 def test_channels_that_do_not_fit_are_refused(channels):
     with pytest.raises(TrainingError, match="multiples of 16"):
         FlowNetworkConfig(channels)
+
+
+@pytest.mark.parametrize("shape", [(4, 64, 64), (16, 32, 48)])
+def test_the_estimate_of_its_memory_is_what_autograd_keeps(shape):
+    config = FlowNetworkConfig((32, 64))
+    network = FlowNetwork(shape, config, text_width=TYPICAL_TEXT, prompts=1)
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        network(torch.randn(2, *shape), torch.full((2,), 0.5), [torch.randn(20, TYPICAL_TEXT)], torch.zeros(2).long())
+    weights = sum(parameter.numel() * 4 for parameter in network.parameters())
+    found = 4 * weights + sum(size for name, size in kept.items() if name not in own)
+    assert 0.8 * found < flow_bytes(config, shape, states=2) < 1.4 * found

@@ -26,8 +26,7 @@ and β·r(x̂0) the first guess of its logarithm.
 
 Reward calls. Taken literally a rollout of T steps costs 2·T. Here the flow at a state is shared by its two transitions,
 and `transitions` = K neighbouring ones are drawn per rollout (`windows`), which is unbiased: K + 2 calls at most,
-the finished picture included. They are made once per set of rollouts, by the policy that played them, and used again in
-every later pass.
+the finished picture included. They are made once per set of rollouts, by the policy that played them.
 
 References:
     Zhang et al. 2024, "Improving GFlowNets for Text-to-Image Diffusion Alignment" (DAG-DB, DAG-KL), and the values of
@@ -77,7 +76,7 @@ from .dag_losses import (
     unit_scale,
 )
 from .dag_tally import Tally
-from .flow_network import FlowNetwork, FlowNetworkConfig
+from .flow_network import FlowNetwork, FlowNetworkConfig, flow_bytes
 from .practice import OnPhase, Practice
 from .transitions import step_weights
 from .windows import draw_windows, window_states
@@ -164,6 +163,11 @@ class DAGObjective:
 
     def picture_memory(self, device: torch.device) -> PictureMemory:
         return self.practice.decoding_memory()
+
+    def own_memory(self) -> int:
+        """Bytes of the rollouts, and of learning with the flow network."""
+        network, states = FlowNetworkConfig(self.config.flow_channels), 2 * self.config.chunk
+        return self.practice.rollout_bytes(self.config) + flow_bytes(network, self.practice.latent_shape, states=states)
 
     # ---- one update ----
 

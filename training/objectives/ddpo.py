@@ -232,6 +232,10 @@ class DDPOObjective:
     def picture_memory(self, device: torch.device) -> PictureMemory:
         return self.practice.decoding_memory()
 
+    def own_memory(self) -> int:
+        """Bytes of the rollouts."""
+        return self.practice.rollout_bytes(self.config)
+
     # ---- one update ----
 
     def losses(self, generator: torch.Generator) -> Iterator[torch.Tensor]:

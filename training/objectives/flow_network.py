@@ -31,6 +31,8 @@ from ..interfaces import TrainingError
 
 GROUPS = 16
 HEAD_WIDTH = 32
+# For estimates: width of text tokens, and how many tensors of a level's size autograd keeps of it (counted).
+TYPICAL_TEXT, KEPT_PER_PLACE = 2048, 13
 
 
 @dataclass(frozen=True)
@@ -179,3 +181,14 @@ def _waves(level: torch.Tensor, width: int) -> torch.Tensor:
     speed = torch.exp(torch.arange(width // 2, device=level.device) * (-math.log(10_000) / (width // 2)))
     angle = 1000 * level[:, None] * speed
     return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def flow_bytes(config: FlowNetworkConfig, latent_shape: Sequence[int], *, states: int) -> int:
+    """Bytes that learning with a flow network takes, about: its weights four times (gradients and AdamW's moments), and
+    what autograd keeps of `states` latents at a time."""
+    with torch.device("meta"):
+        network = FlowNetwork(latent_shape, config, text_width=TYPICAL_TEXT, prompts=1)
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    _, height, width = latent_shape
+    kept = sum(c * -(-height // 2**level) * -(-width // 2**level) for level, c in enumerate(config.channels))
+    return 4 * (4 * weights + states * KEPT_PER_PLACE * kept)

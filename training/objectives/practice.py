@@ -108,6 +108,11 @@ class Practice:
         """What decoding rollouts needs, which takes turns with learning."""
         return decoding_memory(self.decoder, self.latent_shape)
 
+    def rollout_bytes(self, config: Any) -> int:
+        """Bytes of a method's rollouts in float32, twice: gathered step by step, then stacked."""
+        count = config.prompts_per_update * config.images_per_prompt
+        return 2 * 4 * count * (config.steps + 1) * torch.Size(self.latent_shape).numel()
+
     def gradient_memory(self, device: torch.device, *, batch: int) -> PictureMemory:
         """What decoder and reward need in a backward pass with `batch` pictures scored at a time."""
         return gradient_memory(
