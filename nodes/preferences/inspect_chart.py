@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ..drawing import COLOURS, GRID, MUTED, TEXT, Canvas, nice_ticks, to_picture, wrapped
-from .inspecting import Shift
+from .inspecting import LEAST_PAIRS, Shift, number_words
 
 WIDTH = 960
 _EDGE, _GAP, _ROW = 24, 10, 34
@@ -16,6 +16,8 @@ _SHOWN = 6
 _LABEL = 220
 _BAR = COLOURS["reward"]
 NOTE = "left: less, right: more; 1 = as far as the pictures without differ among each other; whiskers: 95 % interval"
+TOO_FEW = f"left: less, right: more; without whiskers: fewer than {LEAST_PAIRS} pairs cannot be told from chance"
+OWN_UNITS = "in its own units"
 
 
 def inspection_chart(
@@ -46,7 +48,8 @@ def inspection_chart(
             left = _EDGE + 60 + column * (width + _GAP)
             canvas.picture(to_picture(own), left, top + (height - tall) // 2, width, tall)
     _bars(canvas, shifts, bars)
-    canvas.text(_EDGE, canvas.height - 32, NOTE, size=13, colour=MUTED)
+    note = NOTE if all(found.bounded for found in shifts) else TOO_FEW
+    canvas.text(_EDGE, canvas.height - 32, note, size=13, colour=MUTED)
     return canvas.finish()
 
 
@@ -54,7 +57,7 @@ def _bars(canvas: Canvas, shifts: Sequence[Shift], top: float) -> None:
     bottom = top + 24 + len(shifts) * _ROW + 30
     canvas.panel(_EDGE, top, WIDTH - _EDGE, bottom)
     left, right = _EDGE + _LABEL, WIDTH - _EDGE - 96
-    reach = max([0.5, *(abs(edge) for found in shifts for edge in (found.low, found.high, found.value))]) * 1.06
+    reach = max([0.5, *(abs(edge) for found in shifts for edge in (found.value, *_whiskers(found)))]) * 1.06
     middle, scale = (left + right) / 2, (right - left) / 2 / reach
     for tick in nice_ticks(-reach, reach, 7):
         x = middle + tick * scale
@@ -64,10 +67,20 @@ def _bars(canvas: Canvas, shifts: Sequence[Shift], top: float) -> None:
         y = top + 14 + (number + 0.5) * _ROW
         colour = _BAR if found.certain else MUTED
         name = wrapped(found.name, _LABEL - 40, size=15, lines=1)[0]
-        canvas.text(_EDGE + 18, y, name, size=15, colour=TEXT if found.certain else MUTED, anchor="lm")
+        ink = TEXT if found.certain else MUTED
+        canvas.text(_EDGE + 18, y - 6 * found.own_units, name, size=15, colour=ink, anchor="lm")
+        if found.own_units:
+            canvas.text(_EDGE + 18, y + 10, OWN_UNITS, size=11, colour=MUTED, anchor="lm")
         canvas.line([(middle, y), (middle + found.value * scale, y)], colour, width=12)
-        canvas.line([(middle + found.low * scale, y), (middle + found.high * scale, y)], TEXT, width=1.6)
-        for edge in (found.low, found.high):
-            canvas.line([(middle + edge * scale, y - 5), (middle + edge * scale, y + 5)], TEXT, width=1.6)
-        told = f"{found.value:+.2f}".replace("-", "−") if found.certain else "unclear"
-        canvas.text(WIDTH - _EDGE - 18, y, told, size=15, colour=TEXT if found.certain else MUTED, anchor="rm")
+        whiskers = [middle + edge * scale for edge in _whiskers(found)]
+        if whiskers:
+            canvas.line([(x, y) for x in whiskers], TEXT, width=1.6)
+        for x in whiskers:
+            canvas.line([(x, y - 5), (x, y + 5)], TEXT, width=1.6)
+        told = number_words(found, found.value) if found.certain else "unclear"
+        canvas.text(WIDTH - _EDGE - 18, y, told, size=15, colour=ink, anchor="rm")
+
+
+def _whiskers(found: Shift) -> tuple[float, ...]:
+    """The interval's ends; none where it has no bounds."""
+    return (found.low, found.high) if found.bounded else ()

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ...training.preference.set_encoder import SetEncoder, load_set_encoder
+from ...training.interfaces import AttuneError
+from ...training.preference.set_encoder import load_set_encoder
 from ..drawing import to_tensor
-from ..host.adapter_files import ENCODER, adapter_path, listed
+from ..host.adapter_files import ENCODER, adapter_path, digest_of, listed
 from ..host.progress import Progress
 from ..host.schema import AttuneNode
 from ..picture_lists import single_pictures
 from .embedding import Preference
 from .inspect_chart import inspection_chart
-from .inspecting import Linkage, attribute_shifts, linkage, linkage_words, paired, probed, report, words_in
+from .inspecting import attribute_shifts, paired, probed, report, words_in
+from .linkage import LEAST_QUESTIONS, linkage_words, recognised
 from .nodes_common import CATEGORY, PreferenceWire, Reward, single
 from .nodes_embedding import NO_FILE
 from .nodes_routes import preferences
-from .pairs import newest
 from .records import PreferenceError
-from .user_encoder import check_features, embed, triples_of
-
-# Of a profile's choices, to be split into halves.
-LEAST_CHOICES, MOST_CHOICES = 8, 64
 
 
 class AttuneInspectPreference(AttuneNode):
@@ -43,11 +41,12 @@ class AttuneInspectPreference(AttuneNode):
             is_input_list=True,
             is_output_node=True,
             inputs=[
-                cls.input(io.Image, "without", tooltip="Pictures of the model without the taste. 16 or more tell small "
-                          "changes from chance."),
+                cls.input(io.Image, "without", tooltip="Pictures of the model without the taste. With fewer than 4 "
+                          "nothing is called a change; 16 or more tell small changes from chance."),
                 cls.input(io.Image, "with_taste", tooltip="The same prompts and seeds with the taste, in the same "
                           "order: from a second sampler with the same settings, behind Apply Preference."),
-                cls.input(PreferenceWire, "preference", optional=True, tooltip="Whose taste it was, for the title."),
+                cls.input(PreferenceWire, "preference", optional=True, tooltip="Whose taste it was, for the title: the "
+                          "profile's name is then on the chart. Leave it open for a chart to show to others."),
                 cls.input(
                     io.String,
                     "words",
@@ -65,8 +64,8 @@ class AttuneInspectPreference(AttuneNode):
                     "recognition",
                     default=False,
                     tooltip="Also tell how well the owners of this computer's profiles could be recognised by an "
-                    "embedding, before you share one. Needs features, and two profiles with 8 choices each. "
-                    "Off = not.",
+                    "embedding, before you share one. Needs features, and two profiles with "
+                    f"{LEAST_QUESTIONS} answered questions each. Off = not.",
                 ),
                 cls.input(
                     io.Combo,
@@ -84,6 +83,18 @@ class AttuneInspectPreference(AttuneNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(
+        cls, recognition: Sequence[bool | None] | None = None, encoder: Sequence[str | None] | None = None, **_: Any
+    ) -> str:
+        # The host gives lists of one value here; None is a wire, whose value is not known yet.
+        if recognition is None or tuple(recognition) == (False,):
+            return ""
+        try:
+            return f"{preferences().revision()} {digest_of(encoder[0] if encoder else None, ENCODER)}"
+        except AttuneError as error:
+            return str(error)
+
+    @classmethod
     def execute(
         cls, without: list[torch.Tensor], with_taste: list[torch.Tensor], words: list[str], recognition: list[bool],
         encoder: list[str], preference: list[Preference] | None = None, features: list[Any] | None = None,
@@ -92,7 +103,7 @@ class AttuneInspectPreference(AttuneNode):
         phrases, eyes, taste = words_in(single(words, "words")), single(features, "features"), None
         shifts = attribute_shifts(pairs)
         if phrases:
-            shifts += probed(_with_texts(eyes), pairs, phrases)
+            shifts += probed(_with_texts(eyes), pairs, phrases, Progress())
         if preference is not None:
             taste = single(preference, "preference")
         title = f"What {taste.title} changed" if taste else "What the taste changed"
@@ -100,7 +111,9 @@ class AttuneInspectPreference(AttuneNode):
         if single(recognition, "recognition"):
             if eyes is None:
                 raise PreferenceError("Recognition needs features: connect the reward that the encoder reads.")
-            told += "\n" + recognised(load_set_encoder(adapter_path(single(encoder, "encoder"), ENCODER)), eyes)
+            reader = load_set_encoder(adapter_path(single(encoder, "encoder"), ENCODER))
+            found, left_out = recognised(preferences(), reader, eyes, Progress())
+            told += "\n" + linkage_words(found, left_out=left_out)
         chart = to_tensor(inspection_chart(pairs, shifts, title=title))
         return io.NodeOutput(chart, told, ui={"text": [told]})
 
@@ -116,27 +129,6 @@ def _with_texts(features: Any) -> Any:
             "Load Reward to features, or leave words empty."
         )
     return features
-
-
-def recognised(encoder: SetEncoder, features: Any) -> str:
-    """The linkage report over all profiles of this computer."""
-    check_features(features, encoder)
-    store, progress = preferences(), Progress()
-    halves, left_out = [], 0
-    found: Linkage | None = None
-    for summary in store.summaries():
-        _, comparisons, _ = newest(
-            store, summary.profile, least_stars=1, enough=lambda found: len(found.preferences) >= MOST_CHOICES
-        )
-        triples = triples_of(comparisons.preferences[:MOST_CHOICES], store, features, progress)
-        if len(triples) < LEAST_CHOICES:
-            left_out += 1
-            continue
-        halves.append([embed(encoder, triples[start::2]) for start in (0, 1)])
-    if len(halves) >= 2:
-        first, second = (torch.stack(side) for side in zip(*halves, strict=True))
-        found = linkage(first, second, left_out=left_out)
-    return linkage_words(found, least=LEAST_CHOICES, left_out=left_out)
 
 
 NODES: list[type[io.ComfyNode]] = [AttuneInspectPreference]
