@@ -168,6 +168,36 @@ def test_recognition_needs_people_and_tells_them(host: HostServer):
     assert "Linkage: by an embedding of half of their choices" in text_of(record, "found")
 
 
+def ran_anew(host: HostServer, graph: dict[str, Any]) -> set[str]:
+    """The nodes that were not taken from the cache."""
+    told = ran(host, graph)["status"]["messages"]
+    return set(graph) - {name for kind, data in told if kind == "execution_cached" for name in data["nodes"]}
+
+
+def test_recognition_runs_again_with_every_choice_and_another_encoder_file_and_the_rest_does_not(host: HostServer):
+    for number in range(3):
+        put_choices(host, f"person {number}", light_and_dark(8, seed=10 + number))
+    file = "third_encoder.safetensors"
+    save_encoder(host, file, seed=5)
+    # The cache holds one graph at a time.
+    for seed, on in enumerate((True, False)):
+        graph = personal_graph("person 0", inspect={"recognition": on, "encoder": file})
+        ran(host, graph)
+        assert "inspect" not in ran_anew(host, graph)
+        put_choices(host, "person 1", light_and_dark(1, seed=20 + seed))
+        expected = {"inspect"} if on else set()
+        assert ran_anew(host, graph) & {"inspect", "embed", "sample"} == expected
+        assert "inspect" not in ran_anew(host, graph)
+        save_encoder(host, file, seed=6 + seed)
+        assert ran_anew(host, graph) & {"inspect", "embed", "sample"} == expected
+
+
+def save_encoder(host: HostServer, name: str, *, seed: int) -> None:
+    torch.manual_seed(seed)
+    encoder = SetEncoder(SetEncoderConfig(tokens=2, width=8, hidden=32), features_id(REWARD)).eval()
+    save_set_encoder(host.models_dir / "user_adapters" / name, encoder)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
