@@ -72,7 +72,7 @@ class UserAttention:
         def predict() -> None:
             found.append(executor(x, sigma, *map(_own_lists, rest), **{k: _own_lists(v) for k, v in keywords.items()}))
 
-        with self.adapter.attached(model.diffusion_model):
+        with self.adapter.attached(_uncompiled(model.diffusion_model)):
             # One taste of weight 1 needs no second call; other weights are a sum, for one taste as for several.
             if [weight for _, weight in self.users] != [1.0]:
                 predict()
@@ -82,6 +82,11 @@ class UserAttention:
         if len(found) == 1:
             return found[0]
         return blend_predictions(found[0], found[1:], [weight for _, weight in self.users])
+
+
+def _uncompiled(network: Any) -> Any:
+    """The network itself, where torch.compile has wrapped it: its layers are called as ever then."""
+    return getattr(network, "_orig_mod", network)
 
 
 def _own_lists(value: Any) -> Any:
@@ -131,7 +136,7 @@ def with_user(
     Raises:
         TrainingError: no layer of the model fits the adapter.
     """
-    adapter.check_fits(attention_sites(model.model.diffusion_model))
+    adapter.check_fits(attention_sites(_uncompiled(model.model.diffusion_model)))
     users = [(tokens, weight) for tokens, weight in users if weight != 0 and bool(tokens.any())]
     if strength == 0 or not users or start_percent >= end_percent:
         return model

@@ -70,7 +70,7 @@ class AttuneApplyPreference(AttuneNode):
                     max=1.0,
                     step=0.01,
                     tooltip="Up to which part of sampling the taste counts. Lowering it leaves the details to the "
-                    "model. 1 = to the end.",
+                    "model. 1 = to the end. Not above start_percent = the taste does not count at all.",
                 ),
             ],
             outputs=[cls.output(io.Model, id="personal", display_name="model", tooltip="For any sampler.")],
