@@ -85,10 +85,10 @@ def test_words_and_states_are_the_models_own_and_kept(host: HostServer, model: P
 
 
 def test_another_model_is_another_encoder(host: HostServer):
-    profile = put_choices(host, "twice", light_and_dark(4))
-    run(host, graph_of("twice"))
-    run(host, graph_of("twice", model_folder="tiny_idefics"))
-    run(host, graph_of("twice", precision="bf16"))
+    profile = put_choices(host, "described twice", light_and_dark(4))
+    run(host, graph_of("described twice"))
+    run(host, graph_of("described twice", model_folder="tiny_idefics"))
+    run(host, graph_of("described twice", precision="bf16"))
     embeddings = [unpack(content) for content in kept_under(host, profile.key).values()]
     assert len({each.encoder_id for each in embeddings}) == 3
     assert {tuple(each.tokens.shape) for each in embeddings} == {(3, 64)}
@@ -96,7 +96,7 @@ def test_another_model_is_another_encoder(host: HostServer):
 
 def test_cancel_while_it_writes(host: HostServer):
     write_tiny_qwen(host.models_dir / "rewards" / "slow_qwen", layers=32)
-    profile = put_choices(host, "cancelled", light_and_dark(4))
+    profile = put_choices(host, "described cancelled", light_and_dark(4))
     interrupted: list[dict[str, Any]] = []
 
     def cancel(event: dict[str, Any]) -> None:
@@ -105,19 +105,19 @@ def test_cancel_while_it_writes(host: HostServer):
             host.interrupt()
 
     with pytest.raises(RuntimeError):
-        host.run(graph_of("cancelled", model_folder="slow_qwen", max_new_tokens=1500), on_event=cancel)
+        host.run(graph_of("described cancelled", model_folder="slow_qwen", max_new_tokens=1500), on_event=cancel)
     assert interrupted
     assert kept_under(host, profile.key) == {}
-    assert run(host, graph_of("cancelled"))["words"]["text"][0]
+    assert run(host, graph_of("described cancelled"))["words"]["text"][0]
 
 
 def test_with_too_few_choices_it_stops_or_leaves_out_or_is_nobodys(host: HostServer):
-    put_choices(host, "beginner", light_and_dark(3))
-    place, words = shown_error(host, graph_of("beginner"))
+    put_choices(host, "described beginner", light_and_dark(3))
+    place, words = shown_error(host, graph_of("described beginner"))
     assert place == "describe" and "holds 3 pairs" in words and "4 are needed" in words
-    assert run(host, graph_of("beginner", pairs=3))["words"]["text"][0]
-    assert "words" not in run(host, graph_of("beginner", if_fewer="leave out the rest"))
-    outputs = run(host, graph_of("beginner", if_fewer="nobody's taste"))
+    assert run(host, graph_of("described beginner", pairs=3))["words"]["text"][0]
+    assert "words" not in run(host, graph_of("described beginner", if_fewer="leave out the rest"))
+    outputs = run(host, graph_of("described beginner", if_fewer="nobody's taste"))
     assert outputs["words"]["text"] == [""] and "4 are needed" in outputs["told"]["text"][0]
 
 
@@ -129,13 +129,13 @@ def test_with_too_few_choices_it_stops_or_leaves_out_or_is_nobodys(host: HostSer
     ],
 )
 def test_what_cannot_be_used_says_why(host: HostServer, changes: dict[str, Any], says: str):
-    put_choices(host, "refused", light_and_dark(4))
-    where, words = shown_error(host, graph_of("refused", **changes))
+    put_choices(host, "described refused", light_and_dark(4))
+    where, words = shown_error(host, graph_of("described refused", **changes))
     assert where == "describe" and says in words
 
 
 def test_a_model_that_is_gone_is_refused_before_anything_runs(host: HostServer):
-    errors = host.post("/prompt", {"prompt": graph_of("refused", model_folder="gone")})["node_errors"]
+    errors = host.post("/prompt", {"prompt": graph_of("described refused", model_folder="gone")})["node_errors"]
     assert "There is no model folder 'gone'" in str(errors["describe"]["errors"])
     offered = host.object_info()["AttuneDescribePreference"]["input"]["required"]["model_folder"][1]["options"]
     assert MODEL in offered
@@ -143,7 +143,7 @@ def test_a_model_that_is_gone_is_refused_before_anything_runs(host: HostServer):
 
 def test_the_template_asks_first_and_describes_then(host: HostServer):
     short = {
-        "AttunePreferenceProfile.new_name": "template", "KSampler.steps": 3,
+        "AttunePreferenceProfile.new_name": "described template", "KSampler.steps": 3,
         "AttuneDescribePreference.model_folder": MODEL, "AttuneDescribePreference.max_new_tokens": TOKENS,
     }  # fmt: skip
     first = host.run(TEMPLATE, short)
@@ -154,5 +154,5 @@ def test_the_template_asks_first_and_describes_then(host: HostServer):
         host.post("/attune/preferences/decide", body)
     second = host.run(TEMPLATE, short)
     told = second.ui("AttuneDescribePreference", "text")[0]
-    assert told.startswith(f"The taste of template, from 4 pairs: {MODEL} wrote {TOKENS} tokens")
+    assert told.startswith(f"The taste of described template, from 4 pairs: {MODEL} wrote {TOKENS} tokens")
     assert len(host.images(second)) > len(host.images(first)), "the pairs are shown, too"

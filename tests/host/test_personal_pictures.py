@@ -98,30 +98,32 @@ def text_of(record: dict[str, Any], name: str) -> str:
 
 
 def test_choices_change_pictures_and_another_taste_changes_them_otherwise(host: HostServer):
-    put_choices(host, "light", light_and_dark(4))
-    put_choices(host, "dark", [(dark, light, words) for light, dark, words in light_and_dark(4)])
+    put_choices(host, "personal light", light_and_dark(4))
+    put_choices(host, "personal dark", [(dark, light, words) for light, dark, words in light_and_dark(4)])
     found, without = {}, np.zeros(0)
-    for name in ("light", "dark"):
+    for name in ("personal light", "personal dark"):
         record = ran(host, personal_graph(name, seed=20))
         assert f"The taste of {name}, from 4 choices." in text_of(record, "embedded")
         found[name] = pictures(host, record, "saved_with")
         # The host tells of what it has in its cache only once.
-        without = pictures(host, record, "saved") if name == "light" else without
+        without = pictures(host, record, "saved") if name == "personal light" else without
         assert f"What {name} changed, 4 pairs" in text_of(record, "found")
         assert pictures(host, record, "chart").shape[2] == 960
-    assert not np.array_equal(found["light"], without) and not np.array_equal(found["light"], found["dark"])
+    assert not np.array_equal(found["personal light"], without) and not np.array_equal(
+        found["personal light"], found["personal dark"]
+    )
 
 
 def test_a_new_choice_shows_in_the_next_run_and_nothing_else_runs_again(host: HostServer):
     pairs = light_and_dark(6, seed=3)
-    put_choices(host, "growing", pairs[:4])
-    first = ran(host, personal_graph("growing"))
-    again = ran(host, personal_graph("growing"))
+    put_choices(host, "personal growing", pairs[:4])
+    first = ran(host, personal_graph("personal growing"))
+    again = ran(host, personal_graph("personal growing"))
     told = again["status"]["messages"]
     cached = {name for kind, data in told if kind == "execution_cached" for name in data["nodes"]}
     assert {"embed", "apply", "sample_with"} <= cached
-    put_choices(host, "growing", pairs[4:])
-    later = ran(host, personal_graph("growing"))
+    put_choices(host, "personal growing", pairs[4:])
+    later = ran(host, personal_graph("personal growing"))
     cached = {
         name for kind, data in later["status"]["messages"] if kind == "execution_cached" for name in data["nodes"]
     }
@@ -135,22 +137,22 @@ def test_nobody_and_no_strength_change_no_bit(host: HostServer):
     assert "no choice between two pictures yet" in text_of(record, "embedded")
     assert np.array_equal(pictures(host, record, "saved"), pictures(host, record, "saved_with"))
     assert "nothing changed" in text_of(record, "found")
-    put_choices(host, "somebody", light_and_dark(4))
-    record = ran(host, personal_graph("somebody", seed=22, apply={"strength": 0.0}))
+    put_choices(host, "personal somebody", light_and_dark(4))
+    record = ran(host, personal_graph("personal somebody", seed=22, apply={"strength": 0.0}))
     assert np.array_equal(pictures(host, record, "saved"), pictures(host, record, "saved_with"))
 
 
 def test_two_tastes_blend_both_ways(host: HostServer):
-    put_choices(host, "light", light_and_dark(4))
-    put_choices(host, "dark", [(dark, light, words) for light, dark, words in light_and_dark(4)])
-    graph = personal_graph("light")
+    put_choices(host, "personal light", light_and_dark(4))
+    put_choices(host, "personal dark", [(dark, light, words) for light, dark, words in light_and_dark(4)])
+    graph = personal_graph("personal light")
     graph |= {
-        "profile_2": node("AttunePreferenceProfile", profile="my taste", new_name="dark"),
+        "profile_2": node("AttunePreferenceProfile", profile="my taste", new_name="personal dark"),
         "embed_2": node("AttunePreferenceEmbedding", **(graph["embed"]["inputs"] | {"profile": ["profile_2", 0]})),
         "blend": node("AttuneBlendPreferences", preference_1=["embed", 0], weight_1=0.5, preference_2=["embed_2", 0],
                       weight_2=0.5, weight_3=0.0, weight_4=0.0, blend="one taste in between"),
     }  # fmt: skip
-    alone = pictures(host, ran(host, personal_graph("light")), "saved_with")
+    alone = pictures(host, ran(host, personal_graph("personal light")), "saved_with")
     graph["apply"]["inputs"]["preference"] = ["blend", 0]
     between = pictures(host, ran(host, graph), "saved_with")
     graph["blend"]["inputs"]["blend"] = "each acts by itself"
@@ -209,19 +211,19 @@ def save_encoder(host: HostServer, name: str, *, seed: int) -> None:
     ],
 )
 def test_what_does_not_belong_together_is_refused(host: HostServer, changes: dict[str, Any], words: str):
-    put_choices(host, "light", light_and_dark(4))
-    graph = personal_graph("light", **changes)
+    put_choices(host, "personal light", light_and_dark(4))
+    graph = personal_graph("personal light", **changes)
     graph["latent_picture"] = node("EmptyImage", width=64, height=64, batch_size=1, color=0)
     assert words in shown_error(host, graph)[1]
 
 
 def test_an_adapter_of_another_model_is_refused(host: HostServer):
-    put_choices(host, "light", light_and_dark(4))
+    put_choices(host, "personal light", light_and_dark(4))
     folder = host.models_dir / "user_adapters"
     from attune.training.adapters.user_attention import load_user_adapter
 
     adapter, metadata = load_user_adapter(folder / ADAPTER)
     half = dict(list(adapter.tensors().items())[:2])
     save_user_adapter(folder / "half.safetensors", half, adapter.config, metadata)
-    _, words = shown_error(host, personal_graph("light", apply={"adapter": "half.safetensors"}))
+    _, words = shown_error(host, personal_graph("personal light", apply={"adapter": "half.safetensors"}))
     assert "trained for another architecture" in words and "not in the adapter" in words
