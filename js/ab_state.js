@@ -91,8 +91,9 @@ function withTest(state, { shown, ran = false, unsent = [], unanswered = false }
     const pairs = shown.pairs.map((pair) => (sides.has(pair.key) ? { ...pair, choice: sides.get(pair.key) } : pair));
     const sent = pairs.filter(({ key, choice }) => choice !== null && !sides.has(key)).sort((one, other) => one.made - other.made);
     const keys = [...sent.map(({ key }) => key), ...[...sides.keys()].filter((key) => sides.get(key) !== null)];
-    // What is looked at does not change under somebody's hands.
-    const shownNow = same ? pairs.findIndex(({ key, choice }) => choice === null && key === current(state)?.key) : -1;
+    // What is looked at does not change under somebody's hands; a test whose votes were all taken back begins anew.
+    const anew = state.history.length > 0 && keys.length === 0;
+    const shownNow = same && !anew ? pairs.findIndex(({ key, choice }) => choice === null && key === current(state)?.key) : -1;
     const position = shownNow >= 0 ? shownNow : nextOpen(pairs, -1);
     const finished = voter === "reward" || position < 0;
     return {

@@ -35,13 +35,17 @@ WARMTH = """(root) => [...root.querySelectorAll('.attune-choose-stage img')].map
 })"""
 
 
-def pictures(host: HostServer, page: Page) -> dict[str, np.ndarray]:
-    """What the two previews of the new pictures show, [count, h, w, 3] in 0 … 255, by the titles of their nodes."""
+def pictures(host: HostServer, page: Page, runs: int) -> dict[str, np.ndarray]:
+    """What the newest runs, so many, have shown in the two previews of the new pictures.
+
+    Returns:
+        Title of the node → [count, h, w, 3] in 0 … 255.
+    """
     nodes = page.evaluate("() => window.app.graph.nodes.map((node) => [String(node.id), node.title])")
     titles = {id: title for id, title in nodes if title in ("Without", "With your taste")}
     found: dict[str, np.ndarray] = {}
     # The host tells of what it has in its cache only once.
-    for record in sorted(host.get("/history").values(), key=lambda record: record["prompt"][0]):
+    for record in sorted(host.get("/history").values(), key=lambda record: record["prompt"][0])[-runs:]:
         assert record["status"]["status_str"] == "success", record["status"]
         for id, title in titles.items():
             shown = record["outputs"].get(id, {}).get("images")
@@ -73,7 +77,7 @@ def test_four_choices_by_keys_change_the_pictures_within_seconds(host: HostServe
     expect(view(page)).to_have_count(1)
     page.evaluate(LOOK)
     run(host, page)
-    before = pictures(host, page)
+    before = pictures(host, page, 1)
     assert np.array_equal(before["Without"], before["With your taste"]), "nobody has chosen yet"
     view(page).locator(".attune-choose-words").click()
     for _ in range(CHOICES):
@@ -84,7 +88,7 @@ def test_four_choices_by_keys_change_the_pictures_within_seconds(host: HostServe
         expect(view(page)).not_to_have_text(was)
     keep_picture(page, "personal-chosen")
     seconds = run(host, page)
-    after = pictures(host, page)
+    after = pictures(host, page, 2)
     change = warmth(after["With your taste"]) - warmth(before["Without"])
     print(f"warmer by {change.mean():.1f} of 255, in {seconds:.1f} s")
     assert np.array_equal(after["Without"], before["Without"])

@@ -64,15 +64,15 @@ def profiles(host: HostServer) -> dict[str, dict[str, Any]]:
 
 def test_a_taste_goes_round(host: HostServer):
     own = taste(1, choices=4, text="likes Secret things")
-    file = give(host, "warm", own, taste(2, "vlm:x"), title="Warm Light", prompts=("a cat\nasleep", "a rose"))
+    file = give(host, "warm", own, taste(2, "vlm:x"), title="Warm Lamp", prompts=("a cat\nasleep", "a rose"))
     shown = outcome(host, graph(file))
     assert shown["import"] == (
-        f"Warm Light: a taste of 4 choices by 2 encoders, with 2 prompts. Encoder: {ENCODER}, vlm:x."
+        f"Warm Lamp: a taste of 4 choices by 2 encoders, with 2 prompts. Encoder: {ENCODER}, vlm:x."
     )
     assert shown["prompts"] == "a cat asleep\na rose"
     assert shown["export"] == "Written: given on_001.safetensors, a taste of 4 choices, no prompts."
     assert shown["file"] == "attune/profiles/given on_001.safetensors [output]"
-    (entry,) = [entry for name, entry in profiles(host).items() if name == "Warm Light"]
+    (entry,) = [entry for name, entry in profiles(host).items() if name == "Warm Lamp"]
     assert (entry["choices"], entry["embeddings"], entry["revision"]) == (0, 2, 1)
 
     path = exported(host) / "given on_001.safetensors"
@@ -89,7 +89,7 @@ def test_a_taste_goes_round(host: HostServer):
     host.free()
     assert outcome(host, graph(file))["export"].startswith("The same as before: given on_001")
     assert len(left_in(exported(host))) == 1
-    assert kept(host) != before and set(profiles(host)) >= {"Warm Light", "Received"}
+    assert kept(host) != before and set(profiles(host)) >= {"Warm Lamp", "Received"}
     before = kept(host)
     host.free()
     outcome(host, again)
@@ -139,7 +139,7 @@ def test_nobodys_taste_is_not_written_and_stops_nothing(host: HostServer):
 
 
 def test_what_cannot_be_exported_is_said(host: HostServer):
-    made = graph(give(host, "refused", taste(6), title="refused"), file_name="refused")
+    made = graph(give(host, "withheld", taste(6), title="withheld"), file_name="withheld")
     made["blend"] = node(
         "AttuneBlendPreferences", preference_1=["import", 1], weight_1=0.5, preference_2=["import", 1], weight_2=0.5,
         blend="each acts by itself",
@@ -152,10 +152,10 @@ def test_what_cannot_be_exported_is_said(host: HostServer):
     ):
         name, words = shown_error(host, with_changes(made, "export", **changes))
         assert name == "export" and said in words
-    assert not [name for name in left_in(exported(host)) if "refused" in name]
+    assert not [name for name in left_in(exported(host)) if "withheld" in name]
     blended = with_changes(with_changes(made, "export", preference=["blend", 0]), "blend", blend="one taste in between")
-    assert outcome(host, blended)["export"].startswith("Written: refused_001")
-    found = read_file(exported(host) / "refused_001.safetensors").embeddings[0]
+    assert outcome(host, blended)["export"].startswith("Written: withheld_001")
+    found = read_file(exported(host) / "withheld_001.safetensors").embeddings[0]
     assert torch.allclose(found.tokens, taste(6).tokens, atol=1e-6), "half of it and half of it is it"
 
 

@@ -113,6 +113,13 @@ test("a run of the same test keeps what is looked at and knows of all votes", ()
     assert.equal(other.result, null);
 });
 
+test("a test whose votes were all taken back elsewhere begins at its first pair", () => {
+    const voted = after(started([null, null, null]), "left", "right");
+    assert.equal(current(voted).key, "k2");
+    const begun = reduce(voted, { kind: "test", shown: shown([null, null, null]), ran: true });
+    assert.equal(current(begun).key, "k0");
+});
+
 test("a result of another test is not taken", () => {
     const state = started([null]);
     assert.equal(reduce(state, { kind: "result", result: { test: "t2", standing: STANDING, pairs: [] } }), state);
