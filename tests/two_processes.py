@@ -15,9 +15,15 @@ PATIENCE = 60.0
 
 
 class _Half(Share):
-    """The part of one of the two."""
+    """The part of one of the two.
+
+    Attributes:
+        building: held while networks are made: threads, unlike processes, share torch's generator, and with it peft's
+            way to put layers in without content.
+    """
 
     count = 2
+    building = threading.Lock()
 
     def __init__(self, index: int, rooms: list[torch.Tensor | None], barrier: threading.Barrier) -> None:
         self.index, self.rooms, self.barrier = index, rooms, barrier

@@ -459,15 +459,14 @@ def test_two_processes_learn_what_one_with_twice_the_prompts_does(variant):
     with policy_of() as policy:
         expected = gradients(dag(policy, Guarded(0.5), **knobs, prompts_per_update=2), policy)
 
-    # While peft puts layers in, new weights of any thread are without content: both are there before the threads are.
-    with policy_of() as first, policy_of() as second:
-        halves = (first, second)
+    def work(share):
+        with contextlib.ExitStack() as stack:
+            with share.building:
+                policy = stack.enter_context(policy_of())
+                objective = dag(policy, Guarded(0.5), **knobs, prompts_per_update=1, share=share)
+            return gradients(objective, policy)
 
-        def work(share):
-            policy = halves[share.index]
-            return gradients(dag(policy, Guarded(0.5), **knobs, prompts_per_update=1, share=share), policy)
-
-        found = in_two(work)
+    found = in_two(work)
     for place in (1, 2):
         mean = (found[0][place] + found[1][place]) / 2
         torch.testing.assert_close(mean, expected[place], rtol=1e-3, atol=1e-5)
