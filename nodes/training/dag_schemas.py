@@ -6,7 +6,7 @@ import dataclasses
 from typing import get_args
 
 from ...training.diffusion import Convention
-from ...training.objectives.dag_config import Baseline, DAGConfig
+from ...training.objectives.dag_config import Baseline, Credit, DAGConfig
 from ...training.objectives.transitions import STEP_WEIGHTS
 from .schemas import DDPO_OBJECTIVE, Slot, slot
 
@@ -170,6 +170,17 @@ def _last() -> list[Slot]:
             advanced=True,
             tooltip="Updates at the start in which only the small network learns how much reward lies ahead, and the "
             "LoRA waits. Try a tenth of the run if pictures soon become all alike. 0 = both learn from the start.",
+        ),
+        slot(
+            "Combo",
+            "credit",
+            options=list(get_args(Credit)),
+            default=DAG["credit"],
+            optional=True,
+            advanced=True,
+            tooltip="What a sampler step is judged by. step: what the small network expects right behind it, as in the "
+            "paper. to the end: how the picture really ended, which is right from the first update on, whatever the "
+            "small network has learned, and varies more.",
         ),
     ]
 

@@ -15,10 +15,11 @@ from attune.training.adapters import LoraConfig, Policy
 from attune.training.interfaces import Prompt, RewardError, RunCallbacks, TrainingError
 from attune.training.objectives.dag import DAGObjective
 from attune.training.objectives.dag_config import DAGConfig
-from attune.training.objectives.dag_losses import unit_scale
+from attune.training.objectives.dag_losses import residual, unit_scale
 from attune.training.rollout import step_log_probability
 from attune.training.trainer import TrainerConfig, train
 
+CREDITS = pytest.mark.parametrize("credit", ["step", "to the end"])
 VARIANTS = pytest.mark.parametrize("variant", ["DB", "KL"])
 LORA = LoraConfig(rank=4, alpha=4.0, targets=("everything",), seed=1)
 PROMPTS = [Prompt(f"point {index}", None) for index in range(3)]
@@ -132,6 +133,47 @@ def test_residuals_telescope_to_the_target(reference, convention):
         else:
             log_other = paths.log_backward.sum(1) + unit * (scale[0].log() - scale[-1].log())
         torch.testing.assert_close(sums, begin - end + paths.log_forward.sum(1) - log_other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_credit_to_the_end_is_the_sum_of_the_residuals_to_come(reference):
+    """Δ of a step = δ of it and of all steps after it, which flows of any size cancel out of; β as it is by now."""
+    with policy_of() as policy, torch.no_grad():
+        objective = dag(policy, transitions=0, reference_prior=reference, credit="to the end")
+        played = objective._play(torch.Generator().manual_seed(0))
+        everything = slice(0, len(played.visits))
+        flow, flow_next = objective._flows(played, everything, 0.3)
+        log_forward, _ = objective._steps(played, everything)
+        delta = residual(flow, log_forward, played.log_target, flow_next).reshape(6, 6)
+        found = residual(flow, log_forward, played.log_target, played.rest.flow_next(0.3)).reshape(6, 6)
+    torch.testing.assert_close(found, delta.flip(1).cumsum(1).flip(1), rtol=1e-4, atol=1e-4)
+
+
+def test_credit_to_the_end_does_not_trust_the_flows():
+    """The policy's mean gradient over many rollouts is the same whatever the flow network says; of single steps not."""
+    changes = {}
+    for credit in ("step", "to the end"):
+        found = []
+        for moved in (False, True):
+            with policy_of() as policy:
+                objective = dag(
+                    policy, variant="DB", credit=credit, moved=moved, prompts=bed.PROMPTS, prompts_per_update=64,
+                    images_per_prompt=64, steps=4, transitions=0, chunk=20_000, step_weights="plain",
+                )  # fmt: skip
+                found.append(gradients(objective, policy)[1])
+        changes[credit] = ((found[1] - found[0]).norm() / found[0].norm()).item()
+    assert changes["to the end"] < 0.2 * changes["step"], changes
+
+
+@VARIANTS
+def test_credit_to_the_end_costs_no_reward_calls(variant):
+    calls = []
+    for credit in ("step", "to the end"):
+        reward = bed.TargetReward()
+        with policy_of() as policy:
+            gradients(dag(policy, reward, variant=variant, credit=credit), policy)
+        calls.append(reward.calls)
+    assert calls[0] == calls[1]
 
 
 def test_the_reference_is_balanced_for_a_reward_that_says_nothing():
@@ -411,12 +453,13 @@ def test_where_everything_is_blocked_nothing_moves(variant):
 # ---- repeatability ----
 
 
+@CREDITS
 @VARIANTS
-def test_chunks_change_nothing_but_rounding(variant):
+def test_chunks_change_nothing_but_rounding(variant, credit):
     found = []
     for chunk in (5, 1, 100):
         with policy_of() as policy:
-            objective = dag(policy, variant=variant, chunk=chunk, updates_per_rollout=2)
+            objective = dag(policy, variant=variant, credit=credit, chunk=chunk, updates_per_rollout=2)
             found.append([gradients(objective, policy, 2), gradients(objective, policy, 3)])
     for other in found[1:]:
         for (loss, own, flow), (loss_0, own_0, flow_0) in zip(other, found[0], strict=True):
@@ -425,13 +468,15 @@ def test_chunks_change_nothing_but_rounding(variant):
             torch.testing.assert_close(flow, flow_0, rtol=1e-3, atol=1e-5)
 
 
+@CREDITS
 @VARIANTS
 @pytest.mark.parametrize("reference", [False, True])
-def test_saved_after_any_pass_and_gone_on_with_it_ends_bit_equal(variant, reference):
+def test_saved_after_any_pass_and_gone_on_with_it_ends_bit_equal(variant, reference, credit):
     """Three passes per set of rollouts, β rising, with an anchor; saved into a fresh objective after any of five."""
 
     def trained(cut):
-        knobs = {"variant": variant, "reference_prior": reference, "updates_per_rollout": 3, "anneal_updates": 4}
+        knobs = {"variant": variant, "reference_prior": reference, "updates_per_rollout": 3, "anneal_updates": 4,
+                 "credit": credit}  # fmt: skip
         with policy_of() as policy:
             objective, generator = dag(policy, **knobs), torch.Generator().manual_seed(6)
             optimizer = torch.optim.Adam(trained_tensors(objective, policy), lr=0.02)
@@ -451,11 +496,12 @@ def test_saved_after_any_pass_and_gone_on_with_it_ends_bit_equal(variant, refere
     assert all(trained(cut) == expected for cut in range(5))
 
 
+@CREDITS
 @VARIANTS
-def test_two_processes_learn_what_one_with_twice_the_prompts_does(variant):
+def test_two_processes_learn_what_one_with_twice_the_prompts_does(variant, credit):
     """Gradients averaged over two shares of one prompt each equal those of one process with both, blocked pictures
     included, which the two do not share evenly."""
-    knobs = {"variant": variant, "images_per_prompt": 6, "transitions": 4}
+    knobs = {"variant": variant, "images_per_prompt": 6, "transitions": 4, "credit": credit}
     with policy_of() as policy:
         expected = gradients(dag(policy, Guarded(0.5), **knobs, prompts_per_update=2), policy)
 
@@ -530,6 +576,7 @@ def test_the_flow_network_reads_the_prompts_text():
         ({"anneal_updates": -1}, "at least 0"),
         ({"clip_range": 0.0}, "clip_range"),
         ({"baseline": "none"}, "step and prompt, batch"),
+        ({"credit": "half"}, "step, to the end; not 'half'"),
         ({"step_weights": "heavy"}, "heavy"),
         ({"convention": "median"}, "mean, sum"),
         ({"flow_channels": (10,)}, "multiples of 16"),
@@ -560,11 +607,12 @@ def test_a_reward_that_returns_nan_is_named():
 # ---- what it reaches ----
 
 
+@pytest.mark.parametrize(("credit", "left"), [("step", 0.5), ("to the end", 0.2)])
 @VARIANTS
-def test_it_draws_in_proportion_to_the_reward(variant):
-    """From eight even modes towards exp(r)/Z, whose modes weigh from 0.34 to 0.02: the divergence halves and more,
-    every mode is kept, and the imbalance falls once β stands still. Black box, drawn steps, 12 calls a rollout.
-    """
+def test_it_draws_in_proportion_to_the_reward(variant, credit, left):
+    """From eight even modes towards exp(r)/Z, whose modes weigh from 0.34 to 0.02: the divergence halves, or falls to a
+    fifth, every mode is kept, and the imbalance falls once β stands still. Black box, drawn steps, 12 calls a
+    rollout."""
     reward, steps = bed.TargetReward(), 16
     config = TrainerConfig(steps=110, learning_rate=5e-3, schedule="cosine", sample_every=0)
     with Policy(bed.RingDenoiser(width=32), dataclasses.replace(LORA, rank=8, alpha=8.0)) as policy:
@@ -572,11 +620,11 @@ def test_it_draws_in_proportion_to_the_reward(variant):
         objective = dag(
             policy, reward, moved=False, prompts=bed.PROMPTS, variant=variant, prompts_per_update=8,
             images_per_prompt=32, steps=steps, transitions=10, beta=1.0, anneal_updates=40, convention="sum",
-            clip_range=0.2, chunk=4096, flow_channels=(32,), flow_learning_rate=1e-2,
+            clip_range=0.2, chunk=4096, flow_channels=(32,), flow_learning_rate=1e-2, credit=credit,
         )  # fmt: skip
         history = train(policy, objective, config).history
         points = bed.sample(policy, 10_000, steps=steps, seed=1)
-    assert bed.divergence(points) < 0.5 * start
+    assert bed.divergence(points) < left * start
     assert (bed.mode_shares(points) > 0.25 * bed.WEIGHTS).all()
     assert torch.corrcoef(torch.stack([bed.mode_shares(points), bed.WEIGHTS]))[0, 1] > 0.9
     residuals = [report["residual"] for report in history]

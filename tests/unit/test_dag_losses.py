@@ -35,6 +35,15 @@ def test_balance_loss_closed_form():
     assert flow_next.grad.tolist() == [-5.0, 0.0] and log_backward.grad is None
 
 
+def test_credit_moves_the_policy_alone():
+    """δ = 2.5 as above and credit 7: the loss stays δ², the flows' gradients ±2·δ, log P_F's is 2·7."""
+    flow, log_forward, flow_next = (numbers(value).requires_grad_() for value in (1.0, -2.0, 0.5))
+    result = balance_loss(flow, log_forward, numbers(-4.0), flow_next, credit=numbers(7.0))
+    assert result.loss.tolist() == [6.25] and result.residual.tolist() == [2.5]
+    result.loss.sum().backward()
+    assert [value.grad.item() for value in (flow, log_forward, flow_next)] == [5.0, 14.0, -5.0]
+
+
 def test_kl_loss_closed_form():
     """δ as above: flow loss 6.25. On-policy ρ = 1: policy loss −A = −2 with gradient −A. With log ρ = 0.5 and A = 2 the
     ratio is cut to 1.1, loss −2.2 without gradient; flows never feel the policy's loss, nor the policy theirs."""

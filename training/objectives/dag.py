@@ -24,6 +24,13 @@ p_t·F̃(x_t)·P_F = p_s·F̃(x_s)·P_ref·p_t/p_s; all marginals cancel: F̃(x_
 F̃(x_T)·Π P_F = exp(β·r(x_0))·Π P_ref. F̃ is then the expectation of exp(β·r) over what the reference would make of x_t,
 and β·r(x̂0) the first guess of its logarithm.
 
+What a step of the policy answers for is δ, right as far as the flows are: a policy that is moved by flows which have
+learned little runs after the reward of x̂0 alone. With credit "to the end" it is Δ, the sum of δ from this step to the
+picture, in which all flows but the first cancel: Δ = log F̃(x_t) + Σ (log P_F − log P_B) − β_e·r(x_0). E[Δ·∇log P_F] is
+the gradient of KL(Π P_F ‖ Π P_B·R/Z) itself, whatever the flows say, which do no more than make it vary less. All of it
+is known of a played rollout, so that no reward call is added; with `reference_prior` every step costs a call of the
+reference. The flows learn from δ² as before, at whose zero Δ is zero.
+
 Reward calls. Taken literally a rollout of T steps costs 2·T. Here the flow at a state is shared by its two transitions,
 and `transitions` = K neighbouring ones are drawn per rollout (`windows`), which is unbiased: K + 2 calls at most,
 the finished picture included. They are made once per set of rollouts, by the policy that played them.
@@ -43,7 +50,7 @@ Differences from the paper (all ours):
       not where δ vanishes. The flows' gradient is plain;
     - f_φ starts at zero and stays in float32 (`flow_network`); with the "sum" convention its output counts D-fold, so
       that the two conventions learn the same at β and β/D;
-    - `reference_prior`;
+    - `reference_prior`; credit "to the end" (sub-trajectory balance, Madan et al. 2023, for the policy's part alone);
     - `flow_warmup`: a policy that follows flows which have learned nothing yet runs after the reward of x̂0 alone, which
       is far off at high noise, and into few modes; with the flows of the pretrained policy learned first it does not;
     - transitions that touch a picture the reward's safety gate blocks are left out.
@@ -52,7 +59,6 @@ Differences from the paper (all ours):
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -75,29 +81,12 @@ from .dag_losses import (
     scaled_gradient,
     unit_scale,
 )
+from .dag_played import Played, Rest
 from .dag_tally import Tally
 from .flow_network import FlowNetwork, FlowNetworkConfig, flow_bytes
 from .practice import OnPhase, Practice
 from .transitions import step_weights
 from .windows import draw_windows, window_states
-
-
-@dataclass
-class _Played:
-    """Rollouts waiting to be trained on: N transitions between M states."""
-
-    trajectories: Trajectories
-    prompts: list[int]
-    visits: torch.Tensor  # (row, step) of the transitions, [N, 2]
-    rewards: torch.Tensor  # of the states' pictures, higher is better, [M]
-    kept: torch.Tensor  # transitions that no safety gate blocks, bool [N]
-    log_target: torch.Tensor  # log P_B, or log P_ref, [N]
-    updates_left: int
-    log_old: torch.Tensor | None = None  # log P_F in the first pass, [N]; None before it
-    behaviour: torch.Tensor | None = None  # x0 in the first pass, if the anchor will want it, [N, C, H, W]
-
-    def __post_init__(self) -> None:
-        self.states, self.before, self.after = window_states(self.visits, self.trajectories.steps)
 
 
 class DAGObjective:
@@ -137,7 +126,7 @@ class DAGObjective:
         self.best_metric, self.best_is_high = self.practice.best_metric, self.practice.best_is_high
         self._policy: Any = None
         self._share: Share = ALONE
-        self._played: _Played | None = None
+        self._played: Played | None = None
         self._figures: dict[str, float] = {}
         self._passes = 0
         # Passes per update: the trainer says how many.
@@ -197,7 +186,11 @@ class DAGObjective:
             log_old = log_new.detach() if played.log_old is None else played.log_old[part]
             log_target, weight = played.log_target[part], weights[played.visits[part, 1]]
             if advantages is None:
-                found = balance_loss(flow, scaled_gradient(log_new, weight), log_target, flow_next)
+                credit = None
+                if played.rest is not None:
+                    credit = residual(flow, log_new, log_target, played.rest.flow_next(beta)[part]).detach()
+                scaled = scaled_gradient(log_new, weight)
+                found = balance_loss(flow, scaled, log_target, flow_next, credit=credit)
                 loss = found.loss
             else:
                 found = kl_loss(
@@ -211,7 +204,7 @@ class DAGObjective:
             yield (loss * played.kept[part]).sum() / counted
         self._finish(played, tally, beta)
 
-    def _finish(self, played: _Played, tally: Tally, beta: float) -> None:
+    def _finish(self, played: Played, tally: Tally, beta: float) -> None:
         """Remember what a pass over the rollouts found."""
         self._figures |= tally.figures() | {"beta": beta}
         played.updates_left -= 1
@@ -222,15 +215,15 @@ class DAGObjective:
             played.log_old = tally.log_new()
             played.behaviour = tally.x0()
 
-    def _at(self, played: _Played, part: slice) -> tuple[torch.Tensor, ...]:
+    def _at(self, played: Played, part: slice) -> tuple[torch.Tensor, ...]:
         """(x, x_next, sigma, sigma_next) of some transitions."""
         paths, (rows, steps) = played.trajectories, played.visits[part].unbind(1)
         return paths.states[rows, steps], paths.states[rows, steps + 1], paths.sigmas[steps], paths.sigmas[steps + 1]
 
-    def _cond(self, played: _Played, rows: torch.Tensor) -> list[Any]:
+    def _cond(self, played: Played, rows: torch.Tensor) -> list[Any]:
         return [played.trajectories.cond[row] for row in rows.tolist()]
 
-    def _steps(self, played: _Played, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    def _steps(self, played: Played, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """log P_F [n] and x0 [n, C, H, W] of some transitions, with gradients."""
         x, x_next, sigma, sigma_next = self._at(played, part)
         cond = self._cond(played, played.visits[part, 0])
@@ -240,12 +233,12 @@ class DAGObjective:
         )
         return log_forward, x0
 
-    def _anchor(self, played: _Played, part: slice, x0: torch.Tensor) -> torch.Tensor:
+    def _anchor(self, played: Played, part: slice, x0: torch.Tensor) -> torch.Tensor:
         x, _, sigma, _ = self._at(played, part)
         return noise_anchor(self._policy.process, x, x0, played.behaviour[part], sigma)
 
     @torch.no_grad()
-    def _advantages(self, played: _Played, beta: float) -> torch.Tensor:
+    def _advantages(self, played: Played, beta: float) -> torch.Tensor:
         """Of the pseudo-rewards −δ under the policy that played, [N]; compared with those of all processes."""
         share, (rows, steps) = self._share, played.visits.unbind(1)
         parts = [
@@ -253,6 +246,8 @@ class DAGObjective:
             for start in range(0, len(rows), self.config.chunk)
         ]
         flow, flow_next = (torch.cat(side) for side in zip(*parts, strict=True))
+        if played.rest is not None:
+            flow_next = played.rest.flow_next(beta)
         log_forward = played.trajectories.log_forward[rows, steps] if played.log_old is None else played.log_old
         rewards = share.gather(-residual(flow, log_forward, played.log_target, flow_next))
         prompts = torch.tensor(played.prompts, device=rows.device)[rows]
@@ -262,14 +257,14 @@ class DAGObjective:
 
     # ---- flows ----
 
-    def _flows(self, played: _Played, part: slice, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _flows(self, played: Played, part: slice, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
         """log F̃ at both ends of some transitions, [n] each; a state that two of them share is evaluated once."""
         ends = torch.cat([played.before[part], played.after[part]])
         needed, places = ends.unique(return_inverse=True)
         flow = beta * played.rewards[needed] + self._network_flows(played, needed)
         return flow[places].chunk(2)
 
-    def _network_flows(self, played: _Played, needed: torch.Tensor) -> torch.Tensor:
+    def _network_flows(self, played: Played, needed: torch.Tensor) -> torch.Tensor:
         """f_φ of some states; 0 at the end of a trajectory. [m]"""
         paths, (rows, numbers) = played.trajectories, played.states[needed].unbind(1)
         inner = (numbers < paths.steps).nonzero().flatten()
@@ -284,7 +279,7 @@ class DAGObjective:
         found = self.flow_network(x / expand(unit_scale(process, sigma), x), level, text, owners)
         return values.index_put((inner,), found)
 
-    def _text(self, played: _Played, rows: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+    def _text(self, played: Played, rows: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         """Tokens [L, D] of the prompts of some rollouts, each once, and which of them every rollout has."""
         prompts = torch.tensor(played.prompts, device=rows.device)[rows]
         different, owners = prompts.unique(return_inverse=True)
@@ -310,7 +305,7 @@ class DAGObjective:
 
     # ---- rollouts ----
 
-    def _play(self, generator: torch.Generator) -> _Played:
+    def _play(self, generator: torch.Generator) -> Played:
         config, practice = self.config, self.practice
         indices = practice.draw(config.prompts_per_update, config.images_per_prompt, generator)
         paths = practice.play(
@@ -336,8 +331,27 @@ class DAGObjective:
         self._figures = practice.figures(images, indices, judged)
         _, before, after = window_states(visits, paths.steps)
         kept = ~(blocked[before] | blocked[after] | judged.blocked.to(blocked.device)[visits[:, 0]])
-        log_target = self._log_target(paths, visits)
-        return _Played(paths, indices, visits, practice.sign * rewards, kept, log_target, config.updates_per_rollout)
+        played = Played(
+            paths,
+            indices,
+            visits,
+            practice.sign * rewards,
+            kept,
+            self._log_target(paths, visits),
+            config.updates_per_rollout,
+        )
+        if config.credit == "to the end":
+            played.rest = self._rest(played, practice.sign * judged.rewards.to(rewards))
+        return played
+
+    def _rest(self, played: Played, finished: torch.Tensor) -> Rest:
+        """What the rollouts know of the way behind their transitions; `finished` are rewards of the rows."""
+        paths, (rows, steps) = played.trajectories, played.visits.unbind(1)
+        count = len(paths.states)
+        everything = torch.cartesian_prod(torch.arange(count), torch.arange(paths.steps)).to(rows.device)
+        gained = self._log_target(paths, everything).view(count, paths.steps) - paths.log_forward
+        after = torch.nn.functional.pad(gained[:, 1:], (0, 1)).flip(1).cumsum(1).flip(1)
+        return Rest(finished[rows], after[rows, steps])
 
     def _promises(
         self,
@@ -400,33 +414,20 @@ class DAGObjective:
         return self._figures
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {
+        return {
             "practice": self.practice.state_dict(),
             "figures": dict(self._figures),
             "passes": self._passes,
-            "played": None,
+            "played": None if self._played is None else self._played.state_dict(),
         }
-        if self._played is not None:
-            played, paths = self._played, self._played.trajectories
-            state["played"] = {name: getattr(paths, name) for name in _PATHS} | {
-                name: getattr(played, name) for name in (*_PLAYED, "prompts", "updates_left")
-            }
-        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.practice.load_state_dict(state["practice"])
         self._figures, self._passes = dict(state["figures"]), int(state["passes"])
-        saved, device = state["played"], self._policy.device
-        if saved is None:
-            self._played = None
-            return
-        prompts = [int(i) for i in saved["prompts"]]
-        tensors = {name: value.to(device) if value is not None else None for name in (*_PATHS, *_PLAYED)
-                   for value in [saved[name]]}  # fmt: skip
-        paths = Trajectories(
-            **{name: tensors.pop(name) for name in _PATHS}, cond=[self.practice.prompts[i].positive for i in prompts]
+        saved = state["played"]
+        self._played = (
+            None if saved is None else Played.from_state_dict(saved, self.practice.prompts, self._policy.device)
         )
-        self._played = _Played(paths, prompts, updates_left=int(saved["updates_left"]), **tensors)
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.practice.prompts[:4]
@@ -444,7 +445,3 @@ def check_scored_alone(reward: Reward) -> None:
             "Take it out of Combine Rewards, choose another reward, or use the DDPO objective. DAG keeps pictures "
             "varied without it."
         )
-
-
-_PATHS = ("states", "sigmas", "log_forward", "log_backward")
-_PLAYED = ("visits", "rewards", "kept", "log_target", "log_old", "behaviour")

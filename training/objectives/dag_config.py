@@ -13,6 +13,7 @@ from .transitions import STEP_WEIGHTS, StepWeights
 
 Variant = Literal["DB", "KL"]
 Baseline = Literal["step and prompt", "batch"]
+Credit = Literal["step", "to the end"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class DAGConfig:
         flow_learning_rate: of the flow network, > 0.
         flow_warmup: updates at the start of a run in which the flow network learns alone; 0 = none. β rises meanwhile;
             the policy's learning rate begins to rise after them.
+        credit: what moves the policy: "step", the residual of a step as the flows at both ends have it, or "to the
+            end", that of all the way from the step to the finished picture; see `dag`.
         chunk: samples per network call; smaller needs less memory. No draw of the method depends on it.
     """
 
@@ -66,6 +69,7 @@ class DAGConfig:
     flow_learning_rate: float = 3e-4
     chunk: int = 16
     flow_warmup: int = 0
+    credit: Credit = "step"
 
     def __post_init__(self) -> None:
         for field in ("prompts_per_update", "images_per_prompt", "steps", "updates_per_rollout", "chunk"):
@@ -74,6 +78,7 @@ class DAGConfig:
         for field, kinds in (
             ("variant", get_args(Variant)),
             ("baseline", get_args(Baseline)),
+            ("credit", get_args(Credit)),
             ("step_weights", STEP_WEIGHTS),
             ("convention", get_args(Convention)),
         ):

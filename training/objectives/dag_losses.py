@@ -67,14 +67,26 @@ class BalanceLoss(NamedTuple):
 
 
 def balance_loss(
-    flow: torch.Tensor, log_forward: torch.Tensor, log_backward: torch.Tensor, flow_next: torch.Tensor
+    flow: torch.Tensor,
+    log_forward: torch.Tensor,
+    log_backward: torch.Tensor,
+    flow_next: torch.Tensor,
+    *,
+    credit: torch.Tensor | None = None,
 ) -> BalanceLoss:
     """DAG-DB: δ². Gradients reach log P_F and the flows at both ends; log P_B has none.
 
-    ∂/∂ log P_F = ∂/∂ flow = 2·δ,   ∂/∂ flow_next = −2·δ
+    ∂/∂ log P_F = 2·credit,   ∂/∂ flow = 2·δ,   ∂/∂ flow_next = −2·δ
+
+    Args:
+        credit: what the policy answers for in place of δ, [B]; of "to the end" the residual Δ of the rest of the way
+            (see `dag`), with which this is for log P_F the gradient of Δ², sub-trajectory balance.
     """
     delta = residual(flow, log_forward, log_backward.detach(), flow_next)
-    return BalanceLoss(delta.square(), delta.detach())
+    loss = delta.square()
+    if credit is not None:
+        loss = loss + 2 * (credit - delta).detach() * (log_forward - log_forward.detach())
+    return BalanceLoss(loss, delta.detach())
 
 
 class KLLoss(NamedTuple):
