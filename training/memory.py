@@ -170,6 +170,8 @@ class Kept:
         def count(tensor: torch.Tensor) -> Any:
             storage = tensor.untyped_storage()
             weight = isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter)
+            # The tensor itself holds the graph that holds it: neither would ever be freed.
+            tensor = tensor.detach()
             if not weight and storage.data_ptr() not in self._resident:
                 self._sizes[storage.data_ptr()] = storage.nbytes()
                 self._held.append(tensor)

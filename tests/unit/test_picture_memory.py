@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -161,6 +163,27 @@ def test_a_step_that_only_its_pictures_make_too_large_does_not_fit(denoiser):
         alone = fit(free, PictureMemory(1 << 34))
         assert "Even one picture at a time" in alone.problem and "objective" not in alone.problem
     assert len(asked) == 6, "measured once each time"
+
+
+@pytest.mark.parametrize("checkpointing", ["off", "on"])
+def test_nothing_that_was_measured_stays_in_memory(denoiser, checkpointing):
+    """What autograd keeps goes with the measurement: a graph that held itself would hold a whole step for ever."""
+    seen, decoder = [], Decoder()
+
+    def remember(module, inputs, output) -> None:
+        seen.append(weakref.ref(output))
+
+    with Policy(denoiser, LoraConfig(rank=2)) as policy:
+        hooks = [decoder.mix.register_forward_hook(remember)]
+        hooks += [part.register_forward_hook(remember) for part in policy.module.modules() if hasattr(part, "weight")]
+        fitting(
+            policy, MemorySettings(gradient_checkpointing=checkpointing), SHAPE, torch.zeros(3, 8), lambda: 1 << 40,
+            batch=2, guidance=1.0, autocast=None, average=False, knob="chunk",
+            pictures=lambda: gradient_memory(decoder, Energy(), SHAPE, "a cat", device=CPU, batch=2),
+        )  # fmt: skip
+        for hook in hooks:
+            hook.remove()
+    assert len(seen) > 20 and not [found for found in seen if found() is not None]
 
 
 def test_advice_without_knowing_a_single_picture_is_as_before():
