@@ -190,11 +190,15 @@ class Bed:
         return choices_of(drawn, pool, population, {p.text: p for p in self.prompts.values()}, self.recipe)
 
     @cached_property
+    def telling_pool(self) -> Pool:
+        """What the unseen choose from."""
+        return pool_of(self._drawn(self.telling, 30_000_000 + 100_000 * self.seed), self.shared.features, self.people)
+
+    @cached_property
     def told(self) -> torch.Tensor:
         """Eight choices of every unseen person, as the set encoder reads them: [people, 8, 3, F]; of other prompts than
         those that are practised or measured, each of another."""
-        pool = pool_of(self._drawn(self.telling, 30_000_000 + 100_000 * self.seed), self.shared.features, self.people)
-        generator = torch.Generator().manual_seed(self.seed + 5)
+        pool, generator = self.telling_pool, torch.Generator().manual_seed(self.seed + 5)
         everybody = torch.arange(self.plan.unseen_people)
         pairs = pool.draw_pairs(len(everybody), 8, generator)
         return pool.choices(pool.judged(self.people, everybody, pairs, generator))
