@@ -112,6 +112,18 @@ def test_every_objective_is_in_the_choice_that_all_their_pages_show():
     assert sorted(f"Attune{row.replace('-', '')}Objective" for row in rows) == sorted(sections)
 
 
+@pytest.mark.parametrize("node", objective_ids())
+def test_help_of_an_objective_has_the_values_to_start_with(node: str):
+    """Those of its node and of its template, as they are by now."""
+    from attune.nodes.training import start_values
+
+    page = (ROOT / "js" / "docs" / f"{node}.md").read_text(encoding="utf-8")
+    assert start_values.with_section(page, node) == page, (
+        "run `python scripts/module.py attune.nodes.training.start_values`"
+    )
+    assert "| learning_rate, in Train LoRA |" in page and f"`{start_values.STARTS[node].template}`" in page
+
+
 @pytest.mark.parametrize("node", node_ids())
 def test_node_appears_in_a_template(node: str):
     assert [name for name, types in nodes_in_templates().items() if node in types], f"no template shows {node}"
