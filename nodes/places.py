@@ -42,6 +42,24 @@ def inside(root: Path, name: str, *, what: str) -> Path:
     return path
 
 
+def missing(root: Path, name: str | None, *, what: str) -> str:
+    """What to say of a widget's file or folder that is not there; "" if it is, or if a wire will name it.
+
+    Args:
+        root: the host's input folder.
+        what: "file" or "folder".
+    """
+    if name is None:
+        return ""
+    try:
+        path = inside(root, name, what=what)
+    except PlaceError as error:
+        return str(error)
+    if path.is_dir() if what == "folder" else path.is_file():
+        return ""
+    return f"There is no {what} {name!r} in ComfyUI's input folder. Choose another one, or copy it there."
+
+
 def listed_files(root: Path, endings: Collection[str]) -> list[str]:
     """Files below `root` with one of the endings, as names with forward slashes, sorted."""
     found: list[str] = []

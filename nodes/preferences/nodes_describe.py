@@ -39,7 +39,7 @@ from ..host.vision_language import (
     model_inputs,
 )
 from .describing import Asked, describe_profile, nobodys, report
-from .nodes_common import CATEGORY, PreferenceWire, ProfileWire
+from .nodes_common import CATEGORY, PreferenceWire, ProfileWire, least_stars
 from .nodes_routes import preferences
 from .pairs import TooFew
 from .records import Profile
@@ -85,16 +85,7 @@ class AttuneDescribePreference(AttuneNode):
                     "the model finish, and takes longer if it does not end by itself. The embedding's size stays.",
                 ),
                 *device_inputs(cls),
-                cls.input(
-                    io.Int,
-                    "least_stars",
-                    default=1,
-                    min=1,
-                    max=4,
-                    advanced=True,
-                    tooltip="For pictures that were given stars: by how many two of them must differ to make a pair. "
-                    "Raising it keeps only clear cases. 1 = any difference counts.",
-                ),
+                least_stars(cls, advanced=True),
                 cls.input(
                     io.Combo,
                     "if_fewer",

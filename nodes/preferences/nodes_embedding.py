@@ -11,7 +11,7 @@ from ..host.adapter_files import ENCODER, adapter_path, digest_of, listed
 from ..host.progress import Progress
 from ..host.schema import AttuneNode
 from .embedding import blended
-from .nodes_common import CATEGORY, PreferenceWire, ProfileWire, Reward
+from .nodes_common import CATEGORY, PreferenceWire, ProfileWire, Reward, least_stars
 from .nodes_routes import preferences
 from .records import PreferenceError, Profile
 from .user_encoder import embed_profile, report
@@ -57,15 +57,7 @@ class AttunePreferenceEmbedding(AttuneNode):
                     "which follows a change of mind more slowly. Ties and skipped ones do not count; a question of "
                     "several pictures, with stars or with a best one, is one choice.",
                 ),
-                cls.input(
-                    io.Int,
-                    "least_stars",
-                    default=1,
-                    min=1,
-                    max=4,
-                    tooltip="For pictures that were given stars: by how many two of them must differ to count. Raising "
-                    "it keeps only clear cases. 1 = any difference counts.",
-                ),
+                least_stars(cls, "to count"),
             ],
             outputs=[
                 cls.output(PreferenceWire, id="preference", display_name="preference", tooltip="For Apply Preference, "

@@ -14,8 +14,8 @@ from ..host.examples import PEOPLE, offer_pictures
 from ..host.progress import Progress
 from ..host.schema import AttuneNode
 from ..personal_pairs import WIRE, PeoplesPairs, PersonPair, from_file, written
-from ..places import PlaceError, content_digest, inside, listed_files
-from .nodes_common import CATEGORY, ProfileWire
+from ..places import content_digest, inside, listed_files, missing
+from .nodes_common import CATEGORY, ProfileWire, caption, least_stars
 from .nodes_routes import preferences
 from .pairs import TooFew, gather, load
 from .records import PreferenceError, Profile, anonymous
@@ -89,22 +89,8 @@ class AttunePersonalPairs(PeopleNode):
                 ),
                 cls.more(),
                 cls.most_pairs(),
-                cls.input(
-                    io.Int,
-                    "least_stars",
-                    default=1,
-                    min=1,
-                    max=4,
-                    tooltip="For pictures that were given stars: by how many two of them must differ to make a pair. "
-                    "Raising it keeps only clear cases. 1 = any difference counts.",
-                ),
-                cls.input(
-                    io.String,
-                    "caption",
-                    default="",
-                    placeholder="what pictures without a known prompt were to show",
-                    tooltip="Stands in where a choice has no prompt. Empty = such pairs are left out.",
-                ),
+                least_stars(cls),
+                caption(cls),
             ],
             outputs=cls.pair_outputs(),
         )  # fmt: skip
@@ -188,13 +174,7 @@ class AttunePersonalPairsFromFile(PeopleNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        try:
-            missing = file is not None and not inside(input_folder(), file, what="file").is_file()
-        except PlaceError as error:
-            return str(error)
-        if missing:
-            return f"There is no file {file!r} in ComfyUI's input folder. Choose another one, or copy it there."
-        return True
+        return missing(input_folder(), file, what="file") or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None, **_: Any) -> str:

@@ -15,7 +15,7 @@ from ..host.sampling import progress_bar
 from ..host.schema import AttuneNode
 from ..job_inputs import in_jobs
 from .choosing import FIRST_NAME, choices, choose, words_of
-from .nodes_common import CATEGORY, ProfileWire
+from .nodes_common import CATEGORY, ProfileWire, caption, least_stars
 from .nodes_routes import preferences
 from .pairs import TooFew, gather, load, report, sheet
 from .records import Profile
@@ -131,22 +131,8 @@ class AttunePairsFromProfile(AttuneNode):
                     tooltip="How many pairs at most, the newest choices first. Raising it learns from more and needs "
                     "memory: 25 MB for a pair of a megapixel each. 0 = all.",
                 ),
-                cls.input(
-                    io.Int,
-                    "least_stars",
-                    default=1,
-                    min=1,
-                    max=4,
-                    tooltip="For pictures that were given stars: by how many two of them must differ to make a pair. "
-                    "Raising it keeps only clear cases. 1 = any difference counts.",
-                ),
-                cls.input(
-                    io.String,
-                    "caption",
-                    default="",
-                    placeholder="what pictures without a known prompt were to show",
-                    tooltip="Stands in where a choice has no prompt. Empty = such pairs are left out.",
-                ),
+                least_stars(cls),
+                caption(cls),
                 cls.input(
                     io.Int,
                     "least_pairs",

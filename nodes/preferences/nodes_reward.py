@@ -9,7 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..host.progress import Progress
 from ..host.schema import AttuneNode
-from .nodes_common import CATEGORY, ProfileWire, Reward
+from .nodes_common import CATEGORY, ProfileWire, Reward, least_stars
 from .nodes_routes import preferences
 from .pairs import TooFew
 from .personal_reward import LEAST_DECISIONS, learn, report, without_opinion
@@ -45,15 +45,7 @@ class AttunePreferenceReward(AttuneNode):
                     tooltip="How many choices to learn from at most, the newest first. Raising it gives a steadier "
                     "taste, which follows a change of mind more slowly, and takes longer.",
                 ),
-                cls.input(
-                    io.Int,
-                    "least_stars",
-                    default=1,
-                    min=1,
-                    max=4,
-                    tooltip="For pictures that were given stars: by how many two of them must differ to count as "
-                    "better and worse; less is a tie. Raising it keeps only clear cases. 1 = any difference counts.",
-                ),
+                least_stars(cls, "to count as better and worse; less is a tie"),
                 cls.input(
                     io.Combo,
                     "if_fewer",

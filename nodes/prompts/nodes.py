@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..host.examples import PROMPTS, STYLE, WILDCARDS, offer_pictures
 from ..host.schema import AttuneNode
-from ..places import PlaceError, content_digest, inside, listed_files, listed_folders
+from ..places import PlaceError, content_digest, inside, listed_files, listed_folders, missing
 from .captions import captions_digest, from_captions
 from .files import READERS, from_file
 from .lines import MOST_PROMPTS, Arrangement, PromptList, from_text
@@ -139,13 +139,7 @@ class PromptsFromFile(PromptSource):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        try:
-            missing = file is not None and not inside(input_folder(), file, what="file").is_file()
-        except PlaceError as error:
-            return str(error)
-        if missing:
-            return f"There is no file {file!r} in ComfyUI's input folder. Choose another one, or copy it there."
-        return True
+        return missing(input_folder(), file, what="file") or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None, **widgets: Any) -> str:
@@ -262,13 +256,7 @@ class PromptsFromCaptions(PromptSource):
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        try:
-            missing = folder is not None and not inside(input_folder(), folder, what="folder").is_dir()
-        except PlaceError as error:
-            return str(error)
-        if missing:
-            return f"There is no folder {folder!r} in ComfyUI's input folder. Choose another one, or copy it there."
-        return True
+        return missing(input_folder(), folder, what="folder") or True
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **widgets: Any) -> str:
