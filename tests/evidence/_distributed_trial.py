@@ -21,6 +21,8 @@ def main() -> None:
     import torch
 
     from attune.training.adapters import LoraConfig, Policy
+    from attune.training.adapters.user_attention import UserAdapterConfig
+    from attune.training.adapters.user_policy import UserPolicy
     from attune.training.checkpoint import write_atomically
     from attune.training.demo.pipeline import DemoPipeline
     from attune.training.share import launched_share
@@ -35,10 +37,14 @@ def main() -> None:
         steps=settings["updates"], learning_rate=1e-3, warmup_steps=2, checkpoint_seconds=0, sample_every=0,
         seed=settings["seed"],
     )  # fmt: skip
-    with Policy(pipeline.denoiser, LoraConfig(rank=4, seed=settings["seed"])) as policy:
+    lora, own = LoraConfig(rank=4, seed=settings["seed"]), getattr(objective, "encoder", None)
+    adapter = own and UserAdapterConfig(own.config.tokens, own.config.width, seed=settings["seed"])
+    with UserPolicy(pipeline.denoiser, adapter) if own else Policy(pipeline.denoiser, lora) as policy:
+        start = {name: value.clone() for name, value in policy.tensors().items()}
         result = train(policy, objective, trainer, run_folder=folder / "run", share=share)
     if share.main:
-        write_atomically(folder / "final.safetensors", dict(sorted(result.tensors.items())), {})
+        for name, tensors in (("start", start), ("final", result.tensors)):
+            write_atomically(folder / f"{name}.safetensors", dict(sorted(tensors.items())), {})
         (folder / "history.json").write_text(json.dumps(result.history), encoding="utf-8")
     share.wait()
 
@@ -52,8 +58,10 @@ def objective_of(method: str, batch: int, pipeline: Any) -> Any:
     from attune.training.objectives.dag_config import DAGConfig
     from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
     from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
+    from attune.training.objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
     from attune.training.objectives.refl import ReFLConfig, ReFLObjective
     from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
+    from attune.training.preference.set_encoder import load_set_encoder
 
     prompts = pipeline.prompts(["a cat", "a red apple, flat style", "a car on a green background", "a tree", "a fish"])
     # Two sizes, so that batches have buckets which the processes share unevenly.
@@ -69,6 +77,15 @@ def objective_of(method: str, batch: int, pipeline: Any) -> Any:
         others = [latent + 0.3 * torch.randn(latent.shape, generator=generator) for latent in latents]
         pairs = [Pair(*pair) for pair in zip(latents, others, [*prompts, *prompts], strict=True)]
         return DiffusionDPOObjective(pairs, DiffusionDPOConfig(batch=batch, chunk=2))
+    if method == "personal-dpo":
+        encoder = load_set_encoder(ROOT / "workflows" / "demo" / "attune_demo_user_encoder.safetensors")
+        told = torch.randn(10, 3, encoder.config.features, generator=generator)
+        others = [latent + 0.3 * torch.randn(latent.shape, generator=generator) for latent in latents]
+        people = [
+            PersonalPair(*pair, person=f"person {place // 5}", features=told[place])
+            for place, pair in enumerate(zip(latents, others, [*prompts, *prompts], strict=True))
+        ]
+        return PersonalDPOObjective(people, PersonalDPOConfig(batch=batch, chunk=2, support=2), encoder=encoder)
     if method == "refl":
         reward = StatisticReward("warmth", "as high as possible")
         return ReFLObjective(
@@ -79,8 +96,8 @@ def objective_of(method: str, batch: int, pipeline: Any) -> Any:
         config = DDPOConfig(**practice, updates_per_rollout=2, transitions=3, buffer=4, minimum=2)
         return DDPOObjective(prompts, reward, *world, config, latent_shape=shape)
     config = DAGConfig(
-        **practice, variant=method[-2:].upper(), updates_per_rollout=2, transitions=3, beta=1.0, anneal_updates=2,
-        flow_channels=(16, 32),
+        **practice, variant=method[4:6].upper(), updates_per_rollout=2, transitions=3, beta=1.0, anneal_updates=2,
+        flow_channels=(16, 32), credit="to the end" if method.endswith("to the end") else "step",
     )  # fmt: skip
     return DAGObjective(prompts, reward, *world, config, latent_shape=shape)
 

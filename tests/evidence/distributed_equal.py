@@ -2,8 +2,9 @@
 
 Every method runs for a few updates on the demo model: once in one process with a batch of 2·B, and once under
 `accelerate launch` in two processes (gloo, CPU) with B each. The figure is the largest difference between their LoRAs,
-over methods and seeds: ‖one − two‖ / ‖one − start‖, the length of what was learned. Sums in another order differ by
-rounding, and AdamW turns the sign of a gradient that is nothing but rounding into a whole step, so that it is not 0.
+over methods and seeds: ‖one − two‖ / ‖one − start‖, the length of what was learned; Personal DPO's user adapter counts
+as a LoRA. Sums in another order differ by rounding, and AdamW turns the sign of a gradient that is nothing but rounding
+into a whole step, so that it is not 0.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from .record import Claim, Stopwatch, bootstrap, record
 CLAIM = Claim(
     "distributed-equal", 1e-2, "<=", "", "two processes against one with the doubled batch: difference of their LoRAs"
 )
-METHODS = ("supervised", "ddpo", "dag-db", "dag-kl", "diffusion-dpo", "refl")
+METHODS = ("supervised", "ddpo", "dag-db", "dag-kl", "dag-kl to the end", "diffusion-dpo", "personal-dpo", "refl")
 SEEDS, UPDATES, BATCH = (0, 1, 2), 4, 2
 
 
-def run(method: str, seed: int, folder: Path, *, processes: int) -> dict[str, torch.Tensor]:
-    """The LoRA of one run.
+Tensors = dict[str, torch.Tensor]
+
+
+def run(method: str, seed: int, folder: Path, *, processes: int) -> tuple[Tensors, Tensors]:
+    """The LoRA of one run, before and after.
 
     Raises:
         RuntimeError: it failed; with its output.
@@ -53,14 +57,12 @@ def run(method: str, seed: int, folder: Path, *, processes: int) -> dict[str, to
     )
     if done.returncode:
         raise RuntimeError(f"{method} in {processes} processes failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return load_file(folder / "final.safetensors")
+    return load_file(folder / "start.safetensors"), load_file(folder / "final.safetensors")
 
 
-def difference(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
-    """‖one − two‖ / ‖one's up halves‖: these begin at zero, so that their length is what was learned."""
-    moved = math.sqrt(sum(value.square().sum().item() for name, value in one.items() if "lora_up" in name))
-    apart = math.sqrt(sum((value - two[name]).square().sum().item() for name, value in one.items()))
-    return apart / moved
+def distance(one: Tensors, other: Tensors) -> float:
+    """‖one − other‖ of all tensors together."""
+    return math.sqrt(sum((value - other[name]).square().sum().item() for name, value in one.items()))
 
 
 def main(quick: bool) -> None:
@@ -71,8 +73,9 @@ def main(quick: bool) -> None:
         for method in methods:
             for seed in seeds:
                 folder = Path(base) / f"{method}-{seed}"
-                one, two = (run(method, seed, folder / str(count), processes=count) for count in (1, 2))
-                row: dict[str, Any] = {"method": method, "seed": seed, "difference": difference(one, two)}
+                (start, one), (_, two) = (run(method, seed, folder / str(count), processes=count) for count in (1, 2))
+                apart = distance(one, two) / distance(one, start)
+                row: dict[str, Any] = {"method": method, "seed": seed, "difference": apart}
                 rows.append(row)
                 print(row, flush=True)
     values = [row["difference"] for row in rows]
