@@ -7,6 +7,7 @@ Which rows those are, the guider says: each kind of guider numbers its prompts i
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,10 +98,20 @@ def _own_lists(value: Any) -> Any:
 
 
 def _positive_prompts(guider: Any) -> frozenset[Any] | None:
-    """How the host calls the entries of a guider's positive prompt; None where it does not say."""
-    entries = (getattr(guider, "conds", None) or {}).get("positive") or ()
-    names = [entry.get("uuid") for entry in entries]
-    return frozenset(names) if names and None not in names else None
+    """How the host calls the entries of a guider's positive prompt; None where it does not say.
+
+    Where a prompt has an area, the host gives the others an entry of that area too, under the same name: these get
+    names of their own.
+    """
+    prompts = getattr(guider, "conds", None) or {}
+    names = [entry.get("uuid") for entry in prompts.get("positive") or ()]
+    if not names or None in names:
+        return None
+    for prompt, entries in prompts.items():
+        for entry in entries or ():
+            if prompt != "positive" and entry.get("uuid") in names:
+                entry["uuid"] = uuid.uuid4()
+    return frozenset(names)
 
 
 def rows_with_user(options: Mapping[str, Any], rows: int, positive: frozenset[Any] | None) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """ppd-blend: between two people, the picture moves from the one's taste to the other's.
 
-Bed: `_ppd_bed`, adapters trained as those of ppd-unseen. Pairs of unseen people of opposite inclination (their true tastes have
-a negative cosine), who have made 16 choices each; α ∈ {0, ¼, ½, ¾, 1} of the second. Over some prompts with fixed
-noise: the mean utility of the pictures to the second person. Figures, means over pairs of people and seeds:
+Bed: `_ppd_bed`, adapters trained as those of ppd-unseen. Pairs of unseen people of opposite inclination (their true
+tastes have a negative cosine), who have made 16 choices each; α ∈ {0, ¼, ½, ¾, 1} of the second. Over some prompts with
+fixed noise: the mean utility of the pictures to the second person. Figures, means over pairs of people and seeds:
     ppd-blend              Spearman's correlation of α with that utility, embeddings blended
     ppd-blend.predictions  the same, noise predictions blended
 

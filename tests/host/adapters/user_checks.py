@@ -164,30 +164,48 @@ def check_user_under_other_guiders() -> None:
     def alone(of: Any, cond: Any) -> Any:
         return host_prediction(of, x, sigma, cond, negative, 1.0)
 
-    def guided(guider: Any, *, conds: tuple[Any, ...], cfg: tuple[float, ...]) -> Any:
-        guider.set_conds(*conds)
-        guider.set_cfg(*cfg)
-        guider.inner_model = model.model
-        with torch.inference_mode():
-            guider.model_options = comfy.model_patcher.create_model_options_clone(patched.model_options)
-            comfy.sampler_helpers.prepare_model_patcher(patched, {}, guider.model_options)
-            blank = torch.zeros_like(x)
-            encoded = {key: list(value) for key, value in guider.original_conds.items()}
-            guider.conds = comfy.samplers.process_conds(
-                model.model, blank, encoded, x.device, latent_image=blank, seed=0
-            )
-            patched.pre_run()
-            try:
-                return guider(x, sigma, model_options=guider.model_options, seed=0)
-            finally:
-                patched.cleanup()
-
     personal, middle, away = alone(patched, one), alone(model, other), alone(model, negative)
     assert not torch.equal(personal, alone(model, one))
-    dual = guided(Guider_DualCFG(patched), conds=(one, other, negative), cfg=(2.0, 1.5))
+    dual = guided(Guider_DualCFG(patched), x, sigma, conds=(one, other, negative), cfg=(2.0, 1.5))
     close(dual, away + 1.5 * (middle - away) + 2.0 * (personal - middle), 1e-4)
-    perp = guided(Guider_PerpNeg(patched), conds=(one, other, negative), cfg=(2.0, 1.0))
+    perp = guided(Guider_PerpNeg(patched), x, sigma, conds=(one, other, negative), cfg=(2.0, 1.0))
     close(perp, perp_neg(x, personal, middle, away, 1.0, 2.0), 1e-4)
+
+
+def guided(guider: Any, x: Any, sigma: Any, *, conds: tuple[Any, ...], cfg: tuple[float, ...]) -> Any:
+    """What a guider of the host predicts of x, its prompts encoded as for a picture of this size."""
+    guider.set_conds(*conds)
+    guider.set_cfg(*cfg)
+    patched = guider.model_patcher
+    guider.inner_model = patched.model
+    with torch.inference_mode():
+        guider.model_options = comfy.model_patcher.create_model_options_clone(patched.model_options)
+        comfy.sampler_helpers.prepare_model_patcher(patched, {}, guider.model_options)
+        blank = torch.zeros_like(x)
+        encoded = {key: list(value) for key, value in guider.original_conds.items()}
+        guider.conds = comfy.samplers.process_conds(patched.model, blank, encoded, x.device, latent_image=blank, seed=0)
+        patched.pre_run()
+        try:
+            return guider(x, sigma, model_options=guider.model_options, seed=0)
+        finally:
+            patched.cleanup()
+
+
+def check_areas_leave_the_negative_prompt_without_a_user() -> None:
+    """A prompt whose area is the whole picture is that prompt: also where the host copies its entry to the others."""
+    model, (one, _, _), negative, shape = cases()["demo (v)"]
+    patched = with_user(model, adapter_of(model), [(tokens(1), 1.0)], strength=1.0, **WHOLE)
+    x, sigma = draw(shape, count=1, seed=5), torch.tensor([3.0])
+
+    def whole(conditioning: Any) -> Any:
+        return [[tokens_of, more | {"area": (*shape[1:], 0, 0)}] for tokens_of, more in conditioning]
+
+    def of(positive: Any, avoided: Any) -> Any:
+        return guided(comfy.samplers.CFGGuider(patched), x, sigma, conds=(positive, avoided), cfg=(4.0,))
+
+    plain = of(one, negative)
+    for conds in ((whole(one), negative), (one, whole(negative)), (whole(one), whole(negative))):
+        close(of(*conds), plain, 1e-4)
 
 
 def check_every_call_of_a_blend_has_its_control() -> None:
