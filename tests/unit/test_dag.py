@@ -15,7 +15,8 @@ from attune.training.adapters import LoraConfig, Policy
 from attune.training.interfaces import Prompt, RewardError, RunCallbacks, TrainingError
 from attune.training.objectives.dag import DAGObjective
 from attune.training.objectives.dag_config import DAGConfig
-from attune.training.objectives.dag_losses import residual, unit_scale
+from attune.training.objectives.dag_losses import pseudo_advantages, residual, unit_scale
+from attune.training.objectives.transitions import step_weights
 from attune.training.rollout import step_log_probability
 from attune.training.trainer import TrainerConfig, train
 
@@ -149,6 +150,32 @@ def test_credit_to_the_end_is_the_sum_of_the_residuals_to_come(reference):
     torch.testing.assert_close(found, delta.flip(1).cumsum(1).flip(1), rtol=1e-4, atol=1e-4)
 
 
+@CREDITS
+@VARIANTS
+def test_what_a_step_answers_for(variant, credit):
+    """The policy's gradient by hand, with β on its way up and weighed steps: of DAG-DB 2·Δ·∇log P_F, of DAG-KL
+    −A·∇log P_F with A of −Δ, where Δ is δ itself or the sum of those to come; all of it on unclipped first passes."""
+    with policy_of() as policy:
+        objective = dag(policy, variant=variant, credit=credit, transitions=0, anneal_updates=4, chunk=100)
+        objective._passes = 1  # of four: β is 0.7/4
+        found = gradients(objective, policy)[1]
+        fresh = dag(policy, variant=variant, credit=credit, transitions=0, anneal_updates=4, chunk=100)
+        played, everything = fresh._play(torch.Generator().manual_seed(0)), slice(None)
+        flow, flow_next = fresh._flows(played, everything, 0.7 / 4)
+        log_forward, _ = fresh._steps(played, everything)
+        delta = residual(flow, log_forward, played.log_target, flow_next).detach().reshape(6, 6)
+        answers = (delta.flip(1).cumsum(1).flip(1) if credit == "to the end" else delta).flatten()
+        rows, steps = played.visits.unbind(1)
+        if variant == "KL":
+            groups = torch.tensor(played.prompts)[rows] * 6 + steps
+            moved_by = -pseudo_advantages(-answers, groups, played.kept, clamp=5.0)
+        else:
+            moved_by = 2 * answers
+        weights = step_weights(policy.process, played.trajectories.sigmas, "balanced")[steps]
+        expected = torch.autograd.grad((weights * moved_by * log_forward).mean(), policy.parameters())
+    torch.testing.assert_close(found, torch.cat([part.flatten() for part in expected]), rtol=1e-3, atol=1e-5)
+
+
 def test_credit_to_the_end_does_not_trust_the_flows():
     """The policy's mean gradient over many rollouts is the same whatever the flow network says; of single steps not."""
     changes = {}
@@ -163,6 +190,17 @@ def test_credit_to_the_end_does_not_trust_the_flows():
                 found.append(gradients(objective, policy)[1])
         changes[credit] = ((found[1] - found[0]).norm() / found[0].norm()).item()
     assert changes["to the end"] < 0.2 * changes["step"], changes
+
+
+def test_the_reference_is_asked_step_by_step_and_once():
+    """Every step costs a call of the reference, which tells how far it is: Cancel is heard meanwhile."""
+    told = []
+    with policy_of() as policy:
+        objective = dag(policy, reference_prior=True, credit="to the end", chunk=5)
+        objective.practice.on_phase = lambda phase, done, total: told.append((phase, done, total))
+        objective._play(torch.Generator().manual_seed(0))
+    compared = [entry[1:] for entry in told if entry[0] == "compare"]
+    assert compared[-8:] == [(done, 36) for done in (5, 10, 15, 20, 25, 30, 35, 36)]
 
 
 @VARIANTS
@@ -192,14 +230,15 @@ def test_the_reference_is_balanced_for_a_reward_that_says_nothing():
     assert residuals[0] == pytest.approx(0, abs=1e-6) and residuals[1] > 0.05
 
 
+@CREDITS
 @VARIANTS
-def test_conventions_are_the_same_method_in_two_units(variant):
+def test_conventions_are_the_same_method_in_two_units(variant, credit):
     """β_sum = D·β_mean = 2·β_mean: every δ is twice as large, DAG-DB's loss and gradients fourfold. DAG-KL's flow loss
     too, while its advantages, which are relative, and so the policy's gradient, differ by the 2 of ∇log P_F alone."""
     found = []
     for convention, beta in (("mean", 0.35), ("sum", 0.7)):
         with policy_of() as policy:
-            objective = dag(policy, variant=variant, convention=convention, beta=beta)
+            objective = dag(policy, variant=variant, credit=credit, convention=convention, beta=beta)
             _, own, flow = gradients(objective, policy)
             found.append((objective.metrics(), own, flow))
     (mean, own_mean, flow_mean), (total, own_sum, flow_sum) = found
@@ -233,8 +272,9 @@ def test_drawn_transitions_are_unbiased():
             torch.testing.assert_close(mean, whole[place], rtol=1e-3, atol=1e-5)
 
 
+@CREDITS
 @VARIANTS
-def test_a_cost_counts_negatively(variant):
+def test_a_cost_counts_negatively(variant, credit):
     class Cost(bed.TargetReward):
         higher_is_better = False
 
@@ -244,15 +284,16 @@ def test_a_cost_counts_negatively(variant):
     found = []
     for reward in (bed.TargetReward(), Cost()):
         with policy_of() as policy:
-            found.append(gradients(dag(policy, reward, variant=variant), policy))
+            found.append(gradients(dag(policy, reward, variant=variant, credit=credit), policy))
     torch.testing.assert_close(found[0][1], found[1][1])
 
 
-def test_balanced_steps_change_the_policys_gradient_and_not_the_flows():
+@CREDITS
+def test_balanced_steps_change_the_policys_gradient_and_not_the_flows(credit):
     found = []
     for kind in ("plain", "balanced"):
         with policy_of() as policy:
-            found.append(gradients(dag(policy, variant="DB", step_weights=kind), policy))
+            found.append(gradients(dag(policy, variant="DB", credit=credit, step_weights=kind), policy))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     torch.testing.assert_close(found[0][2], found[1][2])
     assert not torch.allclose(found[0][1], found[1][1], rtol=0.1)
@@ -423,11 +464,12 @@ class Guarded(bed.TargetReward):
         return super().__call__(images, prompts, context)
 
 
+@CREDITS
 @VARIANTS
-def test_transitions_of_blocked_pictures_teach_nothing(variant):
+def test_transitions_of_blocked_pictures_teach_nothing(variant, credit):
     """What is left out counts as if it had not been drawn: the loss is the mean over the others."""
     with policy_of() as policy:
-        objective = dag(policy, Guarded(), variant=variant, images_per_prompt=8)
+        objective = dag(policy, Guarded(), variant=variant, credit=credit, images_per_prompt=8)
         total, own, _ = gradients(objective, policy)
         figures = dict(objective.metrics())
         played = objective._play(torch.Generator().manual_seed(0))

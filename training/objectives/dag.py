@@ -26,10 +26,10 @@ and β·r(x̂0) the first guess of its logarithm.
 
 What a step of the policy answers for is δ, right as far as the flows are: a policy that is moved by flows which have
 learned little runs after the reward of x̂0 alone. With credit "to the end" it is Δ, the sum of δ from this step to the
-picture, in which all flows but the first cancel: Δ = log F̃(x_t) + Σ (log P_F − log P_B) − β_e·r(x_0). E[Δ·∇log P_F] is
-the gradient of KL(Π P_F ‖ Π P_B·R/Z) itself, whatever the flows say, which do no more than make it vary less. All of it
-is known of a played rollout, so that no reward call is added; with `reference_prior` every step costs a call of the
-reference. The flows learn from δ² as before, at whose zero Δ is zero.
+picture, in which all flows but the first cancel: Δ = log F̃(x_t) + Σ (log P_F − log P_B) − β_e·r(x_0). In the first pass
+over a set of rollouts E[Δ·∇log P_F] is the gradient of KL(Π P_F ‖ Π P_B·R/Z) itself, whatever the flows say, which do
+no more than make it vary less; later passes keep the steps behind as they were played. All of it is known of a played
+rollout, so that no reward call is added. The flows learn from δ² as before, at whose zero Δ is zero.
 
 Reward calls. Taken literally a rollout of T steps costs 2·T. Here the flow at a state is shared by its two transitions,
 and `transitions` = K neighbouring ones are drawn per rollout (`windows`), which is unbiased: K + 2 calls at most,
@@ -66,7 +66,6 @@ import torch
 from ..diffusion import expand
 from ..interfaces import Auxiliary, LatentDecoder, Prompt, Reward, TrainingError
 from ..picture_memory import PictureMemory
-from ..presentable import compares_pictures
 from ..rollout import Trajectories, step_log_probability
 from ..share import ALONE, Share
 from .dag_config import DAGConfig
@@ -84,7 +83,7 @@ from .dag_losses import (
 from .dag_played import Played, Rest
 from .dag_tally import Tally
 from .flow_network import FlowNetwork, FlowNetworkConfig, flow_bytes
-from .practice import OnPhase, Practice
+from .practice import OnPhase, Practice, check_scored_alone
 from .transitions import step_weights
 from .windows import draw_windows, window_states
 
@@ -331,27 +330,35 @@ class DAGObjective:
         self._figures = practice.figures(images, indices, judged)
         _, before, after = window_states(visits, paths.steps)
         kept = ~(blocked[before] | blocked[after] | judged.blocked.to(blocked.device)[visits[:, 0]])
-        played = Played(
+        rest, rows = None, visits[:, 0]
+        if config.credit == "to the end":
+            everything = torch.cartesian_prod(torch.arange(len(paths.states)), torch.arange(paths.steps)).to(visits)
+            log_targets = self._log_target(paths, everything).view(-1, paths.steps)
+            rest = self._rest(paths, visits, log_targets, practice.sign * judged.rewards.to(rewards)[rows])
+            log_target = log_targets[rows, visits[:, 1]]
+        else:
+            log_target = self._log_target(paths, visits)
+        return Played(
             paths,
             indices,
             visits,
             practice.sign * rewards,
             kept,
-            self._log_target(paths, visits),
+            log_target,
             config.updates_per_rollout,
+            rest,
         )
-        if config.credit == "to the end":
-            played.rest = self._rest(played, practice.sign * judged.rewards.to(rewards))
-        return played
 
-    def _rest(self, played: Played, finished: torch.Tensor) -> Rest:
-        """What the rollouts know of the way behind their transitions; `finished` are rewards of the rows."""
-        paths, (rows, steps) = played.trajectories, played.visits.unbind(1)
-        count = len(paths.states)
-        everything = torch.cartesian_prod(torch.arange(count), torch.arange(paths.steps)).to(rows.device)
-        gained = self._log_target(paths, everything).view(count, paths.steps) - paths.log_forward
-        after = torch.nn.functional.pad(gained[:, 1:], (0, 1)).flip(1).cumsum(1).flip(1)
-        return Rest(finished[rows], after[rows, steps])
+    @staticmethod
+    def _rest(paths: Trajectories, visits: torch.Tensor, log_targets: torch.Tensor, finished: torch.Tensor) -> Rest:
+        """What rollouts know of the way behind transitions.
+
+        Args:
+            log_targets: of every step, [B, T]; finished: rewards of the transitions' pictures, [N].
+        """
+        behind = torch.nn.functional.pad((log_targets - paths.log_forward)[:, 1:], (0, 1))
+        after = behind.flip(1).cumsum(1).flip(1)
+        return Rest(finished, after[visits[:, 0], visits[:, 1]])
 
     def _promises(
         self,
@@ -393,7 +400,7 @@ class DAGObjective:
                 dimensions=paths.states[0, 0].numel(),
                 convention=config.convention,
             )
-        parts = []
+        parts: list[torch.Tensor] = []
         with self._policy.role(None):
             for row, step in zip(rows.split(config.chunk), steps.split(config.chunk), strict=True):
                 x, x_next = paths.states[row, step], paths.states[row, step + 1]
@@ -402,6 +409,7 @@ class DAGObjective:
                 parts.append(
                     step_log_probability(process, x, x0, x_next, sigma, sigma_next, convention=config.convention)
                 )
+                self.practice.on_phase("compare", min(len(rows), len(parts) * config.chunk), len(rows))
         return torch.cat(parts)
 
     def evaluate(self) -> dict[str, float]:
@@ -431,17 +439,3 @@ class DAGObjective:
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.practice.prompts[:4]
-
-
-def check_scored_alone(reward: Reward) -> None:
-    """
-    Raises:
-        TrainingError: a picture's score depends on the pictures beside it. What states of different steps promise are
-            no pictures of one round, so that neither their scores nor the target would mean anything.
-    """
-    if compares_pictures(reward):
-        raise TrainingError(
-            f"{reward.name} compares pictures with each other, and DAG must score what every step promises by itself. "
-            "Take it out of Combine Rewards, choose another reward, or use the DDPO objective. DAG keeps pictures "
-            "varied without it."
-        )

@@ -33,7 +33,8 @@ class DAGConfig:
         beta: how sharply the reward counts, > 0: in the "sum" convention the target is exp(β·r), in "mean" it is
             exp(β·D·r) with D latent dimensions.
         anneal_updates: updates over which β rises from 0; half of the run's is the paper's. 0 = β from the start.
-        reference_prior: the target is p_ref·exp(β·r); see `dag`; one more call of the network per transition.
+        reference_prior: the target is p_ref·exp(β·r); see `dag`; one more call of the network per transition, and with
+            credit "to the end" one per step of every rollout.
         clip_range: half width of the trust region of ρ, in the unit of `convention`; "KL" only.
         advantage_clamp: advantages are cut to ± this; "KL" only.
         baseline: what a pseudo-reward is compared with: "step and prompt" or "batch"; "KL" only.

@@ -80,7 +80,7 @@ def balance_loss(
 
     Args:
         credit: what the policy answers for in place of δ, [B]; of "to the end" the residual Δ of the rest of the way
-            (see `dag`), with which this is for log P_F the gradient of Δ², sub-trajectory balance.
+            (see `dag`), with which this is for each log P_F the gradient of its own Δ², sub-trajectory balance.
     """
     delta = residual(flow, log_forward, log_backward.detach(), flow_next)
     loss = delta.square()

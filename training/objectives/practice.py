@@ -23,7 +23,7 @@ from ..diversity import feature_source, grouped_diversity, pixel_features
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError, checked_scores
 from ..picture_memory import PictureMemory, decoding_memory, gradient_memory
 from ..precision import full_precision
-from ..presentable import is_guarded, rest_of_batch, unsafe_pictures
+from ..presentable import compares_pictures, is_guarded, rest_of_batch, unsafe_pictures
 from ..rollout import Trajectories, play
 from ..share import ALONE, Share
 from .divergence import Look, divergence, looks
@@ -368,3 +368,17 @@ def evaluated_prompts(count: int) -> list[int]:
     return [
         (2 * index + 1) * count // (2 * shown) for index in range(shown) for _ in range(EVALUATION_PICTURES // shown)
     ]
+
+
+def check_scored_alone(reward: Reward) -> None:
+    """
+    Raises:
+        TrainingError: a picture's score depends on the pictures beside it. What states of different steps promise are
+            no pictures of one round, so that neither their scores nor the target would mean anything.
+    """
+    if compares_pictures(reward):
+        raise TrainingError(
+            f"{reward.name} compares pictures with each other, and DAG must score what every step promises by itself. "
+            "Take it out of Combine Rewards, choose another reward, or use the DDPO objective. DAG keeps pictures "
+            "varied without it."
+        )
