@@ -87,7 +87,7 @@ def read_job(path: Path, settings: Mapping[str, str] | None = None) -> dict[str,
             "workflow once, or switch on job_file_only in Train LoRA, and take the job.json of that run's folder."
         )
     graph, node = job.get("graph"), job.get("node")
-    if not isinstance(graph, dict) or node not in graph or graph[node].get("class_type") != TRAINING_NODE:
+    if not _is_graph(graph) or not isinstance(node, str) or graph.get(node, {}).get("class_type") != TRAINING_NODE:
         raise AttuneError(f"{path} has no training node {node!r} in its graph. Export it anew with Train LoRA.")
     for name, value in (settings or {}).items():
         _set(graph, name, value)
@@ -110,9 +110,18 @@ def _set(graph: dict[str, Any], name: str, text: str) -> None:
         if widget not in entry["inputs"]:
             raise AttuneError(
                 f"--set {name}: {entry['class_type']} has no widget {widget!r} here. It has: "
-                f"{', '.join(key for key, held in entry['inputs'].items() if not _is_link(held))}."
+                f"{', '.join(key for key, held in entry['inputs'].items() if not _is_link(held))}. Export the job anew "
+                "with Train LoRA if the widget is newer than this file."
             )
         entry["inputs"][widget] = value
+
+
+def _is_graph(value: Any) -> bool:
+    """Whether every node says what it is and what goes into it."""
+    return isinstance(value, dict) and all(
+        isinstance(entry, dict) and isinstance(entry.get("class_type"), str) and isinstance(entry.get("inputs"), dict)
+        for entry in value.values()
+    )
 
 
 def _is_link(value: Any) -> bool:

@@ -614,7 +614,7 @@ def test_the_flow_network_reads_the_prompts_text():
         ({"images_per_prompt": 0, "variant": "DB"}, "at least 1, not 0"),
         ({"transitions": 51}, "50, the number of .*not 51"),
         ({"beta": 0.0}, "beta must be above 0"),
-        ({"beta": math.nan}, "beta must be above 0"),
+        ({"beta": math.nan}, "beta must be a finite number, not nan"),
         ({"anneal_updates": -1}, "at least 0"),
         ({"clip_range": 0.0}, "clip_range"),
         ({"baseline": "none"}, "step and prompt, batch"),

@@ -500,7 +500,12 @@ def test_a_setting_that_cannot_be_made_is_refused(tmp_path, setting, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [("{", "no JSON"), ('{"nodes": []}', "A workflow is not a job file"), ("[1]", "format is 'list'"),
-     ('{"format": "attune-job-1", "graph": {}, "node": "1"}', "no training node '1'")],
+     ('{"format": "attune-job-1", "graph": {}, "node": "1"}', "no training node '1'"),
+     ('{"format": "attune-job-1", "graph": {"1": 5}, "node": "1"}', "no training node '1'"),
+     ('{"format": "attune-job-1", "graph": {"1": {"class_type": "AttuneTrainLora"}}, "node": "1"}', "node '1'"),
+     ('{"format": "attune-job-1", "graph": {}, "node": []}', "no training node"),
+     ('{"format": "attune-job-1", "graph": {"2": {}, "1": {"class_type": "AttuneTrainLora", "inputs": {}}}, '
+      '"node": "1"}', "no training node '1'")],
 )  # fmt: skip
 def test_what_is_no_job_file_is_refused(tmp_path, text, words):
     (tmp_path / "job.json").write_text(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from ..config_checks import check_numbers
 from ..diffusion import Convention
 from ..interfaces import TrainingError
 from ..widget_names import named
@@ -73,6 +74,7 @@ class DAGConfig:
     credit: Credit = "step"
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for field in ("prompts_per_update", "images_per_prompt", "steps", "updates_per_rollout", "chunk"):
             if getattr(self, field) < 1:
                 raise TrainingError(f"DAG: {named(field)} must be at least 1, not {getattr(self, field)}.")

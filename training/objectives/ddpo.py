@@ -36,6 +36,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from ..config_checks import check_numbers
 from ..diffusion import Convention
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
 from ..picture_memory import PictureMemory
@@ -84,6 +85,7 @@ class DDPOConfig:
     chunk: int = 16
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for field in ("prompts_per_update", "steps", "updates_per_rollout", "minimum", "chunk"):
             if getattr(self, field) < 1:
                 raise TrainingError(f"DDPO: {named(field)} must be at least 1, not {getattr(self, field)}.")

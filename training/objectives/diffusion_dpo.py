@@ -41,6 +41,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
+from ..config_checks import check_numbers
 from ..diffusion import DiffusionProcess, expand
 from ..interfaces import Prompt, TrainingError
 from ..share import ALONE, Share
@@ -71,6 +72,7 @@ class DiffusionDPOConfig:
     chunk: int = 4
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for field in ("batch", "held_out_levels", "chunk"):
             if getattr(self, field) < 1:
                 told = "batch (pairs_per_update in the node)" if field == "batch" else field

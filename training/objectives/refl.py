@@ -44,6 +44,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from ..config_checks import check_numbers
 from ..diffusion import DiffusionProcess
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError
 from ..picture_memory import PictureMemory
@@ -87,6 +88,7 @@ class ReFLConfig:
     chunk: int = 4
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.mode not in get_args(Mode):
             raise TrainingError(f"ReFL: mode must be 'refl' or 'draft', not {self.mode!r}.")
         for field in ("prompts_per_update", "images_per_prompt", "steps", "chunk"):

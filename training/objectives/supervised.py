@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from ..config_checks import check_numbers
 from ..diffusion import DiffusionProcess, expand
 from ..interfaces import Prompt, TrainingError
 from ..share import ALONE, Share
@@ -41,6 +42,7 @@ class SupervisedConfig:
     min_snr_gamma: float = 5.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.batch < 1:
             raise TrainingError(f"The batch size must be at least 1, not {self.batch}.")
         if not 0 <= self.caption_dropout <= 1:
