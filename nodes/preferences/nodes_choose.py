@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from comfy_api.latest import io
@@ -20,7 +20,6 @@ from .asking import (
     INFORMATIVE,
     MODES,
     ORDERS,
-    Picked,
     Shown,
     ordered,
     pick,
@@ -34,6 +33,7 @@ from .latents import single_latents
 from .nodes_common import CATEGORY, ProfileWire, Reward, single
 from .nodes_routes import preferences, tell
 from .records import PreferenceError, Profile
+from .rounds import ROUNDS
 
 BY_REWARD, WAIT = FALLBACKS[2], FALLBACKS[3]
 
@@ -91,8 +91,8 @@ class AttuneChooseImages(AttuneNode):
                     min=0.0,
                     max=86_400.0,
                     step=1.0,
-                    tooltip="For wait: how many seconds at most; then the run goes on without what is not chosen. "
-                    "Raising it leaves you more time. 0 = do not wait.",
+                    tooltip="For wait: how many seconds at most; then the run goes on without what is not chosen, "
+                    "and the next run waits again. Raising it leaves you more time. 0 = do not wait.",
                 ),
                 cls.input(Reward, "reward", optional=True, tooltip="The judge for best by reward. With a Safety Gate, "
                           "what it holds back is neither shown nor handed on."),
@@ -128,8 +128,17 @@ class AttuneChooseImages(AttuneNode):
                            tooltip="The seeds of the chosen pictures, if seeds is connected."),
                 cls.output(io.String, id="report", display_name="report", tooltip="How many questions are answered, "
                            "and how many wait for you."),
+                cls.output(io.String, id="rejected_prompts", display_name="rejected_prompts", is_output_list=True,
+                           tooltip="The prompts of the rejected pictures, in the same order."),
+                cls.output(io.Int, id="rejected_seeds", display_name="rejected_seeds", is_output_list=True,
+                           tooltip="The seeds of the rejected pictures, if seeds is connected."),
             ],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> int:
+        """Another one after questions were lost or a wait was over, which the profile's revision does not tell."""
+        return ROUNDS.number
 
     @classmethod
     def execute(
@@ -153,6 +162,8 @@ class AttuneChooseImages(AttuneNode):
             seconds = single(wait_seconds, "wait_seconds")
             own_order = [question.key for question in questions]
             asked = wait_for_answers(store, key, own_order, seconds=seconds, on_look=Progress())
+            if seconds and sum(not question.open for question in asked) < len(own_order):
+                ROUNDS.begin()
         picked = pick(shown, asked, rule, scores)
         told = words_of(picked, len(asked), sum(found.blocked for found in shown)) + advice
         summary = store.summary(key)
@@ -160,8 +171,13 @@ class AttuneChooseImages(AttuneNode):
             "profile": key, "revision": summary.profile.revision, "questions": names,
             "answered": len(asked) - picked.waiting, "waiting": picked.waiting,
         }  # fmt: skip
+        chosen, rejected = (
+            handed_on(shown, side, own_latents, with_seeds=seeds is not None)
+            for side in (picked.chosen, picked.rejected)
+        )  # fmt: skip
         return io.NodeOutput(
-            *handed_on(shown, picked, own_latents, with_seeds=seeds is not None), told,
+            chosen.images, rejected.images, chosen.latents, rejected.latents, chosen.prompts, chosen.seeds, told,
+            rejected.prompts, rejected.seeds,
             ui={"attune_choose": [for_page], "text": [told]},
         )  # fmt: skip
 
@@ -188,19 +204,33 @@ def shown_pictures(
     return show(pictures, texts, seeds_of([len(batch) for batch in images], seeds), blocked), scores
 
 
-def handed_on(shown: Sequence[Shown], picked: Picked, latents: list[dict] | None, *, with_seeds: bool) -> list[Any]:
-    """The outputs but the report. What there is nothing of does not run, without an error."""
-    sides = (picked.chosen, picked.rejected)
-    images = [[shown[number].image[None] for number in side] or ExecutionBlocker(None) for side in sides]
-    if latents is None:
-        halves: list[Any] = [ExecutionBlocker("Connect latents to Choose Images to get those of the pictures.")] * 2
-    else:
-        halves = [[latents[number] for number in side] or ExecutionBlocker(None) for side in sides]
-    prompts = [shown[number].prompt for number in picked.chosen] or ExecutionBlocker(None)
-    seeds: Any = [shown[number].seed for number in picked.chosen] or ExecutionBlocker(None)
-    if not with_seeds:
-        seeds = ExecutionBlocker("Connect seeds to Choose Images to get those of the pictures.")
-    return [*images, *halves, prompts, seeds]
+class HandedOn(NamedTuple):
+    """What the outputs carry of the chosen pictures, or of the rejected ones; blocked where there is nothing."""
+
+    images: Any
+    latents: Any
+    prompts: Any
+    seeds: Any
+
+
+def handed_on(
+    shown: Sequence[Shown], side: Sequence[int], latents: list[dict] | None, *, with_seeds: bool
+) -> HandedOn:  # fmt: skip
+    """The outputs for the pictures in these places. What there is nothing of does not run, without an error."""
+
+    def each(of: Callable[[int], Any]) -> Any:
+        return [of(number) for number in side] or ExecutionBlocker(None)
+
+    return HandedOn(
+        each(lambda number: shown[number].image[None]),
+        _not_connected("latents") if latents is None else each(latents.__getitem__),
+        each(lambda number: shown[number].prompt),
+        each(lambda number: shown[number].seed) if with_seeds else _not_connected("seeds"),
+    )
+
+
+def _not_connected(what: str) -> ExecutionBlocker:
+    return ExecutionBlocker(f"Connect {what} to Choose Images to get those of the pictures.")
 
 
 NODES: list[type[io.ComfyNode]] = [AttuneChooseImages]

@@ -40,6 +40,7 @@ waits = the run goes on when all are answered. When it has run, the host's event
 output.attune_choose[0] = {profile: KEY, revision, questions: [QUESTION.key], answered, waiting}.
 
 What the sender could have done better is a 400, what is not there (any more) a 404, each with {error: words to show}.
+After a 404, or a `missing` question, the next run of Choose Images asks again; see `rounds`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from ..store import FILE_NAME, shared_store
 from . import listing
 from .pictures import PictureFolder, to_thumbnail
 from .records import UnknownError
+from .rounds import ROUNDS
 from .store import PreferenceStore
 
 EVENT = "attune.preferences"
@@ -80,6 +82,8 @@ def tell(action: str, profile: str, revision: int, question: str = "", **more: A
 
 def _acted(action: str, body: Any) -> dict[str, Any]:
     found = listing.act(preferences(), action, body)
+    if found.get("missing"):
+        ROUNDS.begin()
     if action in listing.CHANGES:
         question = found.get("question") or {}
         tell(action, body.get("profile") or found["profile"]["key"], found.get("profile", {}).get("revision", 0),
@@ -99,6 +103,7 @@ def add_routes() -> None:
             # Reading files and the store would hold up every other page.
             found = await asyncio.to_thread(work, *values)
         except UnknownError as error:
+            ROUNDS.begin()
             return web.json_response({"error": str(error)}, status=404)
         except AttuneError as error:
             return web.json_response({"error": str(error)}, status=400)

@@ -9,7 +9,7 @@ import numpy as np
 
 from attune.nodes.preferences.pictures import PictureFolder, picture_of
 from attune.nodes.preferences.records import Answer, Asked, Profile, Question
-from attune.nodes.preferences.store import PreferenceStore
+from attune.nodes.preferences.store import MOST_WAITING, PreferenceStore
 from attune.nodes.store import FILE_NAME, Store
 
 
@@ -19,9 +19,16 @@ def store_of(host: Any) -> PreferenceStore:
     return PreferenceStore(Store(folder / FILE_NAME, patience=30), PictureFolder(folder / "pictures"))
 
 
-def put_questions(host: Any, name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> list[Asked]:
-    """Ask a profile, which is made if there is none, about pairs of pictures uint8 [h, w, 3] with their prompts."""
+def put_questions(
+    host: Any, name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray, str]], *, most_waiting: int = MOST_WAITING
+) -> list[Asked]:
+    """Ask a profile, which is made if there is none, about pairs of pictures uint8 [h, w, 3] with their prompts.
+
+    Args:
+        most_waiting: beyond so many open questions those asked first are forgotten.
+    """
     store = store_of(host)
+    store.most_waiting = most_waiting
     key = store.create(name).key
     pixels: dict[str, np.ndarray] = {}
     questions = []

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
@@ -49,6 +50,9 @@ def choose_graph(name: str, **widgets: Any) -> dict[str, Any]:
         "again_shown": node("PreviewImage", images=["again", 0]),
         "chosen_prompts": node("PreviewAny", source=["choose", 4]),
         "chosen_seeds": node("PreviewAny", source=["choose", 5]),
+        "report": node("PreviewAny", source=["choose", 6]),
+        "rejected_prompts": node("PreviewAny", source=["choose", 7]),
+        "rejected_seeds": node("PreviewAny", source=["choose", 8]),
     }  # fmt: skip
     return graph
 
@@ -82,7 +86,8 @@ def test_a_run_asks_and_the_next_one_hands_on_what_was_chosen(host: HostServer):
     graph = choose_graph("picker")
     first = outcome(host, graph)
     assert first["text"] == "0 of 4 questions answered. 4 waiting for you."
-    assert {"chosen", "rejected", "again_shown", "chosen_prompts"} & first["outputs"].keys() == set(), "nothing yet"
+    blocked = {"chosen", "rejected", "again_shown", "chosen_prompts", "rejected_prompts", "rejected_seeds"}
+    assert blocked & first["outputs"].keys() == set(), "nothing yet"
     questions = asked(host, first["page"])
     assert [question["prompt"] for question in questions] == ["a cat", "a cat", "a rose", "a rose"]
     assert {picture["seed"] for question in questions for picture in question["pictures"]} == {"5"}
@@ -104,6 +109,9 @@ def test_a_run_asks_and_the_next_one_hands_on_what_was_chosen(host: HostServer):
         assert abs(one - other).max() <= 1 / 255, "the latents are those of the chosen pictures"
     assert second["outputs"]["chosen_seeds"]["text"] == ["5", "5"]
     assert second["outputs"]["chosen_prompts"]["text"] == ["a cat", "a rose"]
+    assert second["outputs"]["rejected_seeds"]["text"] == ["5", "5"]
+    assert second["outputs"]["rejected_prompts"]["text"] == ["a cat", "a rose"]
+    assert second["outputs"]["report"]["text"] == [second["text"]], "where workflows from before look for it"
 
     other_mode = outcome(host, choose_graph("picker", mode="best of each prompt"))
     assert other_mode["page"]["waiting"] == 2, "another question, another answer"
@@ -144,6 +152,42 @@ def test_a_run_may_wait_for_a_person(host: HostServer):
     assert len(pictures(host, found[0], "chosen")) == 2 and len(pictures(host, found[0], "rejected")) == 6
     over = outcome(host, choose_graph("impatient", if_not_chosen="wait", wait_seconds=0.5))
     assert over["text"] == "0 of 4 questions answered. 4 waiting for you."
+
+
+def test_it_waits_again_where_nobody_has_answered(host: HostServer):
+    graph = choose_graph("late", mode="best of each prompt", if_not_chosen="wait", wait_seconds=0.5)
+    first = outcome(host, graph)
+    second = outcome(host, graph)
+    assert "sample" in second["cached"] and "choose" not in second["cached"], "the same pictures, another wait"
+    for question in asked(host, first["page"]):
+        decide(host, first["page"], question["key"], "tie")
+    assert outcome(host, graph)["text"] == "2 of 2 questions answered."
+    assert "choose" in outcome(host, graph)["cached"], "there is nothing to wait for"
+
+
+def test_what_is_lost_is_asked_again_by_the_next_run(host: HostServer):
+    graph = choose_graph("forgotten", mode="best of each prompt")
+    first = outcome(host, graph)
+    before = asked(host, first["page"])
+    put_questions(host, "forgotten", light_and_dark(1, size=16), most_waiting=1)
+    assert asked(host, first["page"]) == [], "too many others waited; the page has just been told"
+    again = outcome(host, graph)
+    assert "sample" in again["cached"] and "choose" not in again["cached"]
+    assert [question["key"] for question in asked(host, again["page"])] == [question["key"] for question in before]
+    assert "choose" in outcome(host, graph)["cached"], "they are there"
+
+    name = before[0]["pictures"][0]["hash"]
+    (file,) = (host.user_dir / "attune" / "pictures").rglob(f"{name}.png")
+    file.unlink()
+    with pytest.raises(HTTPError, match="404"):
+        host.request(f"/attune/preferences/picture/{name}?small=1")
+    assert "choose" not in outcome(host, graph)["cached"]
+    assert host.request(f"/attune/preferences/picture/{name}?small=1").startswith(b"\xff\xd8"), "it is there again"
+
+    put_questions(host, "forgotten", light_and_dark(1, size=16, seed=1), most_waiting=1)
+    with pytest.raises(HTTPError, match="404"):
+        decide(host, first["page"], before[0]["key"], "tie")
+    assert "choose" not in outcome(host, graph)["cached"], "Press Run, it is asked again: so it was told"
 
 
 @pytest.mark.needs_system("posix", "a process can be killed in the middle of anything")
