@@ -99,8 +99,8 @@ class PersonalDPOObjective(DiffusionDPOObjective):
         pairs: of all people together. Who has too few to keep support and query apart is left out, and counted.
         encoder: [B, n, 3, F] and which are known [B, n] → tokens [B, k, d]; a `SetEncoder`.
         embeddings: person → tokens [k, d]; for whom there are, the encoder is not asked.
-        held_out: of other people, of other prompts. The first `support` pairs of each make the embedding, the rest are
-            measured.
+        held_out: of other people; whether of other prompts and pictures too is up to whoever gives them. The first
+            `support` pairs of each make the embedding, the rest are measured.
         previews: prompts of the sample pictures, each shown for as many people. on_phase: as in Diffusion-DPO.
 
     Attributes:
