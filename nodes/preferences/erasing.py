@@ -3,16 +3,20 @@
 First the profile is marked (one transaction; from here on nobody sees it). Then its rows and the picture files that
 nobody else uses go, and at last the database is written anew and its log emptied, since SQLite keeps copies of deleted
 rows in both. A kill on the way is made good at the next start: the mark stays until all is done.
+
+Pictures of questions that were never kept go in the same way: a process may be killed while it asks, and a profile may
+be deleted while pictures of its questions are being written.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from ..store import Store, StoreError
 from .pictures import PictureFolder
-from .records import PreferenceError, anonymous
-from .rows import remove_unused_pictures
+from .records import Picture, PreferenceError, anonymous
+from .rows import any_unused_picture, insert_pictures, picture_ids, remove_unused_pictures
 
 log = logging.getLogger("attune")
 
@@ -26,7 +30,7 @@ def mark(store: Store, profile: int) -> None:
 
 
 def finish(store: Store, pictures: PictureFolder) -> bool:
-    """Carry through every deletion that was begun.
+    """Carry through every deletion that was begun, and remove the pictures of questions that were never kept.
 
     Returns:
         Whether nothing is left to do. False: another program is using the database or a picture, so that bytes of what
@@ -37,11 +41,14 @@ def finish(store: Store, pictures: PictureFolder) -> bool:
     """
     with store.reading() as connection:
         marked = [id for (id,) in connection.execute("SELECT profile FROM erasures")]
-    if not marked:
-        return True
+        if not marked and not any_unused_picture(connection):
+            return True
     try:
         for profile in marked:
             _erase(store, pictures, profile)
+        with store.writing() as connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            pictures.remove(remove_unused_pictures(connection))
         clean = pictures.tidy() and store.scrub()
     except (StoreError, PreferenceError) as error:
         log.warning("Attune: bytes of a deleted profile are still there: %s", error)
@@ -63,5 +70,23 @@ def _erase(store: Store, pictures: PictureFolder, profile: int) -> None:
                 connection.execute(f"DELETE FROM {table} WHERE instr(reward_id, ?)", (anonymous(key),))
         connection.execute("DELETE FROM profiles WHERE id = ?", (profile,))
         connection.execute("DELETE FROM prompts WHERE id NOT IN (SELECT prompt FROM questions)")
-        # Those of questions too that were never kept, since their process was killed while it asked them.
         pictures.remove(remove_unused_pictures(connection))
+
+
+def drop_unused(store: Store, pictures: PictureFolder, written: Collection[Picture]) -> None:
+    """Remove those of the pictures that no question shows, rows and files.
+
+    What cannot be removed now is logged, and goes at the next start.
+    """
+    try:
+        with store.writing() as connection:
+            # A deletion may have removed a row before its file was written: a file without a row would stay for good.
+            insert_pictures(connection, [picture for picture in written if pictures.holds(picture.hash)])
+        with store.writing() as connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            removed = remove_unused_pictures(connection, picture_ids(connection, written))
+            pictures.remove(removed)
+        if removed:
+            store.scrub()
+    except (StoreError, PreferenceError) as error:
+        log.warning("Attune: pictures of a deleted profile are still there: %s", error)

@@ -62,6 +62,13 @@ def missing_pictures(connection: sqlite3.Connection, pictures: Iterable[Picture]
     return [found for found in pictures if not connection.execute(query, (bytes.fromhex(found.hash),)).fetchone()]
 
 
+def picture_ids(connection: sqlite3.Connection, pictures: Iterable[Picture]) -> list[int]:
+    """Ids of the rows that pictures have."""
+    query = "SELECT id FROM pictures WHERE hash = ?"
+    found = [connection.execute(query, (bytes.fromhex(picture.hash),)).fetchone() for picture in pictures]
+    return [row[0] for row in found if row is not None]
+
+
 def insert_pictures(connection: sqlite3.Connection, pictures: Iterable[Picture]) -> None:
     """Make rows for pictures that have none yet."""
     connection.executemany(
@@ -189,6 +196,12 @@ def drop_oldest_waiting(connection: sqlite3.Connection, profile: int, most: int,
             (prompt, prompt),
         )
     return remove_unused_pictures(connection, touched)
+
+
+def any_unused_picture(connection: sqlite3.Connection) -> bool:
+    """Whether a picture is in no question."""
+    query = "SELECT 1 FROM pictures WHERE id NOT IN (SELECT picture FROM question_pictures) LIMIT 1"
+    return connection.execute(query).fetchone() is not None
 
 
 def remove_unused_pictures(connection: sqlite3.Connection, ids: Iterable[int] | None = None) -> list[str]:

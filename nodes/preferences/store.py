@@ -200,18 +200,25 @@ class PreferenceStore:
             UnknownError: there is no such profile. PreferenceError: a picture cannot be kept.
         """
         needed = {picture.hash: picture for question in questions for picture in question.pictures}
-        for _ in range(_ATTEMPTS):
-            self._put(needed.values(), pixels)
-            with self._writing() as connection:
-                # Somebody may have deleted a profile with the same picture since; nobody does during a transaction.
-                gone = missing_pictures(connection, needed.values())
-                if not gone and all(self.pictures.holds(name) for name in needed):
-                    return self._ask(connection, key, questions)
+        try:
+            for _ in range(_ATTEMPTS):
+                self._put(key, needed.values(), pixels)
+                with self._writing() as connection:
+                    id = _row(connection, key)[0]
+                    # Another profile with the same picture may be deleted since; nobody does it during a transaction.
+                    gone = missing_pictures(connection, needed.values())
+                    if not gone and all(self.pictures.holds(name) for name in needed):
+                        return self._ask(connection, id, questions)
+        except UnknownError:
+            # The profile was deleted while its pictures were written: they must not outlive it.
+            erasing.drop_unused(self.store, self.pictures, needed.values())
+            raise
         raise PreferenceError("The pictures of the questions are deleted as fast as they are kept. Try again.")
 
-    def _put(self, needed: Collection[Picture], pixels: Mapping[str, np.ndarray]) -> None:
-        """Files, and before them rows: what a kill leaves behind is known, and goes with the next deletion."""
+    def _put(self, key: str, needed: Collection[Picture], pixels: Mapping[str, np.ndarray]) -> None:
+        """Files, and before them rows: what a kill leaves behind is known, and goes at the next start."""
         with self._reading() as connection:
+            _row(connection, key)
             new = missing_pictures(connection, needed)
         if new:
             with self._writing() as connection:
@@ -219,8 +226,7 @@ class PreferenceStore:
         for picture in needed:
             self.pictures.put(pixels[picture.hash])
 
-    def _ask(self, connection: sqlite3.Connection, key: str, questions: Sequence[Question]) -> list[Asked]:
-        id = _row(connection, key)[0]
+    def _ask(self, connection: sqlite3.Connection, id: int, questions: Sequence[Question]) -> list[Asked]:
         names = [question.key for question in questions]
         new = sum([insert_question(connection, id, question) for question in questions])
         if new:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations, islice
 from pathlib import Path
 
@@ -19,7 +19,16 @@ import pytest
 
 from attune.nodes.preferences import erasing
 from attune.nodes.preferences.pictures import PictureFolder, picture_of
-from attune.nodes.preferences.records import Answer, Embedding, Picture, Question, anonymous, question_key
+from attune.nodes.preferences.records import (
+    Answer,
+    Embedding,
+    Picture,
+    PreferenceError,
+    Question,
+    UnknownError,
+    anonymous,
+    question_key,
+)
 from attune.nodes.preferences.store import PreferenceStore
 from attune.nodes.store import Store
 from attune.training.checkpoint import whole_file
@@ -225,7 +234,7 @@ def test_where_another_program_reads_the_traces_go_later(store: PreferenceStore,
     assert places_of(tmp_path, b"Annabella-Secret") == []
 
 
-def test_pictures_whose_questions_were_never_kept_go_with_the_next_deletion(store: PreferenceStore):
+def test_pictures_whose_questions_were_never_kept_go_at_the_next_start(store: PreferenceStore, tmp_path: Path):
     """A process was killed between a picture's file and its question. What the store does not know of stays."""
 
     class Killed(PictureFolder):
@@ -234,24 +243,48 @@ def test_pictures_whose_questions_were_never_kept_go_with_the_next_deletion(stor
             raise KeyboardInterrupt
 
     questions, pixels = make(range(2))
+    person = store.create("x")
     with pytest.raises(KeyboardInterrupt):
-        PreferenceStore(store.store, Killed(store.pictures.folder)).ask(store.create("x").key, questions, pixels)
+        PreferenceStore(store.store, Killed(store.pictures.folder)).ask(person.key, questions, pixels)
     foreign = store.pictures.put(np.zeros((8, 8, 3), np.uint8))
     assert len(list(store.pictures.names())) == 2
-    assert store.delete(store.create("x").key)
+    assert opened(tmp_path).names() == ["x"]
     assert list(store.pictures.names()) == [foreign], "perhaps of a database that was moved away for a while"
+    assert rows_of(store) == 0
+
+
+def rows_of(store: PreferenceStore) -> int:
+    with store.store.reading() as connection:
+        return connection.execute("SELECT COUNT(*) FROM pictures").fetchone()[0]
+
+
+def test_pictures_of_a_deleted_profile_do_not_come_back_with_a_queued_run(store: PreferenceStore, tmp_path: Path):
+    person, bob = store.create("Annabella-Secret"), store.create("Bob")
+    questions, pixels = make(range(4))
+    for key, asked in ((person.key, questions), (bob.key, questions[:1])):
+        store.ask(key, asked, pixels)
+    assert store.delete(person.key)
+    with pytest.raises(UnknownError):
+        store.ask(person.key, questions, pixels)
+    assert set(store.pictures.names()) == set(questions[0].hashes), "Bob's stay"
+    assert rows_of(store) == 2
 
 
 # ---- many at once ----
 
 
 class Overtaken(PictureFolder):
-    """A folder in which something happens just after the first picture was written."""
+    """A folder in which something happens just after the first picture was written, or after `waits` more."""
 
     then: Callable[[], object] | None = None
+    waits = 0
 
     def put(self, pixels: np.ndarray) -> str:
-        name, then, self.then = super().put(pixels), self.then, None
+        name = super().put(pixels)
+        if self.waits:
+            self.waits -= 1
+            return name
+        then, self.then = self.then, None
         if then is not None:
             then()
         return name
@@ -266,6 +299,40 @@ def test_a_picture_deleted_between_its_file_and_its_row_is_written_again(store: 
     PreferenceStore(opened(tmp_path).store, folder).ask(bob.key, questions, pixels)
     assert store.names() == ["Bob"] and folder.then is None
     assert set(store.pictures.names()) == set(pixels)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_profile_deleted_while_its_pictures_are_written_takes_them_along(
+    store: PreferenceStore, tmp_path: Path, place: int
+):
+    """Deleted after the first picture's file, or after the last one's; what others ask about stays."""
+    questions, pixels = make(range(4))
+    ann, bob = store.create("Ann"), store.create("Bob")
+    store.ask(bob.key, questions[:1], pixels)
+    folder = Overtaken(store.pictures.folder)
+    folder.waits, folder.then = 3 * place, lambda: store.delete(ann.key)
+    with pytest.raises(UnknownError):
+        PreferenceStore(opened(tmp_path).store, folder).ask(ann.key, questions, pixels)
+    assert folder.then is None and store.names() == ["Bob"]
+    assert set(store.pictures.names()) == set(questions[0].hashes)
+    assert rows_of(store) == 2
+    for name in questions[1].hashes:
+        assert places_of(tmp_path, bytes.fromhex(name)) == []
+
+
+def test_what_a_run_of_a_deleted_profile_cannot_remove_goes_at_the_next_start(store: PreferenceStore, tmp_path: Path):
+    class Stuck(Overtaken):
+        def remove(self, names: Iterable[str]) -> None:
+            raise PreferenceError("somebody looks at it")
+
+    questions, pixels = make(range(2))
+    ann = store.create("Ann")
+    folder = Stuck(store.pictures.folder)
+    folder.then = lambda: store.delete(ann.key)
+    with pytest.raises(UnknownError):
+        PreferenceStore(opened(tmp_path).store, folder).ask(ann.key, questions, pixels)
+    assert list(store.pictures.names()) == [questions[0].hashes[1]], "written after the deletion"
+    assert opened(tmp_path).names() == [] and list(store.pictures.names()) == []
 
 
 def test_one_deletes_what_another_asks_about(store: PreferenceStore):
