@@ -24,6 +24,9 @@ from .user_encoder import check_features, embed, triples_of
 
 # Questions of a profile, to be parted.
 LEAST_QUESTIONS, MOST_QUESTIONS = 8, 64
+# People who are recognised on average where every guess is by chance, however many take part; and so many that it is
+# none (of a hundred such attacks two or so find as many).
+BY_CHANCE, MANY_BY_CHANCE = 1, 3
 # Steps of the progress bar per profile.
 _STEPS = 100
 
@@ -143,9 +146,9 @@ def linkage_words(found: Linkage | None, *, left_out: int) -> str:
         told += f" {found.left_out} profiles without {needed}, took no part."
     if found.people < 5:
         return told + " With so few people this says little."
-    recognisable = found.share > 3 * chance
-    return told + (
-        " An embedding can give away whose it is: share it as you would share a photo of yourself."
-        if recognisable
-        else " Somebody who has both would hardly know that they are of one person."
-    )
+    # Whole numbers: of a share, rounding would decide.
+    if found.found > MANY_BY_CHANCE:
+        return told + " An embedding can give away whose it is: share it as you would share a photo of yourself."
+    if found.found > BY_CHANCE:
+        return told + " Some were recognised, which may be chance or not: share an embedding with care."
+    return told + " Somebody who has both would hardly know that they are of one person."

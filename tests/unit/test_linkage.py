@@ -104,7 +104,16 @@ def test_linkage_by_hand():
     assert "at least two profiles with 8 answered questions" in linkage_words(None, left_out=1)
     assert "says little" in linkage_words(Linkage(3, 3, 0), left_out=0)
     assert "give away" in linkage_words(Linkage(20, 15, 1), left_out=1)
-    assert "hardly" in linkage_words(Linkage(20, 1, 0), left_out=0)
+
+
+@pytest.mark.parametrize("people", [5, 6, 7, 20, 49, 100])
+def test_words_before_sharing_are_no_milder_than_what_was_found(people: int):
+    """By chance one is recognised, however many take part: only then somebody would hardly know."""
+    for found in range(people + 1):
+        told = linkage_words(Linkage(people, found, 0), left_out=0)
+        assert ("hardly" in told) == (found <= 1), found
+        assert ("with care" in told) == (found in (2, 3)), found
+        assert ("give away" in told) == (found > 3), found
 
 
 def test_strangers_are_not_recognised_and_the_same_people_are():
