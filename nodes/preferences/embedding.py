@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from ...training.adapters.user_attention import UserAdapterConfig, UserAdapterMetadata
+from ...training.interfaces import TrainingError
 from ...training.preference.blending import blend_tokens
 from .records import LONGEST_PROMPT, PreferenceError, whole_text
 
@@ -135,6 +137,32 @@ def blended(tastes: Sequence[tuple[Preference, float]], *, in_between: bool) -> 
         text = text[: LONGEST_PROMPT - 1] + "…"
     choices = min(sum(embedding.choices for embedding in towards), MOST_CHOICES)
     return Preference.of(PreferenceEmbedding(tokens, apart.encoder_id, choices, text, apart.title))
+
+
+def check_reads(
+    config: UserAdapterConfig, metadata: UserAdapterMetadata, preference: Preference, name: str
+) -> None:  # fmt: skip
+    """Refuse a taste that an adapter cannot read.
+
+    Args:
+        config, metadata: of the adapter. name: of its file.
+
+    Raises:
+        TrainingError: the taste was made by another encoder than the adapter was trained with, or is no table of its.
+    """
+    if metadata.encoder_id != preference.encoder_id:
+        raise TrainingError(
+            f"The adapter {name} was trained with another encoder ({metadata.encoder_id}) than this taste was made "
+            f"with ({preference.encoder_id}), so it would read it wrongly. In Preference Embedding choose the encoder "
+            "that came with the adapter, or another adapter here."
+        )
+    tokens, width = preference.parts[0][0].tokens.shape
+    if (tokens, width) != (config.tokens, config.width):
+        raise TrainingError(
+            f"The adapter {name} reads tastes of {config.tokens} tokens of {config.width} numbers; this one has "
+            f"{tokens} of {width}, although it names the adapter's encoder ({metadata.encoder_id}): one of the two "
+            "files is not what it says. Make the taste anew by Preference Embedding, or get the adapter again."
+        )
 
 
 # ---- as bytes ----

@@ -6,12 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...training.adapters.user_attention import UserAdapter, UserAdapterMetadata, load_user_adapter
-from ...training.interfaces import TrainingError
+from ...training.adapters.user_attention import load_user_adapter
 from ..host.adapter_files import ADAPTER, adapter_path, digest_of, listed
 from ..host.schema import AttuneNode
 from ..host.user_adapter import with_user
-from .embedding import Preference
+from .embedding import Preference, check_reads
 from .nodes_common import CATEGORY, PreferenceWire
 from .nodes_embedding import NO_FILE
 
@@ -99,25 +98,9 @@ def apply(
     """
     path = adapter_path(name, ADAPTER)
     loaded, metadata = load_user_adapter(path)
-    check_encoder_of(loaded, metadata, preference, name)
+    check_reads(loaded.config, metadata, preference, name)
     users = [(embedding.tokens, weight) for embedding, weight in preference.parts]
     return with_user(model, loaded, users, strength=strength, start_percent=start_percent, end_percent=end_percent)
-
-
-def check_encoder_of(
-    adapter: UserAdapter, metadata: UserAdapterMetadata, preference: Preference, name: str
-) -> None:  # fmt: skip
-    """
-    Raises:
-        TrainingError: the taste was made by another encoder than the adapter was trained with.
-    """
-    shape = tuple(preference.parts[0][0].tokens.shape)
-    if metadata.encoder_id != preference.encoder_id or shape != (adapter.config.tokens, adapter.config.width):
-        raise TrainingError(
-            f"The adapter {name} was trained with another encoder ({metadata.encoder_id}) than this taste was made "
-            f"with ({preference.encoder_id}), so it would read it wrongly. In Preference Embedding choose the encoder "
-            "that came with the adapter, or another adapter here."
-        )
 
 
 NODES: list[type[io.ComfyNode]] = [AttuneApplyPreference]

@@ -10,7 +10,15 @@ import torch
 from safetensors.torch import save
 
 from attune.nodes.preferences.decisions import comparisons_of
-from attune.nodes.preferences.embedding import MOST_CHOICES, Preference, PreferenceEmbedding, blended, pack, unpack
+from attune.nodes.preferences.embedding import (
+    MOST_CHOICES,
+    Preference,
+    PreferenceEmbedding,
+    blended,
+    check_reads,
+    pack,
+    unpack,
+)
 from attune.nodes.preferences.ordering import different_first, of_newest_questions, questions_of, thinned
 from attune.nodes.preferences.pictures import PictureFolder, picture_of, to_image
 from attune.nodes.preferences.profile_file import SharedProfile, read_shared
@@ -20,6 +28,7 @@ from attune.nodes.preferences.user_encoder import GROUP, embed, embed_profile, r
 from attune.nodes.rewards.load import load_reward
 from attune.nodes.rewards.statistics import StatisticReward
 from attune.nodes.store import Store
+from attune.training.adapters.user_attention import UserAdapterConfig, UserAdapterMetadata
 from attune.training.interfaces import RewardError, TrainingError
 from attune.training.preference.set_encoder import SetEncoder, SetEncoderConfig
 
@@ -261,3 +270,23 @@ def test_a_blend_of_long_texts_can_be_read_again():
     assert read_shared(save(*SharedProfile((mixed,)).contents())).embeddings[0].text == mixed.text
     with pytest.raises(PreferenceError, match="up to 20000 letters, not 20001"):
         taste("x" * 20_001)
+
+
+# ---- an adapter's taste ----
+
+
+@pytest.mark.parametrize(
+    ("encoder", "shape", "said"),
+    [
+        ("set:other", (2, 8), r"another encoder \(set:mine\).*\(set:other\)"),
+        ("set:other", (3, 8), r"another encoder \(set:mine\).*\(set:other\)"),
+        ("set:mine", (3, 8), r"2 tokens of 8 numbers; this one has 3 of 8"),
+        ("set:mine", (2, 9), r"2 tokens of 8 numbers; this one has 2 of 9"),
+    ],
+)
+def test_an_adapter_says_what_it_cannot_read(encoder: str, shape: tuple[int, int], said: str):
+    config, metadata = UserAdapterConfig(tokens=2, width=8), UserAdapterMetadata("set:mine")
+    check_reads(config, metadata, Preference.of(PreferenceEmbedding(torch.zeros(2, 8), "set:mine")), "light")
+    with pytest.raises(TrainingError, match=f"The adapter light .*{said}") as caught:
+        check_reads(config, metadata, Preference.of(PreferenceEmbedding(torch.zeros(shape), encoder)), "light")
+    assert ("another encoder" in str(caught.value)) == (encoder != "set:mine")
