@@ -7,13 +7,15 @@ import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { shareWithCanvas } from "./canvas_events.js";
 import { addPage, makeRoom, onConfigured } from "./node_widget.js";
-import { choicesOf, followed, initialState, reduce, remembering } from "./profile_state.js";
+import { choicesOf, disowning, followed, initialState, meant, reduce, remembering, renamed } from "./profile_state.js";
 import { createProfiles } from "./profile_view.js";
 import { createRequest } from "./requests.js";
 
 const NODE = "AttunePreferenceProfile";
 const EVENT = "attune.preferences";
 const ROUTES = "/attune/preferences";
+/** The widgets that name a profile. */
+const NAMES = ["profile", "new_name"];
 const HEIGHT = 52;
 const WIDTH = 320;
 /** Choices come one after the other: the list is asked for once they pause. */
@@ -22,15 +24,16 @@ const PAUSE_MILLISECONDS = 150;
 const request = createRequest(api);
 /** Every such node on the page; the host keeps only the shown tab's nodes. */
 const views = new Set();
-/** The server's list as it was told last, and every name that a profile has had meanwhile. */
+/** The server's list as it was told last and before, and every name that a profile has had meanwhile. */
 let known = null;
+let before = null;
 let seen = [];
 let asking = null;
 let timer = 0;
 
 /** Take a list of the server to all nodes. */
 function take(profiles) {
-    known = profiles;
+    [before, known] = [known, profiles];
     seen = remembering(seen, profiles);
     views.forEach((view) => view.take());
 }
@@ -59,12 +62,15 @@ async function loadAnew() {
 function attach(node) {
     let state = initialState();
     let removed = false;
-    /** Its values were read from a workflow, which may know a profile by an earlier name. */
-    let opened = true;
+    /** Its values have just been read from a workflow, which may know a profile by an earlier name. */
+    let opened = false;
+    /** What its widgets held when the list was told last. */
+    let held = {};
     const listening = new AbortController();
     /** Every list of choices that the node has had. */
     const lists = new Set();
     const widget = (name) => node.widgets?.find((each) => each.name === name);
+    const valueOf = (name) => String(widget(name)?.value ?? "");
 
     const apply = (action) => {
         if (removed) return;
@@ -72,9 +78,14 @@ function attach(node) {
         page.render(state);
     };
     const look = () => {
-        if (opened && known) follow();
-        const [name, newName] = ["profile", "new_name"].map((each) => String(widget(each)?.value ?? ""));
-        if (name !== state.name || newName !== state.newName) apply({ kind: "node", name, newName });
+        if (opened && known) follow((name) => followed(seen, known, name));
+        const [name, newName] = NAMES.map(valueOf);
+        if (name === state.name && newName === state.newName) return;
+        apply({ kind: "node", name, newName });
+        if (!known) return;
+        for (const typed of [name, newName]) seen = disowning(seen, known, typed);
+        // The next list finds the name in the node, which goes with its profile from then on.
+        if (meant({ profiles: known, name, newName })) loadSoon();
     };
     const set = (name, value) => {
         const box = widget(name);
@@ -83,10 +94,9 @@ function attach(node) {
         box.callback?.(value);
         app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
     };
-    /** Only names that were read or listed: one that is being typed may be on its way to another. */
-    const follow = () => {
+    const follow = (nameNow) => {
         opened = false;
-        for (const name of ["profile", "new_name"]) set(name, followed(seen, known, String(widget(name)?.value ?? "")));
+        for (const name of NAMES) set(name, nameNow(valueOf(name), name));
     };
     /** What there is to choose from in the node, which the host else reads at a refresh of the page. */
     const list = (box) => {
@@ -135,9 +145,10 @@ function attach(node) {
         look,
         take() {
             if (removed) return;
-            follow();
-            list(widget("profile"));
+            if (!opened) follow((value, name) => renamed(before, known, held[name], value));
             look();
+            list(widget("profile"));
+            held = Object.fromEntries(NAMES.map((name) => [name, valueOf(name)]));
             apply({ kind: "profiles", profiles: known });
         },
         failed: (error) => apply({ kind: "failed", text: error.message }),

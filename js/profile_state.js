@@ -86,7 +86,7 @@ export function deletionText({ choices, skipped, waiting, embeddings }) {
 }
 
 /**
- * What becomes of the names in a node when the list is read anew: a renamed profile is the same one.
+ * What becomes of a name that was read from a workflow: a renamed profile is the same one.
  * @param {{key: string, name: string}[]} seen   every name that a profile has had, the newest last
  * @param {Profile[]} now
  * @param {string} name   in a widget
@@ -97,6 +97,25 @@ export function followed(seen, now, name) {
     // Another profile may have taken the name since: then that one is meant.
     if (!known || now.some((profile) => folded(profile.name) === folded(name))) return name;
     return now.find((profile) => profile.key === known.key)?.name ?? name;
+}
+
+/**
+ * What becomes of a name in a node when the list is read anew: it goes with a profile that was renamed while it stood there.
+ * One that was typed since may be another person's, who is to have a profile of that name.
+ * @param {{key: string, name: string}[]|null} before   the list that was read before; null = none
+ * @param {Profile[]} now
+ * @param {string|undefined} held   what the widget held when `before` was read
+ * @param {string} name   in the widget
+ * @returns {string} the name it has now
+ */
+export function renamed(before, now, held, name) {
+    return before && held === name ? followed(before, now, name) : name;
+}
+
+/** `seen` without a name that was typed and that no profile has: from now on it is not the one that had it before. */
+export function disowning(seen, now, name) {
+    const has = (profiles) => profiles.some((profile) => folded(profile.name) === folded(name));
+    return has(now) || !has(seen) ? seen : seen.filter((profile) => folded(profile.name) !== folded(name));
 }
 
 /** `seen` with the names of a list that were not in it. */

@@ -200,6 +200,38 @@ def test_a_workflow_that_was_saved_before_follows_a_new_name(page: Page, host: H
     assert page_errors == []
 
 
+def test_an_earlier_name_that_is_typed_again_is_another_profile(
+    renderer: str, page: Page, host: HostServer, page_errors: list[str]
+):  # fmt: skip
+    name = f"Frida {renderer}"
+    first = put_choices(host, name, light_and_dark(2, seed=20 + len(renderer)))
+    page.evaluate(ADD, "Ann")
+    expect(line(page)).to_contain_text("Ann")
+    type_name = "(name) => { window.app.graph.nodes[0].widgets.find((each) => each.name === 'new_name').value = name; }"
+    page.evaluate(type_name, name)
+    expect(line(page)).to_contain_text("2 choices")
+    page.wait_for_timeout(1000)
+    host.post("/attune/preferences/rename", {"profile": first.key, "name": f"{name} before"})
+    expect(line(page)).to_contain_text(f"{name} before2 choices")
+    assert values(page)["new_name"] == f"{name} before", "the name stood there while the profile got another"
+
+    page.evaluate(type_name, name)
+    expect(line(page)).to_contain_text("is made by the next run")
+    with page.expect_response("**/attune/preferences/profiles"):
+        host.post("/attune/preferences/create", {"name": f"someone {renderer}"})
+    page.wait_for_timeout(1000)
+    assert values(page)["new_name"] == name, "no list takes it to the profile that had it once"
+    saved = page.evaluate("() => window.app.graph.serialize()")
+    page.evaluate(
+        "(graph) => window.app.loadGraphData(graph, true, true, window.app.extensionManager.workflow.activeWorkflow)",
+        saved,
+    )
+    expect(line(page)).to_contain_text("is made by the next run")
+    page.wait_for_timeout(1000)
+    assert values(page)["new_name"] == name, "nor does opening the workflow again, or its tab"
+    assert page_errors == []
+
+
 def test_a_profile_that_another_page_has_deleted_and_a_server_that_is_away(
     page: Page, host: HostServer, page_errors: list[str]
 ):

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-    choicesOf, countsText, deletionText, followed, initialState, lineOf, meant, reduce,
-    remembering,
+    choicesOf, countsText, deletionText, disowning, followed, initialState, lineOf, meant, reduce,
+    remembering, renamed,
 } from "../../js/profile_state.js";
 
 const profile = (key, name, more = {}) => ({ key, name, choices: 0, skipped: 0, waiting: 0, embeddings: 0, imported: 0, ...more });
@@ -58,7 +58,7 @@ test("one thing at a time is typed or asked, and it ends when its profile goes",
     assert.deepEqual([state.editing, state.note, state.busy], ["", "", false]);
 });
 
-test("a name in a node follows its profile, unless another has taken it", () => {
+test("a name that was read follows its profile, unless another has taken it", () => {
     const anna = { ...ANN, name: "Anna" };
     assert.equal(followed([ANN, BOB], [anna, BOB], "ann"), "Anna");
     assert.equal(followed([ANN, BOB], [anna, { ...BOB, name: "Ann" }], "Ann"), "Ann");
@@ -70,6 +70,25 @@ test("a name in a node follows its profile, unless another has taken it", () => 
     const hannah = { ...ANN, name: "Hannah" };
     assert.deepEqual(["Ann", "Anna"].map((name) => followed(seen, [hannah], name)), ["Hannah", "Hannah"], "renamed twice");
     assert.equal(followed([ANN], [anna], "Zoe"), "Zoe");
+});
+
+test("a name in a node goes with its profile only if it stood there when that still had it", () => {
+    const old = { ...ANN, name: "Ann old" };
+    assert.equal(renamed([ANN, BOB], [old, BOB], "Ann", "Ann"), "Ann old");
+    assert.equal(renamed([old, BOB], [old, BOB], "Ann", "Ann"), "Ann", "typed after the renaming: another Ann");
+    assert.equal(renamed([ANN, BOB], [old, BOB], "Bob", "Ann"), "Ann", "typed while the renaming was on its way");
+    assert.equal(renamed([ANN, BOB], [old, BOB], undefined, "Ann"), "Ann", "a new node");
+    assert.equal(renamed(null, [old, BOB], "Ann", "Ann"), "Ann");
+});
+
+test("a name that is typed where no profile has it is nobody's earlier name any more", () => {
+    const old = { ...ANN, name: "Ann old" };
+    const seen = remembering(remembering([], [ANN, BOB]), [old, BOB]);
+    assert.equal(followed(seen, [old, BOB], "Ann"), "Ann old", "as a workflow from before is read");
+    assert.equal(followed(disowning(seen, [old, BOB], "ann"), [old, BOB], "Ann"), "Ann");
+    assert.equal(disowning(seen, [old, BOB], "bob"), seen, "that is Bob");
+    assert.equal(disowning(seen, [old, BOB], "Zoe"), seen);
+    assert.equal(disowning(seen, [old, BOB], ""), seen);
 });
 
 test("the choices keep their order, new names come first, and what is chosen stays", () => {
