@@ -36,6 +36,9 @@ MOST_EMBEDDINGS, MOST_PROMPTS = 8, 1000
 # Of all prompts together, in bytes.
 PROMPT_ROOM = 2**20
 LARGEST_FILE, LONGEST_HEADER = 64 * 2**20, 2**22
+# Encoders write numbers of about one. What an adapter makes of far larger ones does not fit into half precision, and
+# the pictures turn black.
+LARGEST_NUMBER = 1e4
 ENDING = ".safetensors"
 _KEYS = ("format", "title", "embeddings", "prompts", "digest")
 
@@ -65,6 +68,12 @@ class SharedProfile:
             )
         if 4 * sum(embedding.tokens.numel() for embedding in self.embeddings) > LARGEST_FILE - 2 * LONGEST_HEADER:
             raise PreferenceError(f"These embeddings are too large for a file of up to {LARGEST_FILE // 2**20} MB.")
+        largest = _largest(self.embeddings)
+        if largest > LARGEST_NUMBER:
+            raise PreferenceError(
+                f"An embedding holds numbers up to {largest:.3g}, and a file with numbers above {LARGEST_NUMBER:,.0f} "
+                "cannot be imported. Lower the weights in Blend Preferences."
+            )
         if self.title:
             object.__setattr__(self, "title", clean_name(self.title))
         if len(self.prompts) > MOST_PROMPTS:
@@ -135,11 +144,13 @@ def read_shared(content: bytes) -> SharedProfile:
     if entries.keys() != {_tensor(i) for i in range(len(heads))}:
         _refuse("its tables are not those that its header names")
     tables = _tables([entries[_tensor(i)] for i in range(len(heads))], data)
-    shared = SharedProfile(
-        tuple(PreferenceEmbedding(table, **head) for table, head in zip(tables, heads, strict=True)),
-        document["title"],
-        tuple(document["prompts"]),
-    )
+    embeddings = tuple(PreferenceEmbedding(table, **head) for table, head in zip(tables, heads, strict=True))
+    largest = _largest(embeddings)
+    if largest > LARGEST_NUMBER:
+        _refuse(
+            f"a table in it holds numbers up to {largest:.3g}, and those of a taste are below {LARGEST_NUMBER:,.0f}"
+        )
+    shared = SharedProfile(embeddings, document["title"], tuple(document["prompts"]))
     if shared.title != document["title"] or shared.identity != document["digest"]:
         _refuse("it is damaged: its content is not what was written. Get the file again")
     return shared
@@ -237,6 +248,10 @@ def _refuse(why: str) -> NoReturn:
 
 def _tensor(number: int) -> str:
     return f"embedding_{number}"
+
+
+def _largest(embeddings: Iterable[PreferenceEmbedding]) -> float:
+    return max(float(embedding.tokens.abs().max()) for embedding in embeddings)
 
 
 def _plain(tokens: torch.Tensor) -> np.ndarray:

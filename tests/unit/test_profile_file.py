@@ -44,6 +44,10 @@ def taste(seed: int = 0, encoder: str = "set:abc", tokens: int = 2, width: int =
     )  # fmt: skip
 
 
+def huge(value: float) -> PreferenceEmbedding:
+    return PreferenceEmbedding(torch.full((2, 5), value), "set:huge")
+
+
 def whole() -> SharedProfile:
     """Everything that a file can hold."""
     embeddings = (taste(1, choices=4), taste(2, "vlm:é", tokens=3, text="Likes “warm” light.\n"))
@@ -154,11 +158,17 @@ def test_prompts_are_the_newest_each_once_and_in_no_telling_order(monkeypatch: p
         (lambda: replace(whole(), prompts=("",)), "1 to 20000 letters, not 0"),
         (lambda: replace(whole(), prompts=("x",) * 1001), "up to 1000 prompts"),
         (lambda: SharedProfile((taste(tokens=1024, width=16384),)), "too large"),
+        (lambda: SharedProfile((taste(1), huge(-2e4))), r"numbers up to 2e\+04.*Blend Preferences"),
     ],
 )
 def test_what_cannot_be_given_away(make: Callable[[], Any], said: str):
     with pytest.raises(PreferenceError, match=f"(?i){said}"):
         make()
+
+
+def test_the_largest_number_that_can_be_given_away_can_be_taken():
+    shared = SharedProfile((huge(profile_file.LARGEST_NUMBER),))
+    assert read_shared(packed(shared)).identity == shared.identity
 
 
 # ---- places ----
@@ -295,6 +305,8 @@ HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "another shape": (tensor(shape=[5, 2]), "damaged"),
     "NaN in a table": (numbers(float("nan")), "NaN or infinite"),
     "infinite": (numbers(float("-inf")), "NaN or infinite"),
+    "a huge number": (numbers(-3e38), r"this file cannot be imported.*3e\+38.*below 10,000"),
+    "a large number": (numbers(10_001), "this file cannot be imported.*below 10,000"),
     "format 0": (words(format=0), "how it is written"),
     "format true": (words(format=True), "how it is written"),
     "newer": (words(format=2), "newer version"),

@@ -248,7 +248,7 @@ def test_only_tastes_of_one_encoder_blend():
 
 
 def taste(text: str = "", choices: int = 1, encoder: str = "a") -> Preference:
-    return Preference.of(PreferenceEmbedding(torch.full((1, 2), float(choices)), encoder, choices, text))
+    return Preference.of(PreferenceEmbedding(torch.full((1, 2), float(min(choices, 8))), encoder, choices, text))
 
 
 def test_a_blend_speaks_only_for_those_that_it_leans_to():
