@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import architectures
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
@@ -67,6 +68,7 @@ def cases() -> dict[str, tuple[Any, list[Any], Any, tuple[int, ...]]]:
             (16, 8, 8),
         ),
         "sd15 (eps)": (world.small_sd15(), *random(24, tokens=(77, 154, 77)), (4, 16, 8)),
+        "sd21 (v)": (architectures.ARCHITECTURES["sd21"].load(), *random(1024, tokens=(77, 154, 77)), (4, 16, 8)),
         "sdxl (eps, pooled)": (world.small_sdxl(), *random(24, 1280), (4, 8, 8)),
         "sd3 (flow)": (world.small_sd3(), *random(4096, 2048), (16, 8, 8)),
         "qwen image (flow), one frame": (world.small_qwen_image(), *random(48), (16, 8, 8)),

@@ -27,7 +27,9 @@ from attune.training.adapters.user_attention import (
 from attune.training.adapters.user_policy import Personal, UserPolicy
 from attune.training.interfaces import TrainingError
 
-CASES = ("demo (v)", "demo as eps", "demo as shifted flow", "sd15 (eps)", "sdxl (eps, pooled)", "sd3 (flow)")
+CASES = (
+    "demo (v)", "demo as eps", "demo as shifted flow", "sd15 (eps)", "sd21 (v)", "sdxl (eps, pooled)", "sd3 (flow)"
+)  # fmt: skip
 CONFIG = UserAdapterConfig(tokens=2, width=8, start="text")
 WHOLE = {"start_percent": 0.0, "end_percent": 1.0}
 
