@@ -23,6 +23,9 @@ IMPORTED = "#imported"
 KEY = re.compile(r"[0-9a-f]{32}")
 HASH = re.compile(r"[0-9a-f]{64}")
 _SEED = re.compile(r"\d{0,20}")
+# Zero-width non-joiner and joiner; and letters that are drawn as nothing: Hangul's fillers, and Braille without dots.
+_JOINERS = "\u200c\u200d"
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 class PreferenceError(AttuneError):
@@ -228,20 +231,41 @@ class Embedding:
 
 
 def clean_name(name: str) -> str:
-    """A profile's name as it is kept: one line without stray blanks.
+    """A profile's name as it is kept: one line without stray blanks and letters that nobody sees.
 
     Raises:
-        PreferenceError: nothing is left, it is too long, or looks like a key.
+        PreferenceError: nothing is left that can be seen, it is too long, or looks like a key.
     """
-    plain = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in name).split())
-    plain = unicodedata.normalize("NFC", whole_text(plain, "The name"))
-    if not plain:
+    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in name)
+    plain = unicodedata.normalize("NFC", whole_text(" ".join(_without_unseen(plain).split()), "The name"))
+    if not any(map(_is_seen, plain)):
         raise PreferenceError("The profile has no name. Type one, for example 'my taste'.")
     if len(plain) > LONGEST_NAME:
         raise PreferenceError(f"The name {plain[:30]!r}… has {len(plain)} letters; up to {LONGEST_NAME} are allowed.")
     if KEY.fullmatch(plain):
         raise PreferenceError(f"{plain!r} looks like a profile's key. Choose another name.")
     return plain
+
+
+def _without_unseen(text: str) -> str:
+    """Without marks that change the direction of writing, or make two names of what looks like one.
+
+    Joiners stay between the letters of scripts that are spelled with them, and between the parts of an emoji.
+    """
+    kept = ""
+    for place, letter in enumerate(text):
+        joins = letter in _JOINERS and _is_joined(kept[-1:]) and _is_joined(text[place + 1 : place + 2])
+        if joins or unicodedata.category(letter) != "Cf":
+            kept += letter
+    return kept
+
+
+def _is_joined(letter: str) -> bool:
+    return bool(letter) and not letter.isascii() and unicodedata.category(letter)[0] in "LMS"
+
+
+def _is_seen(letter: str) -> bool:
+    return letter not in _BLANK and unicodedata.category(letter)[0] not in "MZ"
 
 
 def whole_text(text: str, what: str) -> str:

@@ -169,7 +169,33 @@ def test_a_new_name_changes_neither_key_nor_revision(store: PreferenceStore, pro
     assert store.profile(profile.key).name == "ännchen 💛"
 
 
-@pytest.mark.parametrize("name", ["", " \n\t ", "x" * 61, "a" * 32, "half \ud800 letter"])
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("my taste\u200b", "my taste"),
+        ("my\u00ad ta\u2060ste\ufeff", "my taste"),
+        ("\u202eetsat ym\u202c", "etsat ym"),
+        ("\u2066my\u2069 \u200etaste", "my taste"),
+        ("my\u200dtaste \u200c", "mytaste"),
+        ("my \u200b taste", "my taste"),
+        # Persian "I want", Hindi "ksha" in half forms, and a family: wrong or another picture without their joiners.
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("क्\u200dष", "क्\u200dष"),
+        ("\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f468\u200d\U0001f469\u200d\U0001f467"),
+        ("می\u200c\u200c\u202eخواهم\u200d", "میخواهم"),
+        ("\u2764\ufe0f\u200d\U0001f525", "\u2764\ufe0f\u200d\U0001f525"),
+    ],
+)
+def test_a_name_holds_nothing_that_nobody_sees(store: PreferenceStore, name: str, kept: str):
+    """Two profiles that look alike would be taken for each other; a name turned around reads as another."""
+    assert store.create(name).name == kept
+    assert store.create(kept) == store.find(name) == store.create(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " \n\t ", "x" * 61, "a" * 32, "half \ud800 letter", "\u200b", "\u202e \u200d", "\u3164 \u2800", "\u0301"],
+)
 def test_unusable_names(store: PreferenceStore, profile: Profile, name: str):
     for attempt in (lambda: store.create(name), lambda: store.rename(profile.key, name)):
         with pytest.raises(PreferenceError):
