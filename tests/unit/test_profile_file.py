@@ -247,6 +247,17 @@ def numbers(value: float) -> Callable[[bytes], bytes]:
     return made
 
 
+def titled(title: str) -> Callable[[bytes], bytes]:
+    """A file that is right in every way, but for its title."""
+
+    def made(content: bytes) -> bytes:
+        shared = whole()
+        object.__setattr__(shared, "title", title)
+        return packed(shared)
+
+    return made
+
+
 HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda content: b"", "no safetensors file"),
     "short": (lambda content: content[:7], "no safetensors file"),
@@ -315,8 +326,8 @@ HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "long title": (words(title="x" * 61), "title"),
     "half a title": (words(title="\ud800"), "half of a character"),
     "a title with lines": (words(title="a\nb"), "damaged"),
-    "a title turned around": (words(title="a\u202eb"), "damaged"),
-    "a title that nobody sees": (words(title="\u200b"), "no name"),
+    "a title turned around": (titled("a\u202eb"), "damaged"),
+    "a title that nobody sees": (titled("\u200b"), "no name"),
     "prompts no list": (words(prompts="a cat"), "prompts"),
     "half a prompt": (words(prompts=["\udfff"]), "half of a character"),
     "many prompts": (words(prompts=["x"] * 1001), "1000 prompts"),
