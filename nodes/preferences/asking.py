@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from math import ceil, comb
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from ..pair_drawing import counted
 from .pictures import picture_of, to_pixels
 from .records import MOST_PICTURES, Answer, Asked, Picture, PreferenceError, Question
-from .store import PreferenceStore
+from .store import MOST_WAITING, PreferenceStore
 
 Mode = Literal["pairs", "all pairs", "best of each prompt", "stars"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -97,7 +98,8 @@ def questions_about(shown: Sequence[Shown], mode: str) -> list[Question]:
             prompt": one question for all of a prompt; "stars": the same, each picture gets stars.
 
     Raises:
-        ValueError: unknown mode. PreferenceError: no prompt has two different pictures ("stars": there is no picture).
+        ValueError: unknown mode. PreferenceError: no prompt has two different pictures ("stars": there is no picture),
+            or there would be more questions than a profile keeps.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; not {mode!r}")
@@ -105,6 +107,13 @@ def questions_about(shown: Sequence[Shown], mode: str) -> list[Question]:
     for found in shown:
         if not found.blocked:
             groups.setdefault(found.prompt, {}).setdefault(found.picture.hash, found.picture)
+    count = sum(_count(len(pictures), mode) for pictures in groups.values())
+    if count > MOST_WAITING:
+        raise PreferenceError(
+            f"{sum(map(len, groups.values()))} pictures would be {count:,} questions in the mode {mode!r}; a profile "
+            f"keeps up to {MOST_WAITING} that wait. Set mode to 'best of each prompt', which asks about up to "
+            f"{MOST_PICTURES} pictures at once, or give fewer pictures."
+        )
     questions = []
     for prompt, pictures in groups.items():
         for part in _parts(list(pictures.values()), mode):
@@ -112,6 +121,13 @@ def questions_about(shown: Sequence[Shown], mode: str) -> list[Question]:
     if not questions:
         raise PreferenceError(_why_none(shown, mode))
     return questions
+
+
+def _count(pictures: int, mode: str) -> int:
+    """How many questions there are at most about so many pictures of a prompt."""
+    if mode == "all pairs":
+        return comb(pictures, 2)
+    return pictures // 2 if mode == "pairs" else ceil(pictures / MOST_PICTURES)
 
 
 def _parts(pictures: list[Picture], mode: str) -> list[Sequence[Picture]]:
@@ -202,12 +218,14 @@ class Picked:
         chosen, rejected: places of pictures in the batch; each at most once, none in both.
         waiting: questions without an answer.
         by_rule: of those, how many the fallback answered here; that is kept nowhere.
+        alone: different pictures that no question is about.
     """
 
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
     waiting: int
     by_rule: int
+    alone: int
 
 
 def pick(
@@ -230,7 +248,8 @@ def pick(
     for question in asked:
         places = [place[name] for name in question.question.hashes]
         waiting += question.open
-        if question.decision is None and fallback in ("first", "best by reward"):
+        # Stars for some of the pictures are no answer yet: a run that nobody watches must not end without a picture.
+        if question.open and fallback in ("first", "best by reward"):
             best = _best(places, fallback, scores)
             by_rule += best is not None
             better = [] if best is None else [best]
@@ -239,7 +258,9 @@ def pick(
         if better:
             won |= dict.fromkeys(better)
             lost |= dict.fromkeys(number for number in places if number not in better)
-    return Picked(tuple(number for number in won if number not in lost), tuple(lost), waiting, by_rule)
+    asked_about = {name for question in asked for name in question.question.hashes}
+    alone = {found.picture.hash for found in shown if not found.blocked} - asked_about
+    return Picked(tuple(number for number in won if number not in lost), tuple(lost), waiting, by_rule, len(alone))
 
 
 def _best(places: Sequence[int], fallback: str, scores: Sequence[float] | None) -> int | None:
@@ -268,6 +289,9 @@ def words_of(picked: Picked, questions: int, held_back: int) -> str:
     if picked.waiting:
         text += f" {picked.waiting} waiting for you"
         text += f", {picked.by_rule} answered by rule for this run." if picked.by_rule else "."
+    if picked.alone:
+        has = "has" if picked.alone == 1 else "have"
+        text += f" {counted(picked.alone, 'picture')} {has} no partner to be compared with."
     if held_back:
         text += f" {counted(held_back, 'picture')} held back by the safety gate."
     return text

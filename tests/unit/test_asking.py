@@ -24,7 +24,7 @@ from attune.nodes.preferences.asking import (
 from attune.nodes.preferences.latents import single_latents
 from attune.nodes.preferences.pictures import PictureFolder
 from attune.nodes.preferences.records import Answer, Asked, Decision, PreferenceError, Question, UnknownError
-from attune.nodes.preferences.store import PreferenceStore
+from attune.nodes.preferences.store import MOST_WAITING, PreferenceStore
 from attune.nodes.store import Store
 
 
@@ -94,6 +94,29 @@ def test_many_pictures_of_a_prompt_become_several_questions():
 
 
 @pytest.mark.parametrize(
+    ("count", "mode", "questions"),
+    [(32, "all pairs", 496), (33, "all pairs", 528), (1001, "pairs", 500), (1002, "pairs", 501), (2000, "stars", 32)],
+)
+def test_more_questions_than_a_profile_keeps_are_not_asked(count: int, mode: str, questions: int):
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(4, 4, 3, generator=generator) for _ in range(count)]
+    shown = show(images, ["cat"] * count, [None] * count, [False] * count)
+    if questions <= MOST_WAITING:
+        assert len(questions_about(shown, mode)) == questions
+        return
+    said = f"{count} pictures would be {questions} questions.*'best of each prompt'"
+    with pytest.raises(PreferenceError, match=said):
+        questions_about(shown, mode)
+
+
+def test_questions_of_all_prompts_count_together():
+    shown = batch(*(prompt for prompt in ("cat", "dog") for _ in range(24)))
+    with pytest.raises(PreferenceError, match="48 pictures would be 552 questions"):
+        questions_about(shown, "all pairs")
+    assert len(questions_about(shown, "best of each prompt")) == 2
+
+
+@pytest.mark.parametrize(
     ("sizes", "seeds", "expected"),
     [([2, 1], None, [None] * 3), ([2, 1], [7], [7] * 3), ([2, 1], [7, 8], [7, 7, 8]), ([2, 1], [7, 8, 9], [7, 8, 9])],
 )
@@ -156,7 +179,7 @@ def test_the_rules_decide_only_what_nobody_has():
         "2 of 4 questions answered. 2 waiting for you, 1 answered by rule for this run. 1 picture held back by the "
         "safety gate."
     )
-    assert words_of(pick(shown, asked[:1], "first"), 1, 0) == "1 of 1 question answered."
+    assert words_of(pick(shown[:2], asked[:1], "first"), 1, 0) == "1 of 1 question answered."
 
 
 def test_of_stars_the_most_win_once_all_are_given():
@@ -167,7 +190,45 @@ def test_of_stars_the_most_win_once_all_are_given():
     assert winners(answered(question, Answer("stars", stars={a: 4, b: 1}), open=True)) == []
     shown = batch("cat", "cat", "cat")
     half = pick(shown, [answered(question, Answer("stars", stars={a: 4, b: 1}), open=True)], "first")
-    assert (half.chosen, half.rejected, half.waiting) == ((), (), 1), "half an answer is not overruled"
+    assert (half.chosen, half.rejected, half.waiting, half.by_rule) == ((0,), (1, 2), 1, 1), "a run gets something"
+
+
+def test_stars_for_some_pictures_leave_the_rest_to_the_rule():
+    shown = batch(*["cat"] * 4)
+    question = questions_about(shown, "stars")[0]
+    half = [answered(question, Answer("stars", stars={question.hashes[0]: 3}), open=True)]
+    best = pick(shown, half, "best by reward", [1.0, 2.0, 4.0, 3.0])
+    assert (best.chosen, best.rejected, best.waiting, best.by_rule) == ((2,), (0, 1, 3), 1, 1)
+    for rule in ("leave out", "wait"):
+        left = pick(shown, half, rule)
+        assert (left.chosen, left.rejected, left.waiting, left.by_rule) == ((), (), 1, 0)
+    skipped = pick(shown, [answered(question, Answer("skip"))], "first")
+    assert (skipped.chosen, skipped.waiting, skipped.by_rule) == ((), 0, 0), "no answer is wanted"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "mode", "said"),
+    [
+        (["cat"] * 3, "pairs", " 1 picture has no partner to be compared with."),
+        (["cat"] * 3 + ["dog", "cow"], "pairs", " 3 pictures have no partner to be compared with."),
+        (["cat"] * 3 + ["dog"], "all pairs", " 1 picture has no partner to be compared with."),
+        (["cat"] * 65, "best of each prompt", " 1 picture has no partner to be compared with."),
+        (["cat"] * 3 + ["dog"], "stars", ""),
+        (["cat"] * 4, "pairs", ""),
+    ],
+)
+def test_pictures_that_are_not_asked_about_are_told(prompts: list[str], mode: str, said: str):
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(4, 4, 3, generator=generator) for _ in prompts]
+    shown = show(images, prompts, [None] * len(prompts), [False] * len(prompts))
+    asked = [answered(question, Answer("skip")) for question in questions_about(shown, mode)]
+    assert words_of(pick(shown, asked, "leave out"), len(asked), 0).partition(" answered.")[2] == said
+
+
+def test_copies_and_pictures_held_back_are_not_called_lonely():
+    shown = batch("cat", "cat", "cat", "cat", blocked=(3,), copies={2: 0})
+    asked = [answered(question, Answer("skip")) for question in questions_about(shown, "pairs")]
+    assert pick(shown, asked, "leave out").alone == 0
 
 
 def test_every_mode_leads_to_questions():
