@@ -29,12 +29,11 @@ def mark(store: Store, profile: int) -> None:
         connection.execute("UPDATE profiles SET name = '', folded = key WHERE id = ?", (profile,))
 
 
-def finish(store: Store, pictures: PictureFolder) -> bool:
+def finish(store: Store, pictures: PictureFolder) -> str:
     """Carry through every deletion that was begun, and remove the pictures of questions that were never kept.
 
     Returns:
-        Whether nothing is left to do. False: another program is using the database or a picture, so that bytes of what
-        was deleted are still there; they go at the next start or deletion.
+        Why bytes of what was deleted are still there, in words; they go at the next start or deletion. "" = none are.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -42,22 +41,21 @@ def finish(store: Store, pictures: PictureFolder) -> bool:
     with store.reading() as connection:
         marked = [id for (id,) in connection.execute("SELECT profile FROM erasures")]
         if not marked and not any_unused_picture(connection):
-            return True
+            return ""
     try:
         for profile in marked:
             _erase(store, pictures, profile)
         with store.writing() as connection:
             connection.execute("PRAGMA secure_delete = ON")
             pictures.remove(remove_unused_pictures(connection))
-        clean = pictures.tidy() and store.scrub()
+        if not (pictures.tidy() and store.scrub()):
+            return "Another program is using Attune's database or one of the pictures."
     except (StoreError, PreferenceError) as error:
         log.warning("Attune: bytes of a deleted profile are still there: %s", error)
-        clean = False
-    if not clean:
-        return False
+        return str(error)
     with store.writing() as connection:
         connection.executemany("DELETE FROM erasures WHERE profile = ?", [(profile,) for profile in marked])
-    return True
+    return ""
 
 
 def _erase(store: Store, pictures: PictureFolder, profile: int) -> None:

@@ -92,12 +92,9 @@ def rename(store: PreferenceStore, body: Mapping[str, Any]) -> dict[str, Any]:
 
 def delete(store: PreferenceStore, body: Mapping[str, Any]) -> dict[str, Any]:
     _only(body, "profile")
-    clean = store.delete(_key(body))
-    note = "" if clean else (
-        "The profile is deleted. Another program is using Attune's database or one of the pictures, so that traces of "
-        "it stay until ComfyUI is started again."
-    )  # fmt: skip
-    return {"deleted": True, "clean": clean, "note": note, **profiles(store)}
+    why = store.delete(_key(body))
+    note = f"The profile is deleted, but traces of it stay until ComfyUI is started again. {why}" if why else ""
+    return {"deleted": True, "clean": not why, "note": note, **profiles(store)}
 
 
 def decide(store: PreferenceStore, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -169,12 +169,12 @@ class PreferenceStore:
             )  # fmt: skip
         return Profile(key, plain, profile.revision)
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str) -> str:
         """Delete a profile so that no byte of it is left; see `erasing`.
 
         Returns:
-            Whether that is done. False: the profile is gone, but another program that uses the database keeps bytes of
-            it there until the next start or deletion.
+            "" = that is done. Else the profile is gone, but bytes of it stay until the next start or deletion: why, in
+            words.
 
         Raises:
             UnknownError: there is no such profile.

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attune.nodes.preferences import erasing
+from attune.nodes.preferences import erasing, listing
 from attune.nodes.preferences.pictures import PictureFolder, picture_of
 from attune.nodes.preferences.records import (
     Answer,
@@ -30,7 +30,7 @@ from attune.nodes.preferences.records import (
     question_key,
 )
 from attune.nodes.preferences.store import PreferenceStore
-from attune.nodes.store import Store
+from attune.nodes.store import Store, StoreError
 from attune.training.checkpoint import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +109,7 @@ def test_nothing_of_a_deleted_profile_is_left(store: PreferenceStore, tmp_path: 
         assert places_of(tmp_path, needle), "it is there to be deleted"
 
     before = store.answered(bob.key, most=200)
-    assert store.delete(ann.key)
+    assert store.delete(ann.key) == ""
     secrets = [b"Annabella-Secret", b"annabella-secret", ann.key.encode()]
     secrets += [part for name in names for part in (bytes.fromhex(name), name.encode())]
     found = {needle: places_of(tmp_path, needle) for needle in secrets}
@@ -150,7 +150,7 @@ def test_a_picture_that_cannot_be_deleted_goes_at_the_next_start(store: Preferen
     stuck = store.pictures.path(next(iter(pixels)))
     stuck.unlink()
     stuck.mkdir()  # which is no file to delete
-    assert not store.delete(person.key)
+    assert "cannot be deleted" in store.delete(person.key)
     assert store.names() == [], "it is gone for everybody all the same"
     stuck.rmdir()
     store.store.close()
@@ -166,7 +166,7 @@ def test_scores_of_a_deleted_taste_go_with_it(store: PreferenceStore):
         for number, id in enumerate(ids):
             connection.execute("INSERT INTO scores VALUES (?, ?, 0.5, 1)", (bytes([number]), id))
             connection.execute("INSERT INTO calibrations VALUES (?, 'mine', 'Taste', 2, 0, 1, '[]', 1)", (id,))
-    assert store.delete(ann.key)
+    assert store.delete(ann.key) == ""
     with store.store.reading() as connection:
         for table in ("scores", "calibrations"):
             assert connection.execute(f"SELECT reward_id FROM {table}").fetchall() == [(ids[1],)]
@@ -180,10 +180,10 @@ def test_what_a_killed_writer_left_is_waited_for(store: PreferenceStore, tmp_pat
     with whole_file(store.pictures.path("ab" * 32)) as partial:
         partial.write_bytes(b"a whole picture")
     partial.write_bytes(b"half a picture")
-    assert not store.delete(person.key)
+    assert "Another program" in store.delete(person.key)
     long_ago = time.time() - 10 * 24 * 3600
     os.utime(partial, (long_ago, long_ago))
-    assert erasing.finish(store.store, store.pictures) and not partial.exists()
+    assert erasing.finish(store.store, store.pictures) == "" and not partial.exists()
 
 
 def test_a_damaged_picture_is_kept_anew_when_it_is_asked_about_again(store: PreferenceStore):
@@ -224,7 +224,7 @@ def test_where_another_program_reads_the_traces_go_later(store: PreferenceStore,
     reader.execute("BEGIN")
     assert reader.execute("SELECT name FROM profiles").fetchall() == [("Annabella-Secret",)]
     try:
-        assert hasty.delete(person.key) is False
+        assert "another program" in hasty.delete(person.key).lower()
         assert hasty.names() == []
         assert places_of(tmp_path, b"Annabella-Secret"), "what the reader still sees"
     finally:
@@ -232,6 +232,34 @@ def test_where_another_program_reads_the_traces_go_later(store: PreferenceStore,
     hasty.store.close()
     assert opened(tmp_path).names() == []
     assert places_of(tmp_path, b"Annabella-Secret") == []
+
+
+def test_what_keeps_traces_of_a_deleted_profile_is_told(store: PreferenceStore, tmp_path: Path):
+    """A full disk, then nothing, then a file that cannot be deleted: each in its own words."""
+    ann, bob, eve = (store.create(name) for name in ("Ann", "Bob", "Eve"))
+    questions, pixels = make(range(2))
+    store.ask(eve.key, questions, pixels)
+
+    class Full(Store):
+        """The disk is full as soon as the file is written anew."""
+
+        def scrub(self) -> bool:
+            raise StoreError(f"{self.path} could not be written: the disk is full. Free some space, then try again.")
+
+    full = PreferenceStore(Full(store.store.path), store.pictures)
+    told = listing.act(full, "delete", {"profile": ann.key})
+    assert told["deleted"] and not told["clean"] and [entry["name"] for entry in told["profiles"]] == ["Bob", "Eve"]
+    assert "The profile is deleted, but traces of it stay" in told["note"] and "the disk is full" in told["note"]
+    assert "Another program" not in told["note"]
+    told = listing.act(store, "delete", {"profile": bob.key})
+    assert (told["clean"], told["note"]) == (True, ""), "what was left of Ann goes too"
+    with store.store.reading() as connection:
+        assert connection.execute("SELECT * FROM erasures").fetchall() == []
+    stuck = store.pictures.path(questions[0].hashes[0])
+    stuck.unlink()
+    stuck.mkdir()
+    told = listing.act(store, "delete", {"profile": eve.key})
+    assert not told["clean"] and str(stuck) in told["note"] and "disk" not in told["note"]
 
 
 def test_pictures_whose_questions_were_never_kept_go_at_the_next_start(store: PreferenceStore, tmp_path: Path):
@@ -263,7 +291,7 @@ def test_pictures_of_a_deleted_profile_do_not_come_back_with_a_queued_run(store:
     questions, pixels = make(range(4))
     for key, asked in ((person.key, questions), (bob.key, questions[:1])):
         store.ask(key, asked, pixels)
-    assert store.delete(person.key)
+    assert store.delete(person.key) == ""
     with pytest.raises(UnknownError):
         store.ask(person.key, questions, pixels)
     assert set(store.pictures.names()) == set(questions[0].hashes), "Bob's stay"

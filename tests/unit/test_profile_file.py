@@ -479,7 +479,7 @@ def test_nothing_of_a_deleted_import_is_left(store: PreferenceStore):
         return [file.name for file in folder.rglob("*") if file.is_file() and needle in file.read_bytes()]
 
     assert all(files(needle) for needle in needles), "it is there to be deleted"
-    assert store.delete(profile.key)
+    assert store.delete(profile.key) == ""
     assert {needle: files(needle) for needle in needles if files(needle)} == {}
     assert store.imported(other.key, "set:abc") is not None
 
