@@ -11,12 +11,13 @@ be deleted while pictures of its questions are being written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+import sqlite3
+from collections.abc import Collection, Iterable
 
 from ..store import Store, StoreError
 from .pictures import PictureFolder
 from .records import Picture, PreferenceError, anonymous
-from .rows import any_unused_picture, insert_pictures, picture_ids, remove_unused_pictures
+from .rows import any_unused_picture, drop_oldest_waiting, insert_pictures, picture_ids, remove_unused_pictures
 
 log = logging.getLogger("attune")
 
@@ -88,3 +89,20 @@ def drop_unused(store: Store, pictures: PictureFolder, written: Collection[Pictu
             store.scrub()
     except (StoreError, PreferenceError) as error:
         log.warning("Attune: pictures of a deleted profile are still there: %s", error)
+
+
+def forget_oldest(
+    connection: sqlite3.Connection, pictures: PictureFolder, profile: int, most: int, keep: Iterable[str]
+) -> None:  # fmt: skip
+    """Forget what has waited longest, beyond `most`, and its pictures; see `rows.drop_oldest_waiting`.
+
+    If a file cannot be deleted, all stays as it is until the profile's next question: a file that no row names would
+    never go.
+    """
+    connection.execute("SAVEPOINT forgetting")
+    try:
+        pictures.remove(drop_oldest_waiting(connection, profile, most, keep))
+    except PreferenceError as error:
+        connection.execute("ROLLBACK TO forgetting")
+        log.warning("Attune: questions that have waited too long are not forgotten yet: %s", error)
+    connection.execute("RELEASE forgetting")

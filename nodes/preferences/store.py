@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -43,7 +43,6 @@ from .records import (
     whole_text,
 )
 from .rows import (
-    drop_oldest_waiting,
     insert_decision,
     insert_pictures,
     insert_question,
@@ -230,9 +229,7 @@ class PreferenceStore:
         names = [question.key for question in questions]
         new = sum([insert_question(connection, id, question) for question in questions])
         if new:
-            # A file that cannot be deleted now goes with the next profile that is.
-            with suppress(PreferenceError):
-                self.pictures.remove(drop_oldest_waiting(connection, id, self.most_waiting, names))
+            erasing.forget_oldest(connection, self.pictures, id, self.most_waiting, names)
         return _read_by_key(connection, id, names)
 
     def questions(self, key: str, names: Sequence[str]) -> list[Asked]:

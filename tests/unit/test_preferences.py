@@ -274,6 +274,24 @@ def test_what_has_waited_longest_is_forgotten_with_its_pictures(tmp_path: Path):
         assert connection.execute("SELECT text FROM prompts").fetchall() == [("a cat",)]
 
 
+def test_what_cannot_be_forgotten_now_is_forgotten_later(tmp_path: Path):
+    """A file whose row had gone would stay for good: nobody would know of it."""
+    store = PreferenceStore(Store(tmp_path / "db"), PictureFolder(tmp_path / "pictures"), most_waiting=1)
+    key = store.create("my taste").key
+    ask(store, key, question(0, 1))
+    stuck = store.pictures.path(picture(0).hash)
+    content = stuck.read_bytes()
+    stuck.unlink()
+    stuck.mkdir()  # which is no file to delete
+    assert [found.open for found in ask(store, key, question(2, 3))] == [True], "the new one is kept all the same"
+    assert len(store.waiting(key, most=9)) == 2
+    stuck.rmdir()
+    stuck.write_bytes(content)
+    ask(store, key, question(4, 5))
+    assert [found.question.key for found in store.waiting(key, most=9)] == [question(4, 5).key]
+    assert set(store.pictures.names()) == {picture(4).hash, picture(5).hash}
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
