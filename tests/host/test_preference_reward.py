@@ -109,16 +109,24 @@ def test_choose_images_asks_what_tells_most_first(host: HostServer):
     assert "Only a Preference Reward" in shown_error(host, failed)[1]
 
 
+def scores_of(result: Any) -> list[float]:
+    """Of every picture that Score Images has shown."""
+    (gallery,) = result.ui("AttuneScoreImages", "attune_gallery")
+    return [image["scores"][0] for image in gallery["images"]]
+
+
 def test_the_template_asks_first_and_ranks_then(host: HostServer):
     short = {"AttunePreferenceProfile.new_name": "ranker", "KSampler.steps": 3}
     first = host.run(TEMPLATE, short)
     (page,) = first.ui("AttuneChooseImages", "attune_choose")
     assert page["waiting"] == 12 and "holds 0 choices" in first.ui("AttunePreferenceReward", "text")[0]
-    assert first.nodes("AttuneScoreImages")[0] not in first.outputs
-    before = host.images(first)
+    ids = [question["id"] for question in asked(host, page)]
+    assert len(ids) == 12 and ids != sorted(ids), "not as they come"
+    assert set(scores_of(first)) == {0}, "nothing is known of a taste yet"
     for question in asked(host, page):
         body = {"profile": page["profile"], "question": question["key"], "choice": question["pictures"][0]["hash"]}
         host.post("/attune/preferences/decide", body)
     second = host.run(TEMPLATE, short)
     assert "Learned from 12 choices of ranker" in second.ui("AttunePreferenceReward", "text")[0]
-    assert len(host.images(second)) > len(before), "the ranking and the four best"
+    assert len(set(scores_of(second))) > 8, "now there is an opinion"
+    assert len(host.images(second)) >= 5, "the ranking and the four best"
