@@ -69,7 +69,7 @@ def objective_of(method: str, batch: int, pipeline: Any) -> Any:
     sizes = [shape, (*shape[:2], shape[2] // 2)]
     generator = torch.Generator().manual_seed(1)
     latents = [torch.randn(sizes[index % 2], generator=generator) for index in range(10)]
-    practice = {"prompts_per_update": batch, "images_per_prompt": 2, "steps": 4, "guidance": 2.0, "chunk": 4}
+    practice = {"prompts_per_update": batch, "images_per_prompt": 3, "steps": 4, "guidance": 2.0, "chunk": 4}
     world = (pipeline.decoder,)
     if method == "supervised":
         return SupervisedObjective(latents, [*prompts, *prompts], SupervisedConfig(batch=batch))
