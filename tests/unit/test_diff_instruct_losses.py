@@ -17,6 +17,7 @@ from attune.training.objectives.diff_instruct_losses import (
     huber_constant,
     matching_loss,
     sample_weight,
+    score_function_loss,
 )
 
 SIGMA, REFERENCE, VARIANCE, CONSTANT = 0.8, -0.6, 0.7, 0.3
@@ -157,3 +158,28 @@ def test_closed_forms():
     for function in (distance, distance_gradient):
         with pytest.raises(ValueError, match="'cosine'"):
             function(gap, "cosine", 0.0)
+
+
+def test_the_score_function_follows_a_reward_without_gradients():
+    """r = −‖x − t‖²: smoothed by the noise its gradient stays −2·(x0 − t); every group compares with its own mean."""
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.tensor([[0.3, -0.5], [1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    target, copies = torch.tensor([1.0, 0.5], dtype=torch.float64), 100_000
+    noise = torch.randn(2 * copies, 2, dtype=torch.float64, generator=generator)
+    repeated, groups = x0.repeat_interleave(copies, 0), torch.arange(2).repeat_interleave(copies)
+    rewards = -(repeated.detach() + 0.5 * noise - target).square().sum(1)
+    loss = score_function_loss(repeated, noise, rewards, groups, deviation=0.5)
+    (found,) = torch.autograd.grad(loss.sum() / copies, x0)
+    torch.testing.assert_close(found, 2 * (x0 - target).detach(), rtol=0.03, atol=0.03)
+
+
+def test_the_score_functions_variance_is_as_documented():
+    """A linear reward of slope v in D dimensions: E‖gradient‖² = (D + 2)·‖v‖², of which ‖v‖² is the mean's."""
+    generator, dimensions, copies = torch.Generator().manual_seed(1), 6, 50_000
+    slope = torch.arange(1.0, dimensions + 1)
+    x0 = torch.zeros(copies, dimensions, requires_grad=True)
+    noise = torch.randn(copies, dimensions, generator=generator)
+    loss = score_function_loss(x0, noise, 0.2 * noise @ slope, torch.zeros(copies).long(), deviation=0.2)
+    (each,) = torch.autograd.grad(loss.sum(), x0)
+    assert each.square().sum(1).mean().item() == pytest.approx((dimensions + 2) * slope.square().sum().item(), rel=0.05)
+    torch.testing.assert_close(each.mean(0), -slope, rtol=0.05, atol=0.2)

@@ -29,7 +29,8 @@ References:
 Differences from the papers (all ours):
     - distances are taken between predictions instead of scores, which is a weight w(t); it makes them scale-free;
     - the pseudo-Huber constant is not published: 0.00054·√D is that of consistency training (Song & Dhariwal 2023);
-    - `coefficient` acts on every distance, as (1 − a)·D′(e)ᵀe.
+    - `coefficient` acts on every distance, as (1 − a)·D′(e)ᵀe;
+    - rewards without gradients, by `score_function_loss`.
 """
 
 from __future__ import annotations
@@ -116,3 +117,31 @@ def guidance_reward_loss(x0: torch.Tensor, reference: torch.Tensor, unconditiona
 def sample_weight(x0: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """w of every sample, 1 / mean|x0 − D_ref|, [B], without gradients: pictures and noise levels count alike."""
     return 1 / (x0 - reference).detach().abs().flatten(1).mean(1).clamp_min(1e-6)
+
+
+def score_function_loss(
+    x0: torch.Tensor, noise: torch.Tensor, rewards: torch.Tensor, groups: torch.Tensor, *, deviation: float
+) -> torch.Tensor:
+    """Of a reward without gradients, per sample [B]: its gradient is that of −E r(x0 + deviation·noise).
+
+    The generator is made stochastic by noise on its pictures, whose log-density has the gradient noise/deviation with
+    respect to x0 (Williams 1992). Rewards are compared with the mean of the other samples of their group.
+
+    Its variance is what it costs: of a reward with slope v at x0, in D dimensions, a sample's gradient has about
+    (D + 1)·‖v‖² besides, and r's curvature adds deviation². So one needs about D samples where a differentiable reward
+    needs one. It is meant for latents that are small, or for many pictures.
+
+    Args:
+        x0: the generator's pictures, with gradients; copies of one picture side by side or not, [B, …].
+        noise: unit Gaussian, that was added, [B, …].
+        rewards: of x0 + deviation·noise, higher is better, [B].
+        groups: samples with an equal number are compared, each at least two, integers [B].
+        deviation: of the noise, > 0; larger is smoother and more biased.
+    """
+    exact = rewards.detach().double()
+    _, group = groups.unique(return_inverse=True)
+    count = torch.bincount(group).double()
+    total = torch.zeros_like(count).index_add(0, group, exact)
+    others = (total[group] - exact) / (count[group] - 1)
+    advantage = (exact - others).to(x0.dtype)
+    return -advantage * (noise * x0).flatten(1).sum(1) / deviation
