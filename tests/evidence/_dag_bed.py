@@ -23,9 +23,9 @@ model 0.064:
     - p_ref, 16 rollouts, four steps: β .1 stops at .5 (diversity .076), .2 at 2.0 (.065), .3 at 3.2 (.038), .4 goes on
       to 3.6 (.029). DDPO has .056 at a gain of 2.0, .037 at 2.6, .032 at 3.1. All eight steps, β .25: 2.6 with .059;
     - the demo's learned reward instead of the file's size: DDPO gains .2 at best, too little to compare;
-    - credit "to the end", which dag-target needs: one seed, 16 unseen prompts: .16, .54, 1.06, 1.66, 2.12, 2.32 after 8,
-      16, … 48 updates, where credit by the step has .18, .64, 1.61, 2.49, 2.41, 2.43. It is slower here, and keeps more
-      variety: .022 at a gain of 2.1, .028 at 2.3, against .007 at 2.5 (base model .060).
+    - credit "to the end", which dag-target needs: one seed, 16 unseen prompts: .16, .54, 1.06, 1.66, 2.12, 2.32 after
+      8, 16, … 48 updates, where credit by the step has .18, .64, 1.61, 2.49, 2.41, 2.43. It is slower here, and keeps
+      more variety: .022 at a gain of 2.1, .028 at 2.3, against .007 at 2.5 (base model .060).
 
 Runs are kept in a file beside the results' cache and used again by the other claims, as long as the commit and the plan
 are the same.
