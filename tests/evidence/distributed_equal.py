@@ -6,10 +6,11 @@ over methods and seeds: ‖one − two‖ / ‖one − start‖, the length of w
 as a LoRA. Sums in another order differ by rounding, and AdamW turns the sign of a gradient that is nothing but rounding
 into a whole step, so that it is not 0.
 
-The reward is smooth, warmth, and there are three pictures of every prompt. The size of the picture's file, as at first,
-jumps by bytes where a rounding turns one coefficient: with two pictures of a prompt, whose advantages are signs, one of
-DAG-KL's runs with credit to the end missed by far (0.27; equal to 2e-5 up to the second update, until the order of two
-pictures turned), with three a run of DDPO (0.035) and one of DAG-KL (0.019). Both records are kept.
+The reward is smooth, warmth, and there are three pictures of every prompt. Both were changed after misses, on the same
+seeds. The size of the picture's file, as at first, can jump by bytes with a rounding: with two pictures of a prompt,
+whose advantages are signs, one of DAG-KL's runs with credit to the end missed by far (0.27; equal to 2e-5 up to the
+second update), with three a run of DDPO (0.035) and one of DAG-KL (0.019). That a jump turned the order of two pictures
+is inferred: the closest pair was 0.003 apart, and with the smooth reward the same runs are equal. It was not seen itself.
 """
 
 from __future__ import annotations
