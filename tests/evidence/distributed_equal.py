@@ -10,7 +10,7 @@ The reward is smooth, warmth, and there are three pictures of every prompt. Both
 seeds. The size of the picture's file, as at first, can jump by bytes with a rounding: with two pictures of a prompt,
 whose advantages are signs, one of DAG-KL's runs with credit to the end missed by far (0.27; equal to 2e-5 up to the
 second update), with three a run of DDPO (0.035) and one of DAG-KL (0.019). That a jump turned the order of two pictures
-is inferred: the closest pair was 0.003 apart, and with the smooth reward the same runs are equal. It was not seen itself.
+is inferred, not seen: the closest pair was 0.003 apart, and with the smooth reward the same runs are equal.
 """
 
 from __future__ import annotations
