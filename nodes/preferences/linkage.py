@@ -25,7 +25,7 @@ from .user_encoder import check_features, embed, triples_of
 # Questions of a profile, to be parted.
 LEAST_QUESTIONS, MOST_QUESTIONS = 8, 64
 # People who are recognised on average where every guess is by chance, however many take part; and so many that it is
-# none (of a hundred such attacks two or so find as many).
+# none (of a hundred such attacks two or so find more).
 BY_CHANCE, MANY_BY_CHANCE = 1, 3
 # Steps of the progress bar per profile.
 _STEPS = 100

@@ -148,7 +148,8 @@ def read_shared(content: bytes) -> SharedProfile:
     largest = _largest(embeddings)
     if largest > LARGEST_NUMBER:
         _refuse(
-            f"a table in it holds numbers up to {largest:.3g}, and those of a taste are below {LARGEST_NUMBER:,.0f}"
+            f"a table in it holds numbers up to {largest:.3g}, and those of a taste are below {LARGEST_NUMBER:,.0f}. "
+            "Ask for a file that was exported anew"
         )
     shared = SharedProfile(embeddings, document["title"], tuple(document["prompts"]))
     if shared.title != document["title"] or shared.identity != document["digest"]:

@@ -1,8 +1,9 @@
 """Values to start with, for every objective: the table of its help page. Run this module after a change of defaults or
 templates: `python scripts/module.py attune.nodes.training.start_values`.
 
-Two columns: what the node comes with, which is meant for models of Stable Diffusion's size and follows the papers where
-they say something, and what the template of the demo model sets, which trains in minutes on a CPU.
+Two columns: what the node comes with, which is meant for models of Stable Diffusion's size, and what the template of
+the demo model sets. How many updates a large model needs is advice and was never tried here; so are the rates, but for
+those of DDPO and DAG, which their released code has.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Start(NamedTuple):
         slots: of the objective's node.
         template: that trains the demo model with it.
         rate, updates: Train LoRA's learning_rate and steps for a LoRA on a model of Stable Diffusion's size.
-        source: of these two.
+        source: of the rate.
     """
 
     slots: Sequence[Slot]
@@ -45,10 +46,12 @@ class Start(NamedTuple):
 
 
 STARTS = {
-    "AttuneSupervisedObjective": Start(schemas.SUPERVISED_OBJECTIVE, "train_style_lora", 1e-4, 1500, "customary"),
-    "AttuneDDPOObjective": Start(schemas.DDPO_OBJECTIVE, "align_with_reward", 3e-4, 200, "as in the released code"),
-    "AttuneDAGDBObjective": Start(dag_schemas.DAG_DB_OBJECTIVE, "headless_job", 3e-4, 200, "as in the released code"),
-    "AttuneDAGKLObjective": Start(dag_schemas.DAG_KL_OBJECTIVE, "align_with_dag", 3e-4, 200, "as in the released code"),
+    "AttuneSupervisedObjective": Start(schemas.SUPERVISED_OBJECTIVE, "train_style_lora", 1e-4, 1500, "our advice"),
+    "AttuneDDPOObjective": Start(schemas.DDPO_OBJECTIVE, "align_with_reward", 3e-4, 200, "that of the released code"),
+    "AttuneDAGDBObjective": Start(dag_schemas.DAG_DB_OBJECTIVE, "headless_job", 3e-4, 100, "that of the released code"),
+    "AttuneDAGKLObjective": Start(
+        dag_schemas.DAG_KL_OBJECTIVE, "align_with_dag", 3e-4, 100, "that of the released code"
+    ),
     "AttuneReFLObjective": Start(
         align_schemas.REFL_OBJECTIVE,
         "align_with_refl",
@@ -64,7 +67,7 @@ STARTS = {
         "train_user_adapter",
         1e-4,
         2000,
-        "our advice, more updates for more people",
+        "our advice",
     ),
 }
 
@@ -85,9 +88,9 @@ def section(node: str) -> str:
     table = "".join(f"| {name} | {_shown(default)} | {_shown(set_)} |\n" for name, default, set_ in rows)
     return (
         f"{TITLE}\n\n| setting | Stable Diffusion's size | demo model |\n| --- | --- | --- |\n{table}\n"
-        "*Stable Diffusion's size*: what the node comes with; the last two rows are "
-        f"{start.source}. They have not been tried at that size here, where there is no GPU. "
-        f"*Demo model*: the template `{start.template}`, which is through in minutes on a CPU.\n\n"
+        "*Stable Diffusion's size*: what the node comes with. The learning rate is "
+        f"{start.source}; the number of steps is our guess. None of it has been tried at that size here: begin with "
+        f"fewer steps, and look at the pictures. *Demo model*: as the template `{start.template}` sets it.\n\n"
     )
 
 
