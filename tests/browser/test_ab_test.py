@@ -120,8 +120,10 @@ def begin(page: Page, host: HostServer) -> None:
 
 
 def wait_for_pictures(page: Page) -> None:
+    """Until votes are taken. An image has its earlier picture's size while the next one is fetched."""
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.attune-ab .attune-ab-stage img')].every((i) => i.naturalWidth === 64)"
+        "() => [...document.querySelectorAll('.attune-ab .attune-ab-stage img')]"
+        ".every((i) => i.complete && i.naturalWidth === 64)"
     )
 
 
@@ -196,7 +198,7 @@ def test_buttons_full_screen_and_starting_over(graph: Page, host: HostServer, re
     view(page).locator(".attune-ab-picture").first.click()
     expect(large(page)).to_be_visible()
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.attune-ab-large img')].every((image) => image.naturalWidth === 64)"
+        "() => [...document.querySelectorAll('.attune-ab-large img')].every((i) => i.complete && i.naturalWidth === 64)"
     )
     expect(large(page)).to_contain_text(f"1 of {PAIRS} pairs judged")
     keep_picture(page, f"ab_large_{renderer}")

@@ -129,7 +129,8 @@ def wait_for_pictures(place: Locator) -> None:
     expect(place.locator(".attune-choose-stage img").first).to_be_visible()
     handle = place.element_handle()
     place.page.wait_for_function(
-        "(root) => [...root.querySelectorAll('.attune-choose-stage img')].every((i) => i.naturalWidth === 64)",
+        "(root) => [...root.querySelectorAll('.attune-choose-stage img')]"
+        ".every((i) => i.complete && i.naturalWidth === 64)",
         arg=handle,
     )
 
