@@ -36,6 +36,7 @@ _UNSAID = {
     "method setting flow_warmup": 0,
     "method setting noise_from": 0.0,
     "method setting credit": "step",
+    "LoRA kind": "low rank",
 }
 # What may be set anew for the rest of a run: how far its updates go, and nothing of what they follow. Whoever is told
 # to lower the learning rate must be able to.

@@ -21,6 +21,7 @@ METHOD_WIDGETS = {
 # Of everything else that a resume compares, by the part it belongs to and its field.
 OTHER_WIDGETS = {
     "LoRA seed": "training_seed",
+    "LoRA kind": "trains",
     "training seed": "training_seed",
     "base precision": "base_precision",
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ...training.adapters import LoraParent, layer_id
+from ...training.adapters import LoraParent, weights_id_of
 from ...training.adapters.files import HALVES
 from ...training.interfaces import AttuneError
 
@@ -78,7 +78,7 @@ def read_facts(path: Path, name: str = "") -> LoraFacts:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            identity, rank = _weights(file)
+            identity, rank = weights_id_of(file.keys(), file.get_tensor), _rank(file)
     except SafetensorError as error:
         raise NoLoraError(
             f"{path.name} is not a readable safetensors file ({error}). Remove it or copy it anew."
@@ -120,17 +120,11 @@ def identify(name: str, metadata: Mapping[str, str]) -> tuple[str, int, bool]:
     return run, version, stopped
 
 
-def _weights(file: Any) -> tuple[str, int]:
-    """`weights_id` and the largest rank, one pair of tensors in memory at a time."""
-    names = set(file.keys())
-    identities, rank = [], 0
-    for up_end, down_end in HALVES:
-        for key in (name.removesuffix(up_end) for name in names if name.endswith(up_end)):
-            if key + down_end in names:
-                up, down = file.get_tensor(key + up_end), file.get_tensor(key + down_end)
-                identities.append(layer_id(up, down))
-                rank = max(rank, down.shape[0])
-    return min(identities, default=""), rank
+def _rank(file: Any) -> int:
+    """The largest of a layer; 0 of whole weights."""
+    downs = tuple(down for _, down in HALVES)
+    names = [name for name in file.keys() if name.endswith(downs)]  # noqa: SIM118
+    return max((file.get_slice(name).get_shape()[0] for name in names), default=0)
 
 
 def _mapping(metadata: Mapping[str, str], key: str) -> dict[str, Any]:

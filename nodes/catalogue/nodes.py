@@ -12,6 +12,7 @@ import folder_paths
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ...training.adapters.files import DIFFERENCES
 from ...training.adapters.merge import group_of, layers_of, tensors_of
 from ...training.checkpoint import read_tensors
 from ...training.interfaces import AttuneError
@@ -147,14 +148,23 @@ def lora_name_of(catalogue: Catalogue, entry: Entry) -> str:
     return lora_name(catalogue.path(entry))
 
 
+_LEFT_OUT = "\nIts text encoder part is left out; the host's Load LoRA applies both."
+
+
 def network_tensors(catalogue: Catalogue, entry: Entry) -> tuple[dict[str, Any], str]:
-    """The LoRA without what it does to a text encoder, kohya's names, and words about what was left out."""
+    """The LoRA without what it does to a text encoder, kohya's names, and words about what was left out.
+
+    Whole weights are given as they are, without those of a text encoder.
+    """
     tensors, _ = read_tensors(catalogue.path(entry))
+    if all(key.endswith(DIFFERENCES) for key in tensors):
+        ours = {key: value for key, value in tensors.items() if group_of(key) != "text encoder"}
+        return ours, "" if len(ours) == len(tensors) else _LEFT_OUT
     layers = layers_of(tensors, entry.title)
     kept = {key: layer for key, layer in layers.items() if group_of(key) != "text encoder"}
     if len(kept) == len(layers):
         return (tensors if all(f"{key}.lora_up.weight" in tensors for key in kept) else tensors_of(kept)), ""
-    return tensors_of(kept), "\nIts text encoder part is left out; the host's Load LoRA applies both."
+    return tensors_of(kept), _LEFT_OUT
 
 
 class AttuneMergeLoras(AttuneNode):

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ...training.adapters import LoraParent, layer_id
+from ...training.adapters import LoraParent, difference_id, layer_id
+from ...training.adapters.files import UNMOVED
 
 log = logging.getLogger("attune")
 
@@ -17,13 +18,23 @@ log = logging.getLogger("attune")
 def carried(model: Any) -> dict[str, float]:
     """`layer_id` of every LoRA layer on the host's MODEL → the strength with which it is applied."""
     found: dict[str, float] = {}
-    for patches in model.patches.values():
+    for key, patches in model.patches.items():
         for strength, content, *_ in patches:
-            pair = getattr(content, "weights", None) or ()
-            if len(pair) >= 2 and all(isinstance(part, torch.Tensor) for part in pair[:2]):
-                identity = layer_id(pair[0], pair[1])
+            identity = _identity(key, content)
+            if identity:
                 found[identity] = found.get(identity, 0.0) + float(strength)
     return found
+
+
+def _identity(key: str, content: Any) -> str:
+    """`layer_id` of a patch of the host, "" if it is none of a LoRA's, or changes nothing."""
+    pair = getattr(content, "weights", None) or ()
+    if len(pair) >= 2 and all(isinstance(part, torch.Tensor) for part in pair[:2]):
+        return layer_id(pair[0], pair[1])
+    if isinstance(content, tuple) and len(content) == 2 and content[0] == "diff" and key.endswith(".weight"):
+        identity = difference_id(content[1][0])
+        return "" if identity == UNMOVED else identity
+    return ""
 
 
 def parents_of(model: Any, folder: Path) -> list[LoraParent]:

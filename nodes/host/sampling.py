@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
+from ...training.adapters.files import DIFFERENCES
 from ...training.interfaces import AttuneError
+
+UP = ".lora_up.weight"
 
 
 def encode_prompts(clip: Any, texts: Sequence[str]) -> list[Any]:
@@ -109,7 +112,9 @@ def apply_lora(model: Any, tensors: Mapping[str, torch.Tensor], *, strength: flo
     import comfy.lora
     import comfy.sd
 
-    layers = {key.removesuffix(".lora_up.weight") for key in tensors if key.endswith(".lora_up.weight")}
+    layers = {key.removesuffix(UP) for key in tensors if key.endswith(UP)}
+    # Of whole weights. Beside thin matrices they are other tools' additions, which the host takes or leaves.
+    layers = layers or {key.removesuffix(end) for end in DIFFERENCES for key in tensors if key.endswith(end)}
     known = comfy.lora.model_lora_keys_unet(model.model, {})
     missing = sorted(layers - known.keys())
     if missing or not layers:

@@ -1,16 +1,18 @@
-"""Adapters: LoRA with named roles, and its files."""
+"""Adapters: LoRA and whole weights with named roles, and their files."""
 
 from __future__ import annotations
 
 from .files import (
     LoraMetadata,
     LoraParent,
+    difference_id,
     layer_id,
     load_lora,
     lora_file_tensors,
     module_tensors,
     save_lora,
     weights_id,
+    weights_id_of,
 )
 from .lora import TARGETS, LoraConfig, Policy, matching_layers
 from .quantised import PRECISIONS, BasePrecision, LayerWeights, check_available, precision_of, quantised
@@ -25,6 +27,7 @@ __all__ = [
     "LoraParent",
     "Policy",
     "check_available",
+    "difference_id",
     "layer_id",
     "load_lora",
     "lora_file_tensors",
@@ -34,4 +37,5 @@ __all__ = [
     "quantised",
     "save_lora",
     "weights_id",
+    "weights_id_of",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +18,12 @@ from ..interfaces import TrainingError
 PREFIX = "lora_unet_"
 # The two ways of naming a layer's halves, up and down: kohya's, and that of peft and diffusers.
 HALVES = ((".lora_up.weight", ".lora_down.weight"), (".lora_B.weight", ".lora_A.weight"))
-_ENDINGS = (".lora_down.weight", ".lora_up.weight", ".alpha")
+# Of whole weights: the difference of a layer's weight, and of its bias.
+DIFFERENCES = (".diff", ".diff_b")
+UNMOVED = 16 * "f"  # the greatest identity, so that it is none's where there is another
+_ENDINGS = (".lora_down.weight", ".lora_up.weight", ".alpha", *DIFFERENCES)
+# What every layer has one of.
+LAYERS = (".lora_down.weight", ".diff")
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,12 @@ class LoraMetadata:
     settings: Mapping[str, Any] = field(default_factory=dict)
     base_precision: str = ""
 
-    def entries(self, *, rank: int, alpha: float) -> dict[str, str]:
-        """The header's key-value pairs: modelspec.* (model browsers), ss_* (kohya's tools), attune.* (this pack)."""
+    def entries(self, *, rank: int = 0, alpha: float = 0.0) -> dict[str, str]:
+        """The header's key-value pairs: modelspec.* (model browsers), ss_* (kohya's tools), attune.* (this pack).
+
+        Args:
+            rank: 0 of whole weights, which are none of kohya's networks.
+        """
         date = self.date or datetime.now(timezone.utc).isoformat(timespec="seconds")
         size = f"{self.resolution[0]}x{self.resolution[1]}" if self.resolution else ""
         entries = {
@@ -91,9 +100,9 @@ class LoraMetadata:
             "modelspec.date": date,
             "modelspec.resolution": size,
             "modelspec.prediction_type": {"eps": "epsilon"}.get(self.prediction, self.prediction),
-            "ss_network_module": "networks.lora",
-            "ss_network_dim": str(rank),
-            "ss_network_alpha": str(alpha),
+            "ss_network_module": "networks.lora" if rank else "",
+            "ss_network_dim": str(rank) if rank else "",
+            "ss_network_alpha": str(alpha) if rank else "",
             "ss_output_name": self.title,
             "ss_sd_model_name": self.base_model,
             "ss_base_model_version": self.architecture.removesuffix("/lora"),
@@ -113,10 +122,11 @@ class LoraMetadata:
         return {name: value for name, value in entries.items() if value}
 
 
-def layer_id(up: torch.Tensor, down: torch.Tensor) -> str:
-    """Identity of one layer's pair of matrices, whatever the layer is called: 16 hexadecimal digits."""
+def layer_id(*parts: torch.Tensor) -> str:
+    """Identity of one layer's two matrices, up and down, or of the difference of its weight, whatever the layer is
+    called: 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    for part in (up, down):
+    for part in parts:
         digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -125,13 +135,34 @@ def weights_id(tensors: Mapping[str, torch.Tensor]) -> str:
     """Identity of a LoRA's weights, whatever its layers and its file are called: the least of its `layer_id`.
 
     So a LoRA that a model carries can be recognised: its identity is among those of the model's patches. "" if there is
-    no pair of `HALVES`.
+    no layer.
     """
-    found = []
-    for up, down in HALVES:
-        layers = [key.removesuffix(up) for key in tensors if key.endswith(up)]
-        found += [layer_id(tensors[key + up], tensors[key + down]) for key in layers if key + down in tensors]
-    return min(found, default="")
+    return weights_id_of(tensors.keys(), tensors.__getitem__)
+
+
+def weights_id_of(names: Collection[str], read: Callable[[str], torch.Tensor]) -> str:
+    """`weights_id` of a file, with one layer in memory at a time.
+
+    By its pairs of `HALVES`; by the differences of weights, one each, where there is no pair.
+
+    Args:
+        names: of all its tensors; read: gives one of them.
+    """
+    names = frozenset(names)
+    pairs = [
+        (key, key.removesuffix(up) + down)
+        for up, down in HALVES
+        for key in names
+        if key.endswith(up) and key.removesuffix(up) + down in names
+    ]
+    if pairs:
+        return min(layer_id(read(up), read(down)) for up, down in pairs)
+    return min((difference_id(read(key)) for key in names if key.endswith(DIFFERENCES[0])), default="")
+
+
+def difference_id(difference: torch.Tensor) -> str:
+    """`layer_id` of a difference of a weight. One that nothing has moved would be the same in many files: `UNMOVED`."""
+    return layer_id(difference) if difference.count_nonzero() else UNMOVED
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -147,7 +178,7 @@ def lora_file_tensors(
     """`Policy.tensors` with the keys of a LoRA file.
 
     Args:
-        tensors: `<module path>.lora_down.weight`, `.lora_up.weight`, `.alpha`.
+        tensors: `<module path>.lora_down.weight`, `.lora_up.weight`, `.alpha`; `.diff`, `.diff_b`.
         module_prefix: put before a path whose dots become underscores.
         rename: module path → whole file key, where that rule does not hold.
 
@@ -206,15 +237,14 @@ def save_lora(
     """
     if Path(path).suffix != ".safetensors":
         raise TrainingError(f"A LoRA file must end in .safetensors, not {Path(path).name!r}.")
-    downs = [value for name, value in tensors.items() if name.endswith(".lora_down.weight")]
-    if not downs:
+    if not any(name.endswith(LAYERS) for name in tensors):
         raise TrainingError("There is nothing to save: the LoRA has no layers.")
     broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:
         raise TrainingError(f"The LoRA is not saved: {broken[0]} holds values that are not finite.")
+    ranks = [value.shape[0] for name, value in tensors.items() if name.endswith(".lora_down.weight")]
     alphas = [float(value) for name, value in tensors.items() if name.endswith(".alpha")]
-    rank = downs[0].shape[0]
-    entries = metadata.entries(rank=rank, alpha=alphas[0] if alphas else float(rank))
+    entries = metadata.entries(rank=ranks[0], alpha=(alphas or ranks)[0]) if ranks else metadata.entries()
     stored = lora_file_tensors(tensors, rename=rename)
     if dtype is not None:
         stored = {name: value.to(dtype) for name, value in stored.items()}
@@ -222,13 +252,13 @@ def save_lora(
 
 
 def load_lora(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a LoRA file: its tensors by their keys in the file, and its metadata.
+    """Read a LoRA file, one of whole weights too: its tensors by their keys in the file, and its metadata.
 
     Raises:
         CheckpointError: missing or unreadable.
         TrainingError: a safetensors file without LoRA layers.
     """
     tensors, metadata = read_tensors(path)
-    if not any(name.endswith(".lora_down.weight") for name in tensors):
-        raise TrainingError(f"{path} holds no LoRA layers (no key ends in .lora_down.weight). Choose a LoRA file.")
+    if not any(name.endswith(LAYERS) for name in tensors):
+        raise TrainingError(f"{path} holds no LoRA layers (no key ends in {' or '.join(LAYERS)}). Choose a LoRA file.")
     return tensors, metadata

@@ -30,3 +30,25 @@ def adaptable_layers(module: nn.Module) -> dict[str, nn.Module]:
         for path, layer in module.named_modules()
         if path and id(layer) not in bypassed and (is_linear(layer) or is_convolution(layer))
     }
+
+
+def like(layer: nn.Module, *, outputs: int | None = None, bias: bool = False) -> nn.Module:
+    """A plain layer that looks at what an adaptable one looks at, without weights yet (on "meta").
+
+    Args:
+        outputs: width of what it gives, or channels; None = the layer's own.
+        bias: whether it has one.
+    """
+    if is_linear(layer):
+        return nn.Linear(layer.in_features, outputs or layer.out_features, bias=bias, device="meta")
+    return nn.Conv2d(
+        layer.in_channels,
+        outputs or layer.out_channels,
+        layer.kernel_size,
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        padding_mode=layer.padding_mode,
+        bias=bias,
+        device="meta",
+    )

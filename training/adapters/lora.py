@@ -1,9 +1,8 @@
-"""LoRA adapters with named roles: one set of base weights, several policies.
+"""Adapters with named roles: one set of base weights, several policies.
 
-    y = W·x + (alpha / rank) · up · down · x
-
-`down` starts random, `up` starts at zero, so a fresh adapter changes nothing. peft wraps the layers in place; `Policy`
-keeps the originals and puts the very same objects back.
+A role adds to every adapted layer a product of two thin matrices (a LoRA, see `low_rank`), or a difference of its whole
+weight (full fine-tuning, see `full`); a fresh one changes nothing. The layers are wrapped in place; `Policy` keeps the
+originals and puts the very same objects back.
 """
 
 from __future__ import annotations
@@ -15,19 +14,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from ..interfaces import Denoiser, TrainingError
-from ..libraries import no_kernels
-from .layers import adaptable_layers, is_linear
+from .full import Full
+from .layers import adaptable_layers
+from .low_rank import LowRank
 from .quantised import QuantisedLayer, precision_of
 
 if TYPE_CHECKING:
     from ..diffusion import DiffusionProcess
 
+Kind = Literal["low rank", "full"]
 _UNDER = r"(?:.*\.)?(?:{})\..+"
 
 TARGETS: dict[str, str] = {
@@ -69,6 +70,8 @@ class LoraConfig:
         dropout: share of a layer's inputs the adapter does not see while training, 0 (off) … <1.
         targets: which layers, by the names in `TARGETS`.
         seed: of the random start.
+        kind: "low rank": as above; "full": a difference of a layer's whole weight, and of its bias, see `full`. It has
+            no rank, alpha nor random start: these are put to their defaults, so that no run depends on them.
 
     Raises:
         TrainingError: a value out of range; the message quotes it.
@@ -79,6 +82,7 @@ class LoraConfig:
     dropout: float = 0.0
     targets: tuple[str, ...] = ("cross-attention", "self-attention")
     seed: int = 0
+    kind: Kind = "low rank"
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
@@ -96,8 +100,13 @@ class LoraConfig:
                 raise TrainingError(f"LoRA target {name!r} does not exist. Choose from {', '.join(TARGETS)}.")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
             raise TrainingError(f"LoRA seed must be a whole number from 0 to 2^64 - 1, not {self.seed!r}.")
+        if self.kind not in get_args(Kind):
+            raise TrainingError(f"LoRA kind must be one of {', '.join(get_args(Kind))}; not {self.kind!r}.")
         object.__setattr__(self, "targets", tuple(self.targets))
         object.__setattr__(self, "alpha", float(self.alpha))
+        if self.kind == "full":
+            for name in ("rank", "alpha", "seed"):
+                object.__setattr__(self, name, getattr(type(self), name))
 
 
 def matching_layers(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
@@ -122,31 +131,7 @@ def matching_layers(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.M
     )
 
 
-def _pair(layer: nn.Module, rank: int) -> tuple[nn.Module, nn.Module]:
-    """Weightless `down` and `up` for one base layer."""
-    if is_linear(layer):
-        down = nn.Linear(layer.in_features, rank, bias=False, device="meta")
-        return down, nn.Linear(rank, layer.out_features, bias=False, device="meta")
-    down = nn.Conv2d(
-        layer.in_channels,
-        rank,
-        layer.kernel_size,
-        stride=layer.stride,
-        padding=layer.padding,
-        dilation=layer.dilation,
-        padding_mode=layer.padding_mode,
-        bias=False,
-        device="meta",
-    )
-    return down, nn.Conv2d(rank, layer.out_channels, 1, bias=False, device="meta")
-
-
-def _start(shape: torch.Size, seed: int, role: str, path: str) -> torch.Tensor:
-    """Uniform in ±1/√fan_in, a function of the arguments alone: other layers and torch's own state do not matter."""
-    digest = hashlib.sha256(f"{seed}/{role}/{path}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
-    bound = 1 / math.sqrt(math.prod(shape[1:]))
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+_KINDS = {"low rank": LowRank, "full": Full}
 
 
 class Policy:
@@ -171,6 +156,7 @@ class Policy:
         for name in self.roles:
             if not name.isidentifier() or "lora_" in name:
                 raise TrainingError(f"{name!r} cannot name a role: use letters, digits and underscores.")
+        self._kind = _KINDS[config.kind](config)
         self._layers: dict[str, nn.Module] = {}
         self._originals: list[tuple[nn.Module, str, nn.Module]] = []
         self._flags: list[tuple[nn.Parameter, bool]] = []
@@ -180,11 +166,10 @@ class Policy:
     # ---- attach, detach ----
 
     def __enter__(self) -> Policy:
-        with no_kernels():
-            from peft.tuners.tuners_utils import BaseTunerLayer
-
         module = self.denoiser.module
-        if any(isinstance(layer, BaseTunerLayer) for layer in module.modules()) or hasattr(module, "peft_config"):
+        # By what peft's wrappers and ours have in common.
+        carrying = any("base_layer" in layer._modules for layer in module.modules())
+        if carrying or hasattr(module, "peft_config"):
             raise TrainingError("This network already carries adapters. Let the other training end first.")
         found = matching_layers(module, self.config.targets)
         # The host runs prompts in inference mode, and parameters made there can never be trained.
@@ -194,11 +179,8 @@ class Policy:
                 parent, _, name = path.rpartition(".")
                 self._originals.append((module.get_submodule(parent), name, layer))
             try:
-                for role in self.roles:
-                    self._inject(role, found)
+                self._kind.attach(module, found, self.roles, self.denoiser.device)
                 self._layers = {path: module.get_submodule(path) for path in found}
-                for path, layer in found.items():
-                    self._fill(path, layer)
             except BaseException:
                 self._restore()
                 raise
@@ -208,33 +190,6 @@ class Policy:
 
     def __exit__(self, *exception: object) -> None:
         self._restore()
-
-    def _inject(self, role: str, found: Mapping[str, nn.Module]) -> None:
-        import peft
-
-        config = peft.LoraConfig(
-            r=self.config.rank,
-            lora_alpha=self.config.alpha,
-            lora_dropout=self.config.dropout,
-            target_modules="|".join(re.escape(path) for path in found),
-            init_lora_weights=False,
-        )
-        unusual = {type(layer) for layer in found.values() if not isinstance(layer, (nn.Linear, nn.Conv2d))}
-        if unusual:
-            config._register_custom_module(dict.fromkeys(unusual, peft.tuners.lora.Linear))
-        peft.inject_adapter_in_model(config, self.denoiser.module, role, low_cpu_mem_usage=True)
-        # What peft leaves there is for its own savers, and a second role would be warned about the first.
-        self.denoiser.module.__dict__.pop("peft_config", None)
-
-    def _fill(self, path: str, layer: nn.Module) -> None:
-        """Give a wrapped layer its trainable halves: plain float32 layers, whatever the base is made of."""
-        wrapper, device = self._layers[path], self.denoiser.device
-        for role in self.roles:
-            down, up = _pair(layer, self.config.rank)
-            start = _start(down.weight.shape, self.config.seed, role, path)
-            down.weight = nn.Parameter(start.to(device))
-            up.weight = nn.Parameter(torch.zeros(up.weight.shape, device=device))
-            wrapper.lora_A[role], wrapper.lora_B[role] = down, up
 
     def _restore(self) -> None:
         for parent, name, layer in self._originals:
@@ -269,12 +224,8 @@ class Policy:
             self._set_active(previous)
 
     def _set_active(self, name: str | None) -> None:
-        # Not peft's own switch: it also turns off requires_grad of the other roles, and a graph that is still waiting
-        # for its backward pass would then lose their gradients without a word.
         for layer in self._layers.values():
-            layer._disable_adapters = name is None
-            if name is not None:
-                layer._active_adapter = [name]
+            self._kind.select(layer, name)
         self._active = name
 
     def _check(self, role: str) -> None:
@@ -284,7 +235,7 @@ class Policy:
     def training_mode(self, on: bool) -> None:
         """Adapter dropout on or off; the base network stays in the mode it is in."""
         for layer in self._layers.values():
-            layer.lora_dropout.train(on)
+            self._kind.drop(layer, on)
         self._training = on
 
     def as_now(self) -> Callable[[], AbstractContextManager[None]]:
@@ -345,20 +296,24 @@ class Policy:
     def named_parameters(self, role: str = "policy") -> dict[str, nn.Parameter]:
         """The trainable tensors of a role themselves, by the names `tensors` uses."""
         self._check(role)
-        named: dict[str, nn.Parameter] = {}
-        for path, layer in self._attached().items():
-            named[f"{path}.lora_down.weight"] = layer.lora_A[role].weight
-            named[f"{path}.lora_up.weight"] = layer.lora_B[role].weight
-        return named
+        return {
+            f"{path}.{ending}": value
+            for path, layer in self._attached().items()
+            for ending, value in self._kind.named(layer, role).items()
+        }
 
     def parameters(self, role: str = "policy") -> list[nn.Parameter]:
         """What an optimizer trains: float32, requiring gradients."""
         return list(self.named_parameters(role).values())
 
     def tensors(self, role: str = "policy") -> dict[str, torch.Tensor]:
-        """A copy of a role on the CPU: `<path>.lora_down.weight` [rank, in, ...], `.lora_up.weight`, `.alpha` []."""
+        """A copy of a role on the CPU: `<path>.lora_down.weight` [rank, in, ...], `.lora_up.weight`, `.alpha` [].
+
+        Of whole weights `<path>.diff`, of the weight's shape, and `.diff_b` where the layer has a bias.
+        """
         copies = {name: value.detach().to("cpu", copy=True) for name, value in self.named_parameters(role).items()}
-        copies.update({f"{path}.alpha": torch.tensor(self.config.alpha) for path in self._attached()})
+        constants = self._kind.constants.items()
+        copies.update({f"{path}.{name}": torch.tensor(value) for path in self._attached() for name, value in constants})
         return copies
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor], role: str = "policy") -> None:
@@ -368,7 +323,7 @@ class Policy:
             TrainingError: keys are missing, unexpected or of another shape; nothing has been changed then.
         """
         named = self.named_parameters(role)
-        optional = {f"{path}.alpha" for path in self._attached()}
+        optional = {f"{path}.{name}" for path in self._attached() for name in self._kind.constants}
         missing = [name for name in named if name not in tensors]
         unexpected = [name for name in tensors if name not in named and name not in optional]
         shapes = [
@@ -381,16 +336,15 @@ class Policy:
         if told:
             raise TrainingError(
                 f"This LoRA was trained for another architecture or with other LoRA settings: {'; '.join(told)}. "
-                f"Choose a LoRA of this model with the same rank ({self.config.rank}) and target layers "
-                f"({', '.join(self.config.targets)})."
+                f"Choose {self._kind.fitting} ({', '.join(self.config.targets)})."
             )
         with torch.no_grad():
             for name, value in named.items():
                 value.copy_(tensors[name])
             for path, layer in self._attached().items():
-                alpha = float(tensors.get(f"{path}.alpha", self.config.alpha))
-                if alpha != self.config.alpha:
-                    layer.lora_B[role].weight.mul_(alpha / self.config.alpha)
+                constants = self._kind.constants.items()
+                saved = {name: float(tensors.get(f"{path}.{name}", value)) for name, value in constants}
+                self._kind.adopt(layer, role, saved)
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must find the same besides the configuration and the base weights."""

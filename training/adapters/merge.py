@@ -106,6 +106,11 @@ def layers_of(tensors: Mapping[str, torch.Tensor], name: str = "The LoRA") -> di
         kind = next((kind for word, kind in _FOREIGN.items() if word in key), _OTHER)
         if kind not in (*_ADDED, _OTHER) or value.count_nonzero():
             lost.setdefault(kind, []).append(key)
+    if lost and not found and lost.keys() <= _ADDED:
+        raise TrainingError(
+            f"{name} holds whole weights instead of a LoRA's two thin matrices: {_list_of(lost)}. They cannot be "
+            "merged or compared. Use Load LoRA for it as it is, or choose a LoRA that was trained as low rank."
+        )
     if lost and (found or lost.keys() - {_OTHER}):
         raise TrainingError(
             f"{name} holds more than a plain LoRA, and merging or comparing would lose it: {_list_of(lost)}. Use Load "
