@@ -154,6 +154,58 @@ export const FIGURES = {
         "minor": false,
         "colour": "#e59a68"
     },
+    "distance": {
+        "title": "Distance from teacher",
+        "meaning": "How far the one-step pictures are from what the teacher would draw, under noise, as the assistant knows them. It falls fast at first; with a reward it may rise again.",
+        "better": "down",
+        "format": "number",
+        "smooth": true,
+        "includes": [
+            0.0
+        ],
+        "line": null,
+        "minor": false,
+        "colour": "#56c5c6"
+    },
+    "assistant_loss": {
+        "title": "Assistant's loss",
+        "meaning": "How badly the assistant knows the generator's newest pictures. If it climbs, the assistant has lost track: raise assistant_updates or assistant_learning_rate.",
+        "better": "down",
+        "format": "number",
+        "smooth": true,
+        "includes": [
+            0.0
+        ],
+        "line": null,
+        "minor": false,
+        "colour": "#e59a68"
+    },
+    "saturation": {
+        "title": "Saturation",
+        "meaning": "How strong the colours are: 0 = grey, 1 = pure colours. Far above the teacher's, they have run away.",
+        "better": "",
+        "format": "number",
+        "smooth": true,
+        "includes": [
+            0.0
+        ],
+        "line": null,
+        "minor": false,
+        "colour": "#d9c66c"
+    },
+    "reward_weight": {
+        "title": "Reward strength",
+        "meaning": "How much the reward counts at present beside the teacher. It rises to its final value during the run.",
+        "better": "",
+        "format": "number",
+        "smooth": false,
+        "includes": [
+            0.0
+        ],
+        "line": null,
+        "minor": true,
+        "colour": "#c58be0"
+    },
     "beta": {
         "title": "Reward strength",
         "meaning": "How strongly DAG prefers pictures with a high reward at present (β). It rises to its final value during the run.",
@@ -330,6 +382,11 @@ export const PREFIXES = [
         "prefix": "evaluation_",
         "title": "Test {}",
         "meaning": "{} Measured on fixed prompts and seeds, with the weights as they would be saved."
+    },
+    {
+        "prefix": "teacher_",
+        "title": "Teacher's {}",
+        "meaning": "{} Of the teacher's pictures, to compare with."
     },
     {
         "prefix": "held_out_",

@@ -17,9 +17,13 @@ class Evaluations:
     """Asks the objective every so often, and remembers the best weights if they are to be kept.
 
     Args:
-        objective: may have `evaluate`, `best_metric`, `best_is_high` (True without) and `tie_metric`, see
+        objective: may have `evaluate`, `best_metric`, `best_is_high` (True without), `tie_metric` and `collapse`, see
             `interfaces.Objective`.
         waits: updates in which the weights stand still: they tell nothing, and would use up the patience.
+
+    Attributes:
+        collapsed: why the newest weights are not worth going on with; "" if they are, or nobody can tell.
+        sound_tensors, sound_step: the last ones that were, and their update; nothing where nobody can tell.
 
     Raises:
         TrainingError: the best weights are to be kept, and the objective cannot tell which are.
@@ -39,6 +43,9 @@ class Evaluations:
         self.best_step, self.best_value, self.best_tie = 0, -math.inf, -math.inf
         self.best_tensors: dict[str, torch.Tensor] = {}
         self.since_best = 0
+        self.collapse = getattr(objective, "collapse", None)
+        self.collapsed, self.sound_step = "", 0
+        self.sound_tensors: dict[str, torch.Tensor] = {}
 
     def due(self, step: int) -> bool:
         """Whether the weights after `step` updates are to be evaluated; the last ones always are."""
@@ -59,6 +66,11 @@ class Evaluations:
             share: the processes, which must come to the same verdict: where their last bits differ the mean counts.
         """
         found = share.mean({name: float(value) for name, value in self.objective.evaluate().items()})
+        if self.collapse is not None:
+            self.collapsed = self.collapse(found)
+            if self.collapsed:
+                return found | {"best_step": float(self.best_step)}
+            self.sound_step, self.sound_tensors = step, tensors()
         value = found.get(self.metric)
         if value is None or not math.isfinite(value):
             # Said all the same: it tells a resumed run that these weights have been looked at.
@@ -73,6 +85,11 @@ class Evaluations:
 
     def exhausted(self) -> str:
         """Why the run should end, as a sentence; nothing if it should not."""
+        if self.collapsed:
+            given = (
+                f"the weights after update {self.sound_step}" if self.sound_tensors else "these first ones it looked at"
+            )
+            return f"{self.collapsed} The run ended, and what it gives are {given}."
         if not 0 < self.config.patience <= self.since_best:
             return ""
         besides = f" (where it stayed the same, {self.tie_metric})" if self.tie_metric else ""
@@ -81,6 +98,10 @@ class Evaluations:
             f"{self.best_step}, so the run ended (patience)."
         )
 
+    def recall(self, report: Mapping[str, float]) -> None:
+        """Judge the newest weights of a resumed run again, by what may be set otherwise now."""
+        self.collapsed = self.collapse(report) if self.collapse is not None else ""
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "best_step": self.best_step,
@@ -88,12 +109,15 @@ class Evaluations:
             "best_tie": None if math.isinf(self.best_tie) else self.best_tie,
             "best_tensors": dict(self.best_tensors),
             "since_best": self.since_best,
+            "sound_step": self.sound_step,
+            "sound_tensors": dict(self.sound_tensors),
         }
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         if not state:
             return
         self.best_step, self.since_best = int(state["best_step"]), int(state["since_best"])
+        self.sound_step, self.sound_tensors = int(state.get("sound_step", 0)), dict(state.get("sound_tensors", {}))
         value, tie = state["best_value"], state.get("best_tie")
         self.best_value = -math.inf if value is None else float(value)
         self.best_tie = -math.inf if tie is None else float(tie)

@@ -235,8 +235,14 @@ class Objective(Protocol):
         best_metric: the name of the figure among them by which the best weights are kept; higher is better unless
             best_is_high is False.
         policy_waits: updates at the start of a run whose losses reach the auxiliary tensors alone; 0 without.
+        policy_every: after these the policy learns in each such update, counted from the first of them, and the
+            auxiliary tensors alone in the others; 1 without. waits_by: what sets either, for errors.
         picture_memory(device) -> picture_memory.PictureMemory: what its decoder and reward need in a step.
         accumulation: set by the trainer to its own, before `prepare`: how often `losses` is iterated for an update.
+        roles: of the policy that it needs, the trained one first; ("policy",) without.
+        collapse(figures) -> str: why weights with these figures of `evaluate` are not worth going on with, as a
+            sentence; "" if they are. The run then ends with the last weights that were.
+        preview(noise, requests) -> latents: what is shown of the weights in place of the usual sampler's pictures.
         tie_metric: the name of another figure, higher is better: it decides between weights whose best_metric is equal.
     """
 

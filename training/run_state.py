@@ -45,6 +45,7 @@ RATES = (
     "training warmup_steps",
     "method setting flow_learning_rate",
     "method setting encoder_learning_rate",
+    "method setting assistant_learning_rate",
 )
 _NAME = re.compile(r"(state|fresh)-(\d+)\.safetensors")
 

@@ -28,7 +28,7 @@ from .run_lock import only_one
 from .run_state import Captured, StateFolder, check_same_run, common_state, pack_history, unpack_history
 from .share import ALONE, Share
 from .trained import Trained
-from .trainer_config import TrainerConfig, half_type, waiting
+from .trainer_config import Pace, TrainerConfig, half_type
 
 log = logging.getLogger(__name__)
 
@@ -128,11 +128,11 @@ class _Run:
         if hasattr(objective, "accumulation"):
             objective.accumulation = config.accumulation
         objective.prepare(policy, share)
-        self.waits = waiting(objective, config)
+        self.pace = Pace.of(objective, config)
         auxiliary = objective.auxiliary() if hasattr(objective, "auxiliary") else Auxiliary({}, 1.0)
         self.trained = Trained(policy, self.role, auxiliary, config)
         self.parameters, self.optimizer = self.trained.parameters, self.trained.optimizer
-        self.evaluations = Evaluations(objective, config, self.waits)
+        self.evaluations = Evaluations(objective, config, self.pace.waits)
         self.half = half_type(config.precision, policy.device)
         self.scaler = torch.amp.GradScaler(policy.device.type, enabled=self.half == torch.float16)
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -189,6 +189,8 @@ class _Run:
         kept_step, tensors = self.step, self.evaluations.best_tensors
         if self.config.keep == "best" and tensors:
             kept_step = self.evaluations.best_step
+        elif self.evaluations.collapsed and self.evaluations.sound_tensors:
+            kept_step, tensors = self.evaluations.sound_step, self.evaluations.sound_tensors
         else:
             with self.trained.averaged():
                 tensors = self.trained.tensors()
@@ -227,9 +229,10 @@ class _Run:
         loss = self._gradients()
         if loss is None:
             return None
+        moves = self.pace.moves(self.step)
         # Before the scaler looks for overflows, so that every process finds the same ones.
-        # While the LoRA waits it has no gradients, not zeros: AdamW's first steps after zeros would be far too long.
-        self.share.average_gradients(self.trained.all[0 if self.step >= self.waits else len(self.parameters) :])
+        # While the LoRA waits it has no gradients, not zeros, after which AdamW's first steps would be far too long.
+        self.share.average_gradients(self.trained.all[0 if moves else len(self.parameters) :])
         self.scaler.unscale_(self.optimizer)
         norms = [self._clip(self.parameters), self._clip(list(self.trained.auxiliary.parameters.values()))]
         values = torch.stack([loss.float(), *(norm.to(loss.device).float() for norm in norms)])
@@ -237,18 +240,19 @@ class _Run:
         loss_value = self.share.mean({"loss": loss_value})["loss"]
         # The norm of the auxiliary network is no figure of the LoRA, but not finite it would spoil as much.
         stepping = self._guard(loss_value, norm_value if math.isfinite(auxiliary_norm) else auxiliary_norm)
-        rate, moves = config.rate(self.step), self.step >= self.waits
-        applied = config.warmed(rate, self.step - self.waits) if moves else 0.0
+        rate, waits = config.rate(self.step), self.pace.waits
+        applied = config.warmed(rate, self.step - waits) if self.step >= waits else 0.0
         report = {"step": self.step + 1, "loss": loss_value, "learning_rate": applied}
-        report |= {"gradient_norm": norm_value} if stepping else {}
+        report |= {"gradient_norm": norm_value} if stepping and (moves or self.step < waits) else {}
         report |= self.share.mean({name: float(value) for name, value in self.objective.metrics().items()})
         self.writing_weights = True
         if stepping:
-            for group, waits in zip(self.optimizer.param_groups, (self.waits, 0), strict=False):
-                group["lr"] = config.warmed(rate, self.step - waits) * group["factor"]
+            for group, begun in zip(self.optimizer.param_groups, (waits, 0), strict=False):
+                group["lr"] = config.warmed(rate, self.step - begun) * group["factor"]
             self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.trained.follow(config.average_decay(max(0, self.step - self.waits)))
+        if moves or self.step < waits:
+            self.trained.follow(config.average_decay(self.pace.moved(self.step)))
         self.step += 1
         self.history.append(report)
         self._rest()
@@ -285,7 +289,7 @@ class _Run:
                 total = loss.detach() if total is None else total + loss.detach()
         if total is None:
             raise TrainingError(f"The objective {self.objective.name!r} gave no loss, so there is nothing to learn.")
-        if self.step == self.waits and all(p.grad is None for p in self.parameters):
+        if self.pace.moves(self.step) and all(p.grad is None for p in self.parameters):
             raise TrainingError("No adapted layer took part in the prediction: choose other target layers.")
         return total
 
@@ -359,6 +363,7 @@ class _Run:
         self.generator.set_state(state["resting"]["generator"])
         self.objective.load_state_dict(state["resting"]["objective"])
         self.history = unpack_history(state["history"])
+        self.evaluations.recall(self.history[-1] if self.history else {})
         self.step = self.saved_step = state["step"]
         self._rest()
         return True

@@ -134,19 +134,40 @@ def _is_number(value: object) -> bool:
 KL_WINDOW = 4
 
 
-def waiting(objective: Any, config: TrainerConfig) -> int:
-    """Updates at the start that teach the auxiliary tensors alone; see `interfaces.Objective`.
+@dataclass(frozen=True)
+class Pace:
+    """In which updates the policy learns; auxiliary tensors may in all. See `interfaces.Objective`.
 
-    Raises:
-        TrainingError: they are all of the run's.
+    Attributes:
+        waits: updates at the start in which it does not.
+        every: of those after, it learns in each `every`-th, the first of them being the `every`-th; ≥ 1.
     """
-    waits = int(getattr(objective, "policy_waits", 0))
-    if waits >= config.steps:
-        raise TrainingError(
-            f"The LoRA would wait for {waits} updates, and the run has {config.steps}: it would learn nothing. Lower "
-            "flow_warmup, for example to a tenth of the steps, or raise steps."
-        )
-    return waits
+
+    waits: int = 0
+    every: int = 1
+
+    @classmethod
+    def of(cls, objective: Any, config: TrainerConfig) -> Pace:
+        """
+        Raises:
+            TrainingError: the run ends before the policy's first update.
+        """
+        pace = cls(int(getattr(objective, "policy_waits", 0)), int(getattr(objective, "policy_every", 1)))
+        if pace.waits + pace.every > config.steps:
+            raise TrainingError(
+                f"The LoRA would wait for {pace.waits + pace.every - 1} updates, and the run has {config.steps}: it "
+                f"would learn nothing. Lower {getattr(objective, 'waits_by', 'flow_warmup')}, for example to a tenth "
+                "of the steps, or raise steps."
+            )
+        return pace
+
+    def moves(self, step: int) -> bool:
+        """Whether the policy learns in update `step`, counted from 0."""
+        return step >= self.waits and (step - self.waits + 1) % self.every == 0
+
+    def moved(self, step: int) -> int:
+        """In how many updates before update `step` it has learned."""
+        return max(0, step - self.waits) // self.every
 
 
 def half_type(precision: Precision, device: torch.device) -> torch.dtype | None:

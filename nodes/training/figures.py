@@ -16,6 +16,8 @@ from ..charts import Curve
 # `evaluate()` puts this before the name of what it measured.
 EVALUATION = "evaluation_"
 HELD_OUT = "held_out_"
+# Of what a one-step generator is measured beside.
+TEACHER = "teacher_"
 # In a report, but no curve.
 NOT_DRAWN = frozenset({"step", "best_step"})
 # As many panels as a node shows without scrolling; the others are a click away.
@@ -141,6 +143,36 @@ FIGURES: Mapping[str, Figure] = {
         includes=(0.0,),
         colour="#e59a68",
     ),
+    "distance": Figure(
+        "Distance from teacher",
+        "How far the one-step pictures are from what the teacher would draw, under noise, as the assistant knows them. "
+        "It falls fast at first; with a reward it may rise again.",
+        "down",
+        includes=(0.0,),
+        colour="#56c5c6",
+    ),
+    "assistant_loss": Figure(
+        "Assistant's loss",
+        "How badly the assistant knows the generator's newest pictures. If it climbs, the assistant has lost track: "
+        "raise assistant_updates or assistant_learning_rate.",
+        "down",
+        includes=(0.0,),
+        colour="#e59a68",
+    ),
+    "saturation": Figure(
+        "Saturation",
+        "How strong the colours are: 0 = grey, 1 = pure colours. Far above the teacher's, they have run away.",
+        includes=(0.0,),
+        colour="#d9c66c",
+    ),
+    "reward_weight": Figure(
+        "Reward strength",
+        "How much the reward counts at present beside the teacher. It rises to its final value during the run.",
+        smooth=False,
+        includes=(0.0,),
+        minor=True,
+        colour="#c58be0",
+    ),
     "beta": Figure(
         "Reward strength",
         "How strongly DAG prefers pictures with a high reward at present (β). It rises to its final value during the "
@@ -246,10 +278,12 @@ FIGURES: Mapping[str, Figure] = {
 # Prefixes of names, and what they make of title and meaning.
 PREFIXES = (
     (EVALUATION, "Test {}", "{} Measured on fixed prompts and seeds, with the weights as they would be saved."),
+    (TEACHER, "Teacher's {}", "{} Of the teacher's pictures, to compare with."),
     (HELD_OUT, "Held-out {}", "{} Measured on what is never learned from."),
 )
 _BY_REWARD = ("reward", "held_out_reward", "diversity", "kl_to_reference", "loss")
 _BY_FLOW = ("reward", "held_out_reward", "diversity", "residual", "effective_sample_size", "loss")
+_BY_TEACHER = ("reward", "held_out_reward", "distance", "diversity", "assistant_loss", "saturation")
 _BY_PICTURES = ("loss", "held_out_loss", "kl_to_reference")
 _BY_PAIRS = ("held_out_accuracy", "accuracy", "held_out_margin", "kl_to_reference", "margin", "loss")
 
@@ -261,6 +295,7 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "dag-kl": _BY_FLOW,
     "refl": _BY_REWARD,
     "draft": _BY_REWARD,
+    "diff-instruct": _BY_TEACHER,
     "diffusion-dpo": _BY_PAIRS,
     "personal-dpo": _BY_PAIRS,
 }

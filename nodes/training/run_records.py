@@ -214,8 +214,9 @@ class RunRecords:
             if state and state["step"] > 0:
                 step, tensors = given_by(state, best=self.request.trainer.keep == "best")
                 self.changes = state.get("changes", [])
-                policy.load_tensors(parted(tensors)[0])
-                tensors = {**tensors, **policy.tensors()}
+                role = policy.roles[0]
+                policy.load_tensors(parted(tensors)[0], role)
+                tensors = {**tensors, **policy.tensors(role)}
                 name = self._save(tensors, step, figures_at(state["history"], step), ending="_stopped")
         except Exception as second:  # of any kind: what ended the run is what the user must hear of
             problem = self._not_saved(second)

@@ -293,9 +293,7 @@ class Practice:
             "evaluation_reward", "evaluation_diversity", and "evaluation_held_out_reward" if there is such a judge. The
             pictures cost reward calls that are not counted: nothing is learned from them.
         """
-        indices = evaluated_prompts(len(self.prompts))
-        generator = torch.Generator().manual_seed(EVALUATION_SEED)
-        noise = torch.randn(len(indices), *self.latent_shape, generator=generator).to(self.policy.device)
+        indices, noise = self.fixed_noise()
         paths = play(
             self.policy,
             self.policy.process,
@@ -303,12 +301,22 @@ class Practice:
             [self.prompts[i].positive for i in indices],
             steps=steps,
             guidance=guidance,
-            generator=generator,
+            generator=torch.Generator().manual_seed(EVALUATION_SEED),
             eta=0.0,
             chunk=chunk,
             on_step=lambda done, total: self.on_phase("evaluate", done, total),
         )
-        images = self.decode(paths.pictures)
+        return self.judge_fixed(self.decode(paths.pictures), indices)
+
+    def fixed_noise(self) -> tuple[list[int], torch.Tensor]:
+        """Of the pictures to evaluate: indices of their prompts, B, and their noise [B, C, H, W]."""
+        indices = evaluated_prompts(len(self.prompts))
+        generator = torch.Generator().manual_seed(EVALUATION_SEED)
+        return indices, torch.randn(len(indices), *self.latent_shape, generator=generator).to(self.policy.device)
+
+    @torch.no_grad()
+    def judge_fixed(self, images: torch.Tensor, indices: Sequence[int]) -> dict[str, float]:
+        """The figures of `evaluate` for pictures [B, h, w, 3] of these prompts; none if all are blocked."""
         kept = (~self._blocked(images)).nonzero().flatten().tolist()
         if not kept:
             return {}

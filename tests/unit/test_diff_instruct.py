@@ -1,0 +1,313 @@
+"""Diff-Instruct*: the generator finds the teacher's modes, earns rewards with and without gradients, and is guarded."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from attune.tests import mixture_bed as bed
+from attune.tests.unit.test_objective_contract import CONTEXT, LORA, SHAPE, Colour, Decoder, prompts, small_unet
+from attune.training.adapters import LoraConfig, Policy
+from attune.training.denoisers import DiffusersDenoiser, process_of
+from attune.training.interfaces import RunCallbacks, TrainingError
+from attune.training.objectives.collapse import collapse_reason, saturation
+from attune.training.objectives.diff_instruct import DiffInstructObjective
+from attune.training.objectives.diff_instruct_config import ASSISTANT, GENERATOR, DiffInstructConfig
+from attune.training.one_step import generate, level_of
+from attune.training.share import ALONE
+from attune.training.trainer import TrainerConfig, TrainResult, train
+from attune.training.trainer_config import Pace
+
+RING_LORA = LoraConfig(rank=16, alpha=16.0, targets=("everything",))
+IDEAL_SPREAD = bed.DEVIATION * math.sqrt(2)
+
+
+class Points:
+    """Points of the ring are their own pictures: two values of a picture of one pixel."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.cat([latents, latents[:, :1]], 1).movedim(1, -1)
+
+
+class Right:
+    """Points further to the right are better, up to a place; a hill, so that nothing runs away."""
+
+    name, reward_id, higher_is_better = "Right", "right", True
+
+    def __init__(self, *, differentiable: bool) -> None:
+        self.differentiable = differentiable
+
+    def __call__(self, images: torch.Tensor, prompts: Any, context: Any = None) -> torch.Tensor:
+        scores = -(images[:, 0, 0, 0] - bed.RADIUS).square()
+        return scores if self.differentiable else scores.detach()
+
+
+def distilled(config: DiffInstructConfig, *, steps: int, reward: Any = None) -> tuple[TrainResult, torch.Tensor]:
+    """A run on the ring, and 8,000 points of its generator."""
+    torch.set_flush_denormal(True)
+    denoiser = bed.RingDenoiser(width=64, seed=0)
+    trainer = TrainerConfig(
+        steps=steps, learning_rate=2e-3, warmup_steps=0, betas=(0.0, 0.99), ema=0.99, weight_decay=0.0, sample_every=0
+    )
+    objective = DiffInstructObjective(
+        bed.PROMPTS, reward or Right(differentiable=True), Points(), config, latent_shape=bed.LATENT_SHAPE
+    )
+    with Policy(denoiser, RING_LORA, roles=objective.roles) as policy:
+        result = train(policy, objective, trainer)
+        policy.load_tensors(result.tensors, GENERATOR)
+        noise = torch.randn(8000, *bed.LATENT_SHAPE, generator=torch.Generator().manual_seed(7))
+        with torch.no_grad(), policy.role(GENERATOR):
+            points = generate(policy, noise, [None] * len(noise), sigma=level_of(policy.process, config.init_timestep))
+    return result, points.flatten(1)
+
+
+RING = DiffInstructConfig(
+    prompts_per_update=1, images_per_prompt=512, init_timestep=999, guidance=1.0, assistant_learning_rate=6e-3,
+    noise_from=0.0, noise_to=1.0, chunk=512,
+)  # fmt: skip
+
+
+def spread(points: torch.Tensor) -> float:
+    """Root mean square distance from the nearest mode."""
+    return float(torch.cdist(points, bed.MEANS).min(1).values.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("distance", ["pseudo-huber", "l2", "kl"])
+def test_the_generator_has_the_teachers_modes_and_their_width(distance):
+    _, points = distilled(dataclasses.replace(RING, distance=distance), steps=600)
+    shares = bed.mode_shares(points)
+    assert (shares - 1 / bed.MODES).abs().max() < 0.03, shares
+    assert spread(points) == pytest.approx(IDEAL_SPREAD, rel=0.12)
+
+
+def test_several_updates_of_the_assistant_for_one_of_the_generator():
+    _, points = distilled(dataclasses.replace(RING, assistant_updates=2, assistant_learning_rate=2e-3), steps=600)
+    assert (bed.mode_shares(points) - 1 / bed.MODES).abs().max() < 0.04
+
+
+@pytest.mark.parametrize("differentiable", [True, False], ids=["gradient", "score function"])
+def test_a_reward_moves_points_and_the_teacher_holds_against(differentiable):
+    config = dataclasses.replace(
+        RING, images_per_prompt=128, chunk=128, reward_weight=0.3, reward_from=100, reward_rise=50, probes=8
+    )
+    reward = Right(differentiable=differentiable)
+    result, points = distilled(config, steps=400, reward=reward)
+    plain = distilled(dataclasses.replace(config, reward_weight=0.0), steps=400)[1]
+    score = Right(differentiable=True)
+
+    def mean(found: torch.Tensor) -> float:
+        return float(score(Points().decode(found[..., None, None]), [""] * len(found)).mean())
+
+    assert mean(points) > mean(plain) + 0.5
+    # Still on the ring: where the teacher has no points, there are few.
+    assert spread(points) < 1.5 * IDEAL_SPREAD
+    weights = [row["reward_weight"] for row in result.history]
+    assert weights[99] == 0 < weights[100] < weights[149] < weights[150] == 0.3
+    assert "reward" not in result.history[99] and "reward" in result.history[100]
+
+
+def small(**changes: Any) -> DiffInstructConfig:
+    return DiffInstructConfig(
+        **{"prompts_per_update": 2, "images_per_prompt": 2, "steps": 3, "guidance": 2.0, "init_timestep": 900} | changes
+    )
+
+
+def objective(config: DiffInstructConfig, reward: Any = None) -> DiffInstructObjective:
+    return DiffInstructObjective(
+        prompts(3), reward or Colour(), Decoder(), config, latent_shape=SHAPE, held_out=Colour()
+    )
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> DiffusersDenoiser:
+    return DiffusersDenoiser(small_unet(), process_of("flow"), torch.zeros(3, CONTEXT))
+
+
+def test_only_the_assistant_learns_between_updates_of_the_generator(denoiser):
+    """Its weights move in every update, the generator's in the third and sixth alone, and so its average."""
+    seen = []
+
+    class Look(RunCallbacks):
+        def on_report(self, step, metrics):
+            seen.append({role: torch.cat([v.flatten() for v in policy.parameters(role)]).clone() for role in roles})
+
+    config, roles = small(assistant_updates=3), (GENERATOR, ASSISTANT)
+    with Policy(denoiser, LORA, roles=roles) as policy:
+        trainer = TrainerConfig(steps=6, learning_rate=0.01, sample_every=0, weight_decay=0.1)
+        result = train(policy, objective(config), trainer, callbacks=Look())
+    moves = {role: [not torch.equal(a[role], b[role]) for a, b in itertools.pairwise(seen)] for role in roles}
+    assert moves == {GENERATOR: [False, True, False, False, True], ASSISTANT: [True] * 5}
+    assert ["distance" in row for row in result.history] == [False, False, True] * 2
+    assert ["gradient_norm" in row for row in result.history] == [False, False, True] * 2
+
+
+def test_a_warm_up_teaches_the_assistant_alone_and_must_leave_time_for_the_generator(denoiser):
+    with Policy(denoiser, LORA, roles=(GENERATOR, ASSISTANT)) as policy:
+        before = policy.tensors(GENERATOR)
+        with pytest.raises(TrainingError, match="assistant_warmup"):
+            train(policy, objective(small(assistant_warmup=4)), TrainerConfig(steps=4, sample_every=0))
+        train(policy, objective(small(assistant_warmup=3)), TrainerConfig(steps=4, sample_every=0, learning_rate=0.01))
+        assert any(not torch.equal(value, before[name]) for name, value in policy.tensors(GENERATOR).items())
+
+
+def test_pace_counts_what_has_moved():
+    pace = Pace(waits=2, every=3)
+    assert [step for step in range(12) if pace.moves(step)] == [4, 7, 10]
+    assert [pace.moved(step) for step in (0, 4, 5, 7, 8, 11)] == [0, 0, 1, 1, 2, 3]
+
+
+def test_the_generators_loss_leaves_nothing_in_the_assistant_or_the_base(denoiser):
+    with Policy(denoiser, LORA, roles=(GENERATOR, ASSISTANT)) as policy:
+        made = objective(small(reward_weight=1.0))
+        made.prepare(policy, ALONE)
+        losses = list(_backwards(made, torch.Generator().manual_seed(0)))
+        assistants = torch.cat([value.grad.flatten() for value in policy.parameters(ASSISTANT)])
+        other = objective(small(reward_weight=0.0))
+        other.prepare(policy, ALONE)
+        for value in policy.parameters(ASSISTANT):
+            value.grad = None
+        first = other.losses(torch.Generator().manual_seed(0))
+        next(first).backward()  # the assistant's own loss, without the generator's
+        alone = torch.cat([value.grad.flatten() for value in policy.parameters(ASSISTANT)])
+        assert len(losses) == 2 and torch.equal(assistants, alone)
+        assert all(value.requires_grad for value in policy.parameters(ASSISTANT))
+        trained = {id(value) for role in policy.roles for value in policy.parameters(role)}
+        assert all(value.grad is None for value in policy.module.parameters() if id(value) not in trained)
+
+
+def _backwards(made: DiffInstructObjective, generator: torch.Generator) -> Any:
+    for loss in made.losses(generator):
+        loss.backward()
+        yield loss.detach()
+
+
+class Grey:
+    """Rewards pictures that are all the same grey: what collapses a generator."""
+
+    name, reward_id, differentiable, higher_is_better = "Grey", "grey", True, True
+
+    def __call__(self, images, prompts, context=None):
+        return -(images - 0.5).square().mean((1, 2, 3))
+
+    def image_features(self, images):
+        return images.flatten(1)
+
+
+def test_a_collapse_ends_the_run_with_the_last_weights_that_were_sound(tmp_path):
+    """A reward that wants all pictures alike, with far too much weight."""
+    network = DiffusersDenoiser(small_unet(), process_of("v"), torch.zeros(3, CONTEXT))
+    every_layer = LoraConfig(rank=8, alpha=8.0, targets=("everything",))
+    config = small(reward_weight=300.0, reward_from=4, guard_diversity=0.5, guard_saturation=0.0, init_timestep=400)
+    trainer = TrainerConfig(steps=40, learning_rate=0.02, sample_every=0, evaluate_every=4, warmup_steps=0)
+
+    def run(guards: DiffInstructConfig) -> TrainResult:
+        with Policy(network, every_layer, roles=(GENERATOR, ASSISTANT)) as policy:
+            return train(policy, objective(guards, Grey()), trainer, run_folder=tmp_path)
+
+    result = run(config)
+    assert result.status == "ended" and "alike" in result.reason and "guard_diversity" in result.reason
+    assert 0 < result.kept_step == result.steps_done - 4 < 36
+    kept = result.history[result.kept_step - 1]
+    assert kept["evaluation_diversity"] >= 0.5 * kept["teacher_diversity"]
+    assert result.history[-1]["evaluation_diversity"] < 0.5 * kept["teacher_diversity"]
+    again = run(config)
+    assert again.reason == result.reason and again.steps_done == result.steps_done
+    assert all(torch.equal(value, result.tensors[name]) for name, value in again.tensors.items())
+    # With the guard off the same run goes on.
+    assert run(dataclasses.replace(config, guard_diversity=0.0)).steps_done == 40
+
+
+def test_what_counts_as_collapsed():
+    sound = {"evaluation_diversity": 0.1, "teacher_diversity": 0.2, "evaluation_saturation": 0.5}
+    figures = sound | {"teacher_saturation": 0.4}
+    assert collapse_reason(figures, diversity=0.4, saturation=0.2) == ""
+    assert "40%" not in collapse_reason(figures, diversity=0.6, saturation=0.2)
+    assert "alike" in collapse_reason(figures, diversity=0.6, saturation=0.2)
+    assert "run away" in collapse_reason(figures, diversity=0.4, saturation=0.05)
+    assert (
+        collapse_reason(figures, diversity=0.0, saturation=0.0) == collapse_reason({}, diversity=1, saturation=1) == ""
+    )
+
+
+def test_saturation_is_none_of_grey_and_one_of_pure_colours():
+    pure = torch.tensor([1.0, 0.0, 0.0]).expand(2, 4, 4, 3)
+    assert saturation(pure) == 1 and saturation(torch.full((2, 4, 4, 3), 0.3)) == 0
+    assert saturation(torch.cat([pure, torch.zeros(2, 4, 4, 3)])) == 0.5
+
+
+def test_people_see_the_teachers_picture_beside_the_generators(denoiser):
+    """From the same noise; the teacher's does not change while the generator learns."""
+    with Policy(denoiser, LORA, roles=(GENERATOR, ASSISTANT)) as policy, torch.no_grad():
+        made = objective(small())
+        made.prepare(policy, ALONE)
+        noise = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(1))
+        first = made.preview(noise, made.sample_requests())
+        for value in policy.parameters(GENERATOR):
+            value.add_(0.3)
+        later = made.preview(noise, made.sample_requests())
+        cond = [prompt.positive for prompt in made.sample_requests()]
+        with policy.role(None):
+            teacher = made.teacher(noise, cond)
+        sigma = level_of(policy.process, 900)
+        with policy.role(GENERATOR):
+            student = generate(policy, noise, cond, sigma=sigma)
+    assert first.shape == (6, *SHAPE)
+    torch.testing.assert_close(later[0::2], teacher)
+    torch.testing.assert_close(later[1::2], student)
+    assert torch.equal(first[0::2], later[0::2]) and not torch.equal(first[1::2], later[1::2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"distance": "cosine"}, "pseudo-huber, l2, kl"),
+        ({"guidance_as": "beside"}, "in, out"),
+        ({"assistant_updates": 0}, "at least 1"),
+        ({"init_timestep": 1000}, "0 … 999"),
+        ({"noise_from": 0.9, "noise_to": 0.5}, "noise_from first"),
+        ({"probes": 1}, "at least 2"),
+        ({"reward_weight": -1.0}, "at least 0"),
+        ({"assistant_learning_rate": 0.0}, "above 0"),
+        ({"guard_diversity": 1.0}, "below 1"),
+        ({"reward_weight": math.nan}, "finite"),
+    ],
+)
+def test_values_out_of_range_are_refused_in_words(changes, words):
+    with pytest.raises(TrainingError, match=words):
+        DiffInstructConfig(**changes)
+
+
+def test_levels_of_timesteps():
+    process = bed.ring_process()
+    assert level_of(process, 0) == process.sigma_min and level_of(process, 999) == process.sigma_max
+    assert level_of(process, 399) == float(process.sigmas[399])
+    few = dataclasses.replace(process, sigmas=process.sigmas[::100])
+    assert level_of(few, 999) == few.sigma_max and level_of(few, 399) == float(few.sigmas[3])
+    with pytest.raises(TrainingError, match="0 to 999"):
+        level_of(process, 1000)
+
+
+def test_pictures_that_a_gate_blocks_earn_nothing(denoiser):
+    class Gated(Colour):
+        def unsafe(self, images):
+            return images[..., 0].mean((1, 2)) > 0.5
+
+        def presentable(self, images):
+            return torch.zeros_like(images)
+
+    with Policy(denoiser, LORA, roles=(GENERATOR, ASSISTANT)) as policy:
+        made = objective(small(reward_weight=1.0), Gated())
+        made.prepare(policy, ALONE)
+        list(_backwards(made, torch.Generator().manual_seed(0)))
+        clean = torch.zeros(4, *SHAPE, requires_grad=True)
+        shifted = clean + torch.tensor([3.0, -3.0, 3.0, -3.0]).reshape(4, 1, 1, 1)
+        earned, _, found = made._rewarded(shifted, [0, 0, 1, 1], [0, 0, 1, 1], None)
+        earned.sum().backward()
+    assert found.blocked.tolist() == [True, False, True, False]
+    assert earned[found.blocked].tolist() == [0, 0]
+    assert not clean.grad[found.blocked].any() and clean.grad[~found.blocked].any()
