@@ -32,6 +32,8 @@ export const NODES = Object.freeze({
     AttuneImportProfile: report("What was in the file appears here after a run."),
     AttuneLoraCatalogue: report("Which LoRA it is appears here after a run."),
     AttuneMergeLoras: report("What was merged appears here after a run."),
+    AttuneOneStepPreset: report("What fits, and what does not, appears here after a run."),
+    AttuneOneStepSampler: report("What was drawn, and what does not fit, appears here after a run."),
     AttuneRankAndKeepBest: report("What was kept appears here after a run."),
     AttunePromptLines: prompts,
     AttunePromptTemplate: prompts,

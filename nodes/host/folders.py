@@ -24,7 +24,7 @@ _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNOREC
 
 
 def register_folders() -> None:
-    """Add our model folders, and the pack's demo files to them and to the host's checkpoints. Idempotent."""
+    """Add our model folders, and the pack's demo files to them and to the host's checkpoints and LoRAs. Idempotent."""
     for name, extensions in ((REWARDS, REWARD_EXTENSIONS), (USER_ADAPTERS, {".safetensors"})):
         folder = Path(folder_paths.models_dir) / name
         try:
@@ -37,6 +37,7 @@ def register_folders() -> None:
         paths, known = folder_paths.folder_names_and_paths[name]
         folder_paths.folder_names_and_paths[name] = (paths, set(known) | extensions)
     _add("checkpoints", DEMO_FOLDER)
+    _add("loras", DEMO_FOLDER)
 
 
 def _add(name: str, folder: Path) -> None:
