@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
                     continue
                 run.fit = fit
                 run.begin(fit.needed)
-                sampler = preview_sampler(decoder, objective.sample_requests, shape, plan, request.trainer.seed)
+                sampler = preview_sampler(decoder, objective, shape, plan, request.trainer.seed)
                 try:
                     with blocks_of(policy) if fit.checkpointing else nullcontext():
                         result = train(
@@ -191,12 +191,14 @@ def _fit(
 
 def preview_sampler(
     decoder: LatentDecoder,
-    requests: Callable[[], Sequence[Prompt]],
+    objective: Objective,
     shape: Sequence[int],
     plan: ObjectivePlan,
     seed: int,
 ):
-    """A function that samples the fixed prompts with fixed noise: policy → images [B, h, w, 3].
+    """A function that samples the objective's fixed prompts with fixed noise: policy → images [B, h, w, 3].
+
+    An objective with a `preview` of its own decides what is shown.
 
     Equal prompts, which are for different people, have equal noise. What the safety gate of one of the plan's rewards
     calls unsafe is blurred: the pictures are shown and kept.
@@ -204,19 +206,24 @@ def preview_sampler(
 
     def sample(policy: Policy) -> torch.Tensor:
         # Asked for each time: what makes a person's embedding may be trained too.
-        asked = requests()
+        asked = objective.sample_requests()
         texts = list(dict.fromkeys(request.text for request in asked))
         noise = torch.randn(len(texts), *shape, generator=torch.Generator().manual_seed(seed))
-        path = play(
+        noise = noise[[texts.index(request.text) for request in asked]].to(policy.device)
+        own = getattr(objective, "preview", None)
+        latents = own(noise, asked) if own else sampled(policy, noise, asked)
+        return presentable(decoder.decode(latents).float().cpu(), _rewards(plan))
+
+    def sampled(policy: Policy, noise: torch.Tensor, asked: Sequence[Prompt]) -> torch.Tensor:
+        return play(
             policy,
             policy.process,
-            noise[[texts.index(request.text) for request in asked]].to(policy.device),
+            noise,
             [request.positive for request in asked],
             steps=plan.preview.steps,
             guidance=plan.preview.guidance,
             generator=torch.Generator().manual_seed(seed),
             eta=0.0,
-        )
-        return presentable(decoder.decode(path.pictures).float().cpu(), _rewards(plan))
+        ).pictures
 
     return sample

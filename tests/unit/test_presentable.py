@@ -86,9 +86,11 @@ def test_previews_of_a_run_are_blurred_where_its_reward_calls_them_unsafe():
             assert latents.shape == (2, 2, 1, 1)
             return images
 
+    asking = SimpleNamespace(sample_requests=lambda: [Prompt("p", None)] * 2)
+
     def previews(**rewards):
         plan = SimpleNamespace(preview=PreviewSettings(2, 1.0), **rewards)
-        return preview_sampler(Painter(), lambda: [Prompt("p", None)] * 2, (2, 1, 1), plan, 0)(network)
+        return preview_sampler(Painter(), asking, (2, 1, 1), plan, 0)(network)
 
     for rewards in ({"reward": gated(), "held_out": None}, {"reward": Blueness(), "held_out": gated()}):
         shown = previews(**rewards)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attune.nodes.training import align_schemas, dag_schemas, run_schemas, schemas
+from attune.nodes.training import align_schemas, dag_schemas, one_step_schemas, run_schemas, schemas
 from attune.nodes.training.figures import FIGURES
 from attune.tests.widget_values import fault
 
@@ -15,6 +15,7 @@ NODES = {
     "Diffusion-DPO Objective": align_schemas.DPO_OBJECTIVE,
     "Pairs from Scores": align_schemas.PAIRS_FROM_SCORES,
     "ReFL Objective": align_schemas.REFL_OBJECTIVE,
+    "Diff-Instruct* Objective": one_step_schemas.DIFF_INSTRUCT_OBJECTIVE,
     "DAG-DB Objective": dag_schemas.DAG_DB_OBJECTIVE,
     "DAG-KL Objective": dag_schemas.DAG_KL_OBJECTIVE,
     "Train LoRA": run_schemas.TRAIN_LORA,

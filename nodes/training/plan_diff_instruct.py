@@ -1,0 +1,42 @@
+"""The plan of Diff-Instruct*."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...training.interfaces import Reward
+from ...training.objectives.diff_instruct import DiffInstructObjective
+from ...training.objectives.diff_instruct_config import DiffInstructConfig
+from .plan_rewards import RewardPlan, reward_plan
+
+
+class DiffInstructPlan(RewardPlan):
+    """Make a one-step generator."""
+
+    config: DiffInstructConfig
+    method = "diff-instruct"
+    title = "Diff-Instruct*"
+    objective = DiffInstructObjective
+    loss_title = "Loss (its value says nothing)"
+
+    @property
+    def batch(self) -> int:
+        return min(self.config.chunk, self.config.batch)
+
+
+def diff_instruct_plan(
+    clip: Any,
+    vae: Any,
+    latent: Mapping[str, Any],
+    reward: Reward,
+    held_out: Reward | None,
+    *,
+    prompts: str,
+    negative: str,
+    config: DiffInstructConfig,
+) -> RewardPlan:
+    """Prompts and rewards as a plan. Raises as `reward_plan`."""
+    return reward_plan(
+        DiffInstructPlan, clip, vae, latent, reward, held_out, prompts=prompts, negative=negative, config=config
+    )
