@@ -85,7 +85,7 @@ DIFF_INSTRUCT_OBJECTIVE = [
         min=0.0,
         max=10000.0,
         step=0.1,
-        round=0.0001,
+        round=0.1,
         tooltip="How much the reward counts beside the teacher. Raising it pleases the reward more, until pictures "
         "turn alike or garish. 0 = a faithful one-step copy.",
     ),
@@ -121,7 +121,7 @@ DIFF_INSTRUCT_OBJECTIVE = [
         default=DEFAULTS["assistant_learning_rate"],
         min=1e-7,
         max=1.0,
-        step=1e-6,
+        step=1e-7,
         round=1e-7,
         tooltip="Learning rate of the assistant; it follows the schedule of Train LoRA. At least that of the LoRA: the "
         "assistant must keep up. Raising it too far makes its loss jump.",
@@ -172,7 +172,7 @@ DIFF_INSTRUCT_OBJECTIVE = [
         min=0.0,
         max=1000.0,
         step=0.001,
-        round=0.00001,
+        round=0.001,
         advanced=True,
         tooltip="For pseudo-huber: differences well below it count as in l2. Raising it is gentler near the end. "
         "0 = by the size of the pictures.",
@@ -222,10 +222,10 @@ DIFF_INSTRUCT_OBJECTIVE = [
         "Float",
         "probe_deviation",
         default=DEFAULTS["probe_deviation"],
-        min=0.0001,
+        min=0.001,
         max=10.0,
-        step=0.01,
-        round=0.0001,
+        step=0.001,
+        round=0.001,
         advanced=True,
         tooltip="How much those copies differ, in deviations of the latent. Raising it smooths a reward that jumps, "
         "and blurs what it says.",
