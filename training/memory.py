@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PER_PARAMETER = 3  # gradient and AdamW's two moments
 ANY_KNOB = "the number of pictures at a time (batch_size or chunk)"
 _SMALLER_NETWORK = "a smaller or quantised checkpoint, or a lower LoRA rank"
+_LOW_RANK = "low rank instead of full (the setting trains)"
+_FEWER_WEIGHTS = f"{_LOW_RANK}, fewer target layers, or a smaller checkpoint"
 HEADROOM = 1.15  # temporary results of single layers and the allocator's rounding
 
 
@@ -77,12 +79,13 @@ class MemoryEstimate:
 
     Attributes:
         parameters: base network and adapters.
-        optimizer: gradients, AdamW's moments and the running average of the adapters.
+        optimizer: gradients and AdamW's moments of all roles, and the running average of the first one.
         activations: what the backward pass of one batch needs, with headroom.
         pictures: what decoding and scoring need besides.
         smallest: what a step on a single picture needs; 0 = not known.
         gradients: whether gradients pass through decoder and reward.
         own: what the method keeps besides: its rollouts, a network of its own.
+        full: whether whole weights are trained.
     """
 
     parameters: int
@@ -92,6 +95,7 @@ class MemoryEstimate:
     smallest: int = 0
     gradients: bool = False
     own: int = 0
+    full: bool = False
 
     @property
     def step(self) -> int:
@@ -206,11 +210,11 @@ def estimate(
     """What one training step will need.
 
     Args:
-        policy: attached.
+        policy: attached; all its roles are trained.
         shape: of a latent, [C, H, W]; cond: any conditioning of the size used.
         batch: samples per backward pass.
         guidance, autocast: as training will use them.
-        average: whether a running average is kept.
+        average: whether a running average of the first role is kept.
         knob: as in `ways_out`.
         pictures: what decoder and reward need, for methods that make pictures.
         own: bytes that the method keeps besides.
@@ -218,25 +222,27 @@ def estimate(
     Raises:
         TrainingError: the memory runs out while measuring; says what to change.
     """
-    trained = sum(p.numel() * p.element_size() for role in policy.roles for p in policy.parameters(role))
+    trained = [sum(p.numel() * p.element_size() for p in policy.parameters(role)) for role in policy.roles]
+    full = getattr(policy.config, "kind", "") == "full"
     # Two passes, because what does not grow with the batch (mixed precision's copies of weights) must count once.
     measured = []
     for count in range(1, min(batch, 2) + 1):
         told = f"Two pictures at a time do not fit into memory. {ways_out(knob)}"
         if count == 1:
-            told = f"Not even one picture fits into memory. Use smaller pictures, {_SMALLER_NETWORK}."
+            told = f"Not even one picture fits into memory. Use smaller pictures, {_smaller(full)}."
         with telling(told):
             measured.append(activation_bytes(policy, shape, cond, batch=count, guidance=guidance, autocast=autocast))
     one, growth = measured[0], measured[-1] - measured[0]
     smallest, activations = int(one * HEADROOM), int((one + (batch - 1) * growth) * HEADROOM)
     return MemoryEstimate(
         parameters=module_bytes(policy.module),
-        optimizer=trained * (_PER_PARAMETER + int(average)),
+        optimizer=_PER_PARAMETER * sum(trained) + (trained[0] if average else 0),
         activations=activations,
         pictures=pictures.beside(activations, batch) if pictures else 0,
         smallest=smallest + (pictures.beside(smallest, 1) if pictures else 0),
         gradients=bool(pictures and pictures.gradients),
         own=own,
+        full=full,
     )
 
 
@@ -245,7 +251,9 @@ def shortfall(needed: MemoryEstimate, free: int, *, resident: int = 0) -> int:
     return needed.total - resident - free
 
 
-def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = "") -> str | None:
+def advice(
+    needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = "", could_checkpoint: bool = False
+) -> str | None:
     """What to change when a step will not fit; None when it will.
 
     Args:
@@ -253,6 +261,7 @@ def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = 
         free: free bytes on the device.
         resident: bytes of `needed.parameters` that are there already.
         knob: as in `ways_out`.
+        could_checkpoint: whether gradient checkpointing is possible and switched off.
     """
     missing = shortfall(needed, free, resident=resident)
     if missing <= 0:
@@ -262,13 +271,17 @@ def advice(needed: MemoryEstimate, free: int, *, resident: int = 0, knob: str = 
     parts += f", rollouts and the method's own network {_size(needed.own)}" if needed.own else ""
     room = free + resident - needed.parameters - needed.optimizer - needed.own
     if room <= 0:
-        hint = f"Even an empty step does not fit: use {_SMALLER_NETWORK}."
+        hint = f"Even an empty step does not fit: use {_smaller(needed.full)}."
     elif needed.smallest > room:
         hint = f"Even one picture at a time needs {_size(needed.smallest)} for a step: use smaller pictures"
         # Decoding is checkpointed, picture by picture, as it is.
         hint += ", or the DDPO or DAG objective, which need no gradients there." if needed.gradients else "."
     else:
         hint = f"Make a step about {needed.step / room:.1f} times smaller: {_ways(knob)}."
+    others = ["set gradient_checkpointing to auto"] if could_checkpoint else []
+    others += [f"use {_LOW_RANK}"] if needed.full else []
+    if room > 0 and others:
+        hint += f" Or {', or '.join(others)}."
     return f"Training needs about {_size(needed.total)} ({parts}), {_size(missing)} more than there is. {hint}"
 
 
@@ -305,6 +318,11 @@ def ways_out(knob: str) -> str:
     """
     ways = _ways(knob)
     return f"{ways[0].upper()}{ways[1:]}."
+
+
+def _smaller(full: bool) -> str:
+    """What to use where the network and what is trained are too large."""
+    return _FEWER_WEIGHTS if full else _SMALLER_NETWORK
 
 
 def _ways(knob: str) -> str:

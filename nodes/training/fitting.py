@@ -97,7 +97,9 @@ def fitting(
         own: bytes that the method keeps besides, as in `memory.estimate`.
     """
     without = earlier.without if earlier else ""
-    ways = settings.checkpoints(possible=bool(repeated_blocks(policy.module)))
+    possible = bool(repeated_blocks(policy.module))
+    ways = settings.checkpoints(possible=possible)
+    off = possible and not any(ways)
     fit, of_pictures = Fit(), []
     # Before anything is measured: on a CPU the system does not get back at once what was measured with.
     resident, there = module_bytes(policy.module, policy.device), free()
@@ -113,7 +115,7 @@ def fitting(
             except TrainingError as error:  # it ran out while measuring
                 problem, missing = str(error), "memory runs out without"
         if needed is not None:
-            problem = advice(needed, there, resident=resident, knob=knob) or ""
+            problem = advice(needed, there, resident=resident, knob=knob, could_checkpoint=off) or ""
             missing = f"{size_text(max(0, shortfall(needed, there, resident=resident)))} too little without"
         if agree(bool(problem)) and not problem:
             problem, missing = "Another process of this run has too little memory.", "too little without elsewhere"

@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ...training.adapters import LoraConfig
+from ...training.adapters import Kind, LoraConfig
 from ...training.interfaces import AttuneError
 from ...training.memory import MemorySettings
 from ...training.objectives.ddpo import DDPOConfig
@@ -23,7 +23,7 @@ from ..host.folders import run_folder
 from ..host.progress import EVENT, workflow_id
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
-from . import nodes_ab, nodes_dag, nodes_dpo, nodes_personal, nodes_refl, run_schemas, schemas
+from . import nodes_ab, nodes_dag, nodes_dpo, nodes_one_step, nodes_personal, nodes_refl, run_schemas, schemas
 from .compare import SamplingSettings, compare
 from .live import LIVE
 from .plan_rewards import DDPOPlan, reward_plan
@@ -32,7 +32,7 @@ from .products import what_instead
 from .records import pause_of
 from .run import run_training
 from .run_records import TrainingRequest, export_job
-from .widgets import RUN_EXISTS, lora_config, single, supervised_plan
+from .widgets import RUN_EXISTS, lora_config, single, supervised_plan, trained_shape
 
 CATEGORY = "Attune/training"
 Objective = io.Custom("ATTUNE_OBJECTIVE")
@@ -186,7 +186,7 @@ class AttuneTrainLora(AttuneNode):
     @classmethod
     def execute(
         cls, model: Any, objective: Any, run_name: str, if_run_exists: str, lora_settings: Any = None,
-        job_file_only: bool = False, **knobs: Any,
+        job_file_only: bool = False, trains: Kind = LoraConfig.kind, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
         if job_file_only:
             told = export_job(cls.hidden.prompt, cls.hidden.unique_id, run_name.strip())
@@ -201,7 +201,7 @@ class AttuneTrainLora(AttuneNode):
             **knobs,
         )
         request = TrainingRequest(
-            model, objective, lora_settings or LoraConfig(), trainer, run_name.strip(),
+            model, objective, trained_shape(lora_settings, trains), trainer, run_name.strip(),
             resume=if_run_exists == RUN_EXISTS[0], node_id=cls.hidden.unique_id,
             workflow_id=workflow_id(cls.hidden.extra_pnginfo), graph=cls.hidden.prompt, memory=MemorySettings(**words),
         )  # fmt: skip
@@ -300,4 +300,5 @@ NODES: list[type[io.ComfyNode]] = [
     *nodes_dpo.NODES,
     *nodes_personal.NODES,
     *nodes_refl.NODES,
+    *nodes_one_step.NODES,
 ]

@@ -28,6 +28,7 @@ from ...training.trained import parted
 from .records import ARCHITECTURES, pack_version
 
 LORA, USER_ADAPTER = "LoRA", "user adapter"
+WHOLE_WEIGHTS = "LoRA of whole weights"
 ENCODER_ENDING = "_encoder"
 
 
@@ -96,7 +97,10 @@ def product_of(request: Any) -> Product:
     """What a run of this request makes."""
     kind = getattr(request.plan, "product", LORA)
     if kind == LORA:
-        return LoraProduct(request.model, replace(request.lora, seed=request.trainer.seed))
+        config = replace(request.lora, seed=request.trainer.seed)
+        if config.kind == "full":
+            return LoraProduct(request.model, config, noun=WHOLE_WEIGHTS, precisions=False)
+        return LoraProduct(request.model, config)
     if kind == USER_ADAPTER:
         return UserAdapterProduct(request.model, request.plan.adapter(request.trainer.seed), request.plan.encoder)
     raise TrainingError(f"A run makes one of {LORA}, {USER_ADAPTER}; not {kind!r}.")
@@ -109,7 +113,7 @@ def trained_weights(tensors: Mapping[str, torch.Tensor]) -> int:
 
 @dataclass
 class LoraProduct:
-    """A LoRA in the host's LoRA folder.
+    """A LoRA in the host's LoRA folder, or whole weights in the form of one.
 
     Attributes:
         rename: module path → key in the file, see `lora_file_tensors`; known once there is a network.
@@ -123,7 +127,7 @@ class LoraProduct:
 
     def policy(self, denoiser: Any, objective: Any) -> Policy:
         self.rename = denoiser.lora_keys()
-        return Policy(denoiser, self.config)
+        return Policy(denoiser, self.config, roles=getattr(objective, "roles", ("policy",)))
 
     def folder(self) -> Path:
         from ..host.folders import lora_folder
@@ -159,10 +163,12 @@ class LoraProduct:
         return _same(saved, lora_file_tensors(parted(tensors)[0], rename=self.rename))
 
     def settings(self) -> dict[str, Any]:
-        return {"lora": asdict(self.config)}
+        meaningless = ("rank", "alpha", "seed") if self.config.kind == "full" else ()
+        return {"lora": {name: value for name, value in asdict(self.config).items() if name not in meaningless}}
 
     def words(self, tensors: Mapping[str, torch.Tensor]) -> str:
-        return f"LoRA rank {self.config.rank}, {trained_weights(tensors) / 1e6:.2g} million weights"
+        shape = "whole layers" if self.config.kind == "full" else f"LoRA rank {self.config.rank}"
+        return f"{shape}, {trained_weights(tensors) / 1e6:.2g} million weights"
 
     def outputs(self, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor] | None]:
         from ..host.sampling import apply_lora

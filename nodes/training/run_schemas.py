@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+from ...training.adapters import Kind, LoraConfig
 from ...training.memory import CHECKPOINTING, CHOICES, MemorySettings
 from ...training.trainer_config import Keep, Precision, Schedule
 from .figures import FIGURES
@@ -229,6 +230,17 @@ TRAIN_LORA = [
         advanced=True,
         tooltip="on: much less memory per step, about a third slower, the very same result. auto: only if a step does "
         "not fit without. off: never.",
+    ),
+    slot(
+        "Combo",
+        "trains",
+        options=list(get_args(Kind)),
+        default=LoraConfig.kind,
+        optional=True,
+        advanced=True,
+        tooltip="low rank: a LoRA, a small addition to the chosen layers. full: all weights of these layers, or of the "
+        "whole network where no LoRA Settings are connected. It can change more, wants a learning rate of about a "
+        "tenth, and takes many times the memory and disk space. It has no rank and no alpha. Personal DPO ignores it.",
     ),
 ]
 

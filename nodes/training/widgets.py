@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ...training.adapters import LoraConfig
+from ...training.adapters import Kind, LoraConfig
 from ...training.interfaces import AttuneError
 from ...training.objectives.supervised import SupervisedConfig
 from .plans import EncodedText, PreviewSettings, SupervisedPlan, caption_lines, picture_key
@@ -35,6 +36,17 @@ def lora_config(rank: int, alpha: float, dropout: float, targets: Mapping[str, b
     if not chosen:
         raise AttuneError("No layers are chosen, so the LoRA would do nothing. Switch on at least one group of layers.")
     return LoraConfig(rank=rank, alpha=alpha or float(rank), dropout=dropout, targets=chosen)
+
+
+def trained_shape(settings: LoraConfig | None, trains: Kind) -> LoraConfig:
+    """What a run trains, by the widgets of LoRA Settings and Train LoRA.
+
+    Args:
+        settings: None where no LoRA Settings are connected. Then whole weights are those of every layer.
+    """
+    if settings is None:
+        return LoraConfig() if trains == LoraConfig.kind else LoraConfig(targets=("everything",), kind=trains)
+    return replace(settings, kind=trains)
 
 
 def supervised_plan(

@@ -1,4 +1,4 @@
-"""Whole weights as adapters: what they compute and learn, where they attach, their files, and runs that go on."""
+"""Whole weights as adapters: what they compute and learn, where they attach, and their files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ from attune.training.adapters.full import FullLayer
 from attune.training.adapters.merge import layers_of
 from attune.training.checkpointing import checkpointing
 from attune.training.denoisers import DiffusersDenoiser, process_of
-from attune.training.interfaces import Prompt, RunCallbacks, TrainingError
-from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
-from attune.training.run_state import check_same_run
-from attune.training.trainer import TrainerConfig, train
+from attune.training.interfaces import TrainingError
 
 ALL = LoraConfig(kind="full", targets=("everything",))
 LINEAR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -461,49 +458,3 @@ def test_ruined_weights_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no layers"):
         save_lora(tmp_path / "a.safetensors", {"a.diff_b": torch.ones(2)}, metadata=METADATA)
     assert not list(tmp_path.iterdir())
-
-
-# ---- runs ----
-
-
-class Interrupted(BaseException):
-    """As the host's own: not an Exception that somebody might catch."""
-
-
-class Killer(RunCallbacks):
-    """Kills the run after an update."""
-
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def on_report(self, step: int, metrics: Any) -> None:
-        if step == self.at:
-            raise Interrupted
-
-
-def run(denoiser: DiffusersDenoiser, folder: Path, callbacks: RunCallbacks | None = None) -> Any:
-    """A whole run, with whatever a state must hold: average, warm-up, dropout."""
-    picture = torch.linspace(-1, 1, 256).reshape(4, 8, 8)
-    objective = SupervisedObjective([picture], [Prompt("", torch.ones(5, CONTEXT))], SupervisedConfig(batch=2))
-    config = TrainerConfig(steps=6, learning_rate=1e-3, warmup_steps=2, ema=0.9, checkpoint_seconds=0.0, sample_every=0)
-    with Policy(denoiser, LoraConfig(kind="full", dropout=0.2)) as policy:
-        return train(policy, objective, config, run_folder=folder, callbacks=callbacks or RunCallbacks())
-
-
-def test_a_killed_run_goes_on_to_the_same_weights(denoiser: DiffusersDenoiser, tmp_path: Path) -> None:
-    expected = run(denoiser, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        run(denoiser, tmp_path / "killed", Killer(4))
-    result = run(denoiser, tmp_path / "killed")
-    assert result.steps_done == expected.steps_done == 6
-    assert result.tensors.keys() == expected.tensors.keys()
-    assert all(torch.equal(value, result.tensors[name]) for name, value in expected.tensors.items())
-    assert [row["loss"] for row in result.history] == [row["loss"] for row in expected.history]
-    assert all(value.any() for value in expected.tensors.values())
-
-
-def test_runs_that_say_nothing_of_the_kind_are_low_rank_and_go_on(tmp_path: Path) -> None:
-    earlier = {"method": "ddpo", "LoRA": {"rank": 8}}
-    assert check_same_run(earlier, {"method": "ddpo", "LoRA": {"rank": 8, "kind": "low rank"}}, folder=tmp_path) == []
-    with pytest.raises(TrainingError, match=r"LoRA kind \(trains in the node\) = 'low rank', now it is 'full'"):
-        check_same_run(earlier, {"method": "ddpo", "LoRA": {"rank": 8, "kind": "full"}}, folder=tmp_path)

@@ -177,9 +177,10 @@ def one_update(
     seed: int = 0,
     half: bool = False,
     checkpoints: bool = False,
+    lora: LoraConfig = LORA,
 ) -> Any:
     """(losses, gradients, metrics, evaluation) of a first update."""
-    with adapted(denoiser, name) as policy, ExitStack() as stack:
+    with adapted(denoiser, name, lora) as policy, ExitStack() as stack:
         moved(policy)
         if checkpoints:
             stack.enter_context(checkpointing(policy.module, state=policy.as_now))
@@ -310,3 +311,24 @@ def test_stopped_anywhere_and_resumed_it_ends_bit_equal(flow_denoiser, name, tmp
         result = run(folder)
         assert result.history == expected.history
         assert all(torch.equal(value, expected.tensors[key]) for key, value in result.tensors.items())
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "personal-dpo"])
+def test_whole_weights_are_trained_like_a_lora(flow_denoiser, name, tmp_path: Path):
+    """By every method that trains the network: equal gradients under checkpointing, and a run that goes on."""
+    whole = dataclasses.replace(LORA, kind="full")
+    plain, checkpointed = (one_update(flow_denoiser, name, lora=whole, checkpoints=flag) for flag in (False, True))
+    assert torch.isfinite(plain[1]).all() and plain[1].abs().max() > 0
+    assert torch.equal(plain[1], checkpointed[1])
+    config = TrainerConfig(steps=3, learning_rate=1e-3, sample_every=0, ema=0.5, evaluate_every=2)
+
+    def run(folder: Path | None, polls: float = math.inf) -> Any:
+        with adapted(flow_denoiser, name, dataclasses.replace(whole, dropout=0.2)) as policy:
+            return train(policy, OBJECTIVES[name](2), config, callbacks=StopAfter(polls), run_folder=folder)
+
+    expected = run(None)
+    stopped, result = run(tmp_path, 4), run(tmp_path)
+    assert stopped.steps_done < result.steps_done == 3
+    assert result.history == expected.history
+    assert all(torch.equal(value, expected.tensors[key]) for key, value in result.tensors.items())
+    assert any(value.any() for key, value in result.tensors.items() if key.endswith(".diff"))
