@@ -38,6 +38,8 @@ _UNSAID = {
     "method setting credit": "step",
     "LoRA kind": "low rank",
 }
+# Named before others, which may differ because of it.
+_FIRST = ("LoRA kind",)
 # What may be set anew for the rest of a run: how far its updates go, and nothing of what they follow. Whoever is told
 # to lower the learning rate must be able to.
 RATES = (
@@ -296,7 +298,7 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, fold
         TrainingError: names the first field that differs, with both values, or in words where they are hashes.
     """
     anew = []
-    for name, old, new in _differences(saved, current, ""):
+    for name, old, new in sorted(_differences(saved, current, ""), key=lambda found: found[0] not in _FIRST):
         # Whether something learns at all is no rate.
         if name in RATES and (name.endswith("warmup_steps") or bool(old) == bool(new)):
             anew.append({"setting": name, "before": old, "now": new})
