@@ -7,12 +7,11 @@ starts at the model's highest noise level; a generator wants it at whatever leve
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.model_management
 import comfy.model_sampling
-import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
@@ -62,6 +61,16 @@ def noise_levels(model: Any) -> torch.Tensor:
     return model.get_model_object("model_sampling").sigmas
 
 
+def sample_in_one_call(
+    model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: Mapping[str, Any], callback: Any, disable: bool
+) -> torch.Tensor:
+    """What every kind of sampler comes to with a single step; arguments are those that the host gives its samplers."""
+    denoised = model(x, sigmas[0] * x.new_ones([len(x)]), **extra_args)
+    if callback is not None:
+        callback({"x": x, "i": 0, "sigma": sigmas[0], "sigma_hat": sigmas[0], "denoised": denoised})
+    return denoised
+
+
 class _FromNoise(comfy.samplers.KSAMPLER):
     """The host's sampler, whose first input has the variance of pure noise at every level, not only at the highest."""
 
@@ -98,29 +107,44 @@ class OneStepSampler(comfy.samplers.Sampler):
             log.warning("Attune: a one-step generator wants no guidance: set cfg to 1, not %g.", cfg)
         options = {}
         if self.rows is not None and self.kind in DRAWS_NOISE:
-            options["noise_sampler"] = _noise_of_rows(noise, extra_args.get("seed"), self.rows)
+            options["noise_sampler"] = _noise_of_rows(noise, extra_args["seed"], self.rows)
         # Where there is a picture to start from, its noise is as strong as the level says.
         from_noise = latent_image is None or not torch.count_nonzero(latent_image)
-        sampler = (_FromNoise if from_noise else comfy.samplers.KSAMPLER)(SAMPLERS[self.kind], options)
-        return sampler.sample(
-            model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
-        )  # fmt: skip
+        whole = _FromNoise if from_noise else comfy.samplers.KSAMPLER
+        single = len(sigmas) == 2 and sigmas[1] == 0
+        sampler = whole(sample_in_one_call) if single else whole(SAMPLERS[self.kind], options)
+        return sampler.sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
 
 
-def _noise_of_rows(like: torch.Tensor, seed: int | None, rows: Sequence[int]) -> Callable[..., torch.Tensor]:
+def _noise_of_rows(like: torch.Tensor, seed: int, rows: Sequence[int]) -> Callable[..., torch.Tensor]:
     """Noise between steps as `rows` of a whole batch would get it, in the order of the calls."""
-    generator = torch.Generator(device=like.device)
-    if seed is not None:
-        generator.manual_seed(seed)
+    generator = torch.Generator(device=like.device).manual_seed(seed)
+    return lambda *_: _rows(like, generator, rows)
 
-    def draw(*_: Any) -> torch.Tensor:
-        drawn = [
-            torch.randn(like[:1].shape, dtype=like.dtype, device=like.device, generator=generator)
-            for _ in range(max(rows) + 1)
-        ]
-        return torch.cat([drawn[row] for row in rows])
 
-    return draw
+def _rows(like: torch.Tensor, generator: torch.Generator, rows: Sequence[int]) -> torch.Tensor:
+    """Noise of the pictures numbered `rows` of a batch: all before the last are drawn, too."""
+    options = {"dtype": like.dtype, "device": like.device, "generator": generator}
+    drawn = [torch.randn(like[:1].shape, **options) for _ in range(max(rows) + 1)]
+    return torch.cat([drawn[row] for row in rows])
+
+
+def first_noise(blank: torch.Tensor, seed: int, rows: Sequence[int] | None, *, on_cpu: bool) -> torch.Tensor:
+    """The noise that the host's KSampler starts with, [B, C, H, W], by its seed; drawn without the host.
+
+    The host seeds every kind of device for it, which on a CPU takes as long as everything else around the network, as
+    torch notes down for each device that is not there who has asked.
+
+    Args:
+        blank: what the noise is for; its first dimension counts where there are no `rows`.
+        rows: numbers of the pictures in the batch that they once were part of.
+        on_cpu: the model runs there, so that no other device needs a seed.
+    """
+    # A patch may draw from the common generators, as it may under the host's own samplers.
+    generator = torch.default_generator.manual_seed(seed) if on_cpu else torch.manual_seed(seed)
+    if rows is not None:
+        return _rows(blank, generator, rows)
+    return torch.randn(blank.shape, dtype=blank.dtype, generator=generator)
 
 
 def draw(
@@ -149,7 +173,7 @@ def draw(
         )
     rows = latent.get("batch_index") if count in (0, held) else None
     blank = blank.repeat(count or held, *[1] * (blank.ndim - 1))
-    noise, steps = comfy.sample.prepare_noise(blank, seed, rows), len(sigmas) - 1
+    noise, steps = first_noise(blank, seed, rows, on_cpu=model.load_device.type == "cpu"), len(sigmas) - 1
     guider = comfy.samplers.CFGGuider(model)
     # No negative prompt at all: nothing could ever ask for it.
     guider.inner_set_conds({"positive": positive})
@@ -163,19 +187,10 @@ def draw(
 
 
 def _progress(model: Any, steps: int) -> Callable[..., None]:
-    """The host's progress bar, which stops on Cancel, with previews where there is something to wait for."""
+    """The host's progress bar, with previews where there is something to wait for."""
     if steps > 1:
         import latent_preview
 
-        shown = latent_preview.prepare_callback(model, steps)
-    else:
-        bar = comfy.utils.ProgressBar(steps)
-
-        def shown(step: int, *_: Any) -> None:
-            bar.update_absolute(step + 1, steps)
-
-    def progress(*step: Any) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        shown(*step)
-
-    return progress
+        return latent_preview.prepare_callback(model, steps)
+    bar = comfy.utils.ProgressBar(steps)
+    return lambda step, *_: bar.update_absolute(step + 1, steps)

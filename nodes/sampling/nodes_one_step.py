@@ -119,7 +119,7 @@ class OneStepSampler(AttuneNode):
                     tooltip="How many pictures, all in the same call. Raising it takes more memory. 0 = as many as the "
                     "latent has.",
                 ),
-                cls.input(OneStepWire, "one_step", display_name="preset", optional=True,
+                cls.input(OneStepWire, "preset", optional=True,
                           tooltip="From One-Step Preset, for public models. Without it the timestep is read from the "
                           "one-step LoRA on the model."),
             ],
@@ -131,9 +131,9 @@ class OneStepSampler(AttuneNode):
     @classmethod
     def execute(
         cls, model: Any, positive: Any, latent: dict, seed: int, steps: int, batch_size: int,
-        one_step: OneStep | None = None,
+        preset: OneStep | None = None,
     ) -> io.NodeOutput:  # fmt: skip
-        drawn, text = draw(model, positive, latent, one_step, seed=seed, steps=steps, count=batch_size)
+        drawn, text = draw(model, positive, latent, preset, seed=seed, steps=steps, count=batch_size)
         return io.NodeOutput(drawn, ui={"text": [text]})
 
 

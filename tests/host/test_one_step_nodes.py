@@ -33,7 +33,7 @@ def graph(seed: int, preset: str = "SDXL-Turbo, SD-Turbo", steps: int = 1) -> di
         "preset": node("AttuneOneStepPreset", model=["ckpt", 0], preset=preset, steps=steps),
         "ours": node(
             "AttuneOneStepSampler", model=["ckpt", 0], positive=["positive", 0], latent=["latent", 0], seed=seed,
-            steps=1, batch_size=0, one_step=["preset", 0],
+            steps=1, batch_size=0, preset=["preset", 0],
         ),
         "custom": node(
             "SamplerCustom", model=["ckpt", 0], add_noise=True, noise_seed=seed, cfg=1.0, sampler=["preset", 2],
@@ -68,7 +68,7 @@ def alone(seed: int, preset: bool = False, **changes: Any) -> dict[str, Any]:
     made = {name: entry for name, entry in graph(seed).items() if name in kept}
     made["ours"]["inputs"] |= changes
     if not preset:
-        del made["preset"], made["ours"]["inputs"]["one_step"]
+        del made["preset"], made["ours"]["inputs"]["preset"]
     return made
 
 
