@@ -3,6 +3,25 @@
  */
 
 /**
+ * Pages of nodes that are gone and that Nodes 2.0 may still show: it keeps what stands in a node when a workflow is read
+ * anew (undo) and its node comes back under the same number. Per number of the node and name of the widget.
+ */
+const left = new Map();
+
+/** In place of the page that the node had before it was read anew. */
+function comeBack(node, name, root) {
+    const key = `${node.id} ${name}`;
+    const before = left.get(key);
+    left.delete(key);
+    if (before?.isConnected && !root.isConnected) before.replaceWith(root);
+}
+
+function leave(node, name, root) {
+    for (const [key, page] of left) if (!page.isConnected) left.delete(key);
+    if (root.closest?.(".lg-node")) left.set(`${node.id} ${name}`, root);
+}
+
+/**
  * @param {object} node
  * @param {{root: HTMLElement, dispose?: () => void}} page   disposed of with the node
  * @param {object} how
@@ -22,10 +41,12 @@ export function addPage(node, page, { name, kind, height, onRemoved }) {
     widget.serialize = false;
     const removed = node.onRemoved;
     node.onRemoved = function () {
+        leave(node, name, page.root);
         onRemoved?.();
         page.dispose?.();
         removed?.apply(this, arguments);
     };
+    onConfigured(node, () => comeBack(node, name, page.root));
     return widget;
 }
 
