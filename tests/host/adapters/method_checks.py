@@ -34,6 +34,8 @@ from attune.training.checkpointing import checkpointing
 from attune.training.objectives.dag import DAGObjective
 from attune.training.objectives.dag_config import DAGConfig
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
+from attune.training.objectives.diff_instruct import DiffInstructObjective
+from attune.training.objectives.diff_instruct_config import DiffInstructConfig
 from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
 from attune.training.objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
 from attune.training.objectives.refl import ReFLConfig, ReFLObjective
@@ -91,6 +93,9 @@ METHODS: dict[str, Callable[[Bed], Any]] = {
         ReFLObjective,
         ReFLConfig("draft", prompts_per_update=1, images_per_prompt=1, steps=2, last_steps=2, guidance=1.0),
         "brightness",
+    ),
+    "diff-instruct": lambda bed: bed.with_reward(
+        DiffInstructObjective, DiffInstructConfig(**ONE, guidance=2.0, reward_weight=1.0), "brightness"
     ),
 }
 
@@ -157,7 +162,8 @@ def _bed(denoiser: Any, decoder: Any, made: list[Any], architecture: Architectur
 def _one_update(
     denoiser: Any, objective: Any, bed: Bed, name: str, x: Any, sigma: Any, *, sparing: bool = False
 ) -> tuple[str, int, Any]:
-    with Policy(denoiser, LoraConfig(rank=2)) as policy:
+    roles = getattr(objective, "roles", ("policy",))
+    with Policy(denoiser, LoraConfig(rank=2), roles=roles) as policy:
         blocks = checkpointing(denoiser.module, state=policy.as_now, again=lambda: in_place_allowed(denoiser.module))
         with blocks if sparing else nullcontext():
             result = train(policy, objective, TRAINER)
