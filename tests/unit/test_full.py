@@ -232,6 +232,7 @@ def test_a_layer_of_16_bits_learns_what_16_bits_would_round_away() -> None:
         assert torch.equal(layer.base_layer.weight + weight.half(), layer.base_layer.weight)
         out = base["attn1"](torch.ones(2, 6))
         torch.testing.assert_close(out - layer.base_layer(torch.ones(2, 6)), torch.full((2, 4), 6 * 2.0**-14))
+        assert base["attn1"](torch.ones(2, 6).half()).dtype == torch.float16
         out.sum().backward()
         assert torch.equal(weight.grad, torch.full((4, 6), 2.0))
         assert torch.equal(bias.grad, torch.full((4,), 2.0))
