@@ -44,6 +44,7 @@ JOBS = {
     "demo-model": "build the demo data, train the demo checkpoint and both demo rewards",
     "demo-quality": "measure the demo checkpoint, and draw the model card's contact sheets",
     "demo-user": "draw pictures, simulate people who choose, train the demo's set encoder and user adapter",
+    "demo-one-step": "make the demo's one-step LoRA by Diff-Instruct*",
     "simulate-choices": "let simulated people choose between pictures of yours",
     "reward-model": "train a reward model (QLoRA) on preference pairs",
 }

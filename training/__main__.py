@@ -17,6 +17,7 @@ JOBS = {
         ".demo.train_user",
         "draw pictures, simulate people who choose, train the demo's set encoder and user adapter",
     ),
+    "demo-one-step": (".demo.train_one_step", "make the demo's one-step LoRA by Diff-Instruct*"),
     "simulate-choices": (".preference.simulate", "let simulated people choose between pictures of yours"),
     "reward-model": (".preference_job", "train a reward model (QLoRA) on preference pairs"),
 }

@@ -198,6 +198,7 @@ class AttuneTrainLora(AttuneNode):
             seed=knobs.pop("training_seed"),
             sample_every=knobs.pop("preview_every"),
             checkpoint_seconds=knobs.pop("save_state_seconds"),
+            **getattr(objective, "trainer", {}),
             **knobs,
         )
         request = TrainingRequest(

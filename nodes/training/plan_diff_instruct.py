@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ...training.interfaces import Reward
 from ...training.objectives.diff_instruct import DiffInstructObjective
@@ -19,6 +19,8 @@ class DiffInstructPlan(RewardPlan):
     title = "Diff-Instruct*"
     objective = DiffInstructObjective
     loss_title = "Loss (its value says nothing)"
+    # The paper's: with a memory of gradients generator and assistant chase each other in circles.
+    trainer: ClassVar[Mapping[str, Any]] = {"betas": (0.0, 0.99)}
 
     @property
     def batch(self) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from ..checkpoint import read_tensors
+from ..digests import file_digest
+from ..interfaces import RewardContext
 from ..preference.set_encoder import features_id
 from .train_reward import EMBEDDING, REWARD, DualEncoder, RewardRecipe
 
@@ -45,3 +47,27 @@ class DemoFeatures:
         distinct = list(dict.fromkeys(texts))
         found = dict(zip(distinct, self.encoder.texts(distinct), strict=True))
         return torch.stack([found[text] for text in texts])
+
+
+class DemoReward(DemoFeatures):
+    """A `Reward` over the file of a demo reward, without a host: the cosine of picture and prompt, −1 … 1.
+
+    Args:
+        path: the file. recipe: what it was trained by.
+    """
+
+    differentiable, higher_is_better = True, True
+
+    def __init__(self, path: Path, recipe: RewardRecipe = REWARD) -> None:
+        super().__init__(path, recipe)
+        self.name, self.reward_id = path.stem.replace("_", " "), file_digest(path)[:16]
+
+    def __call__(
+        self, images: torch.Tensor, prompts: Sequence[str], context: RewardContext | None = None
+    ) -> torch.Tensor:
+        found = torch.cat([self.encoder.images(part.movedim(-1, 1)) for part in images.split(_AT_ONCE)])
+        return (found * self.texts(prompts)).sum(1)
+
+    def image_features(self, images: torch.Tensor) -> torch.Tensor:
+        """For diversity; see `diversity.feature_source`."""
+        return self.images(images)
