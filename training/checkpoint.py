@@ -65,7 +65,7 @@ def write_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
-        plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+        plain = _apart(tensors)
         partial.touch()
         mode = partial.stat().st_mode
         save_file(plain, partial, metadata=dict(metadata))
@@ -82,6 +82,18 @@ def write_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: 
         raise CheckpointError(
             f"Could not write {path}: {error}. Check that the folder is writable and the disk has room, then retry."
         ) from error
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors contiguous on the CPU, no two in one storage. Copies only what must be: a state may fill half the
+    memory."""
+    plain, seen = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu").contiguous()
+        place = value.untyped_storage().data_ptr()
+        plain[name] = value.clone() if place in seen else value
+        seen.add(place)
+    return plain
 
 
 def sweep(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attune.training.checkpoint import (
     ABANDONED,
@@ -32,6 +33,39 @@ def test_state_round_trip_keeps_types_and_bits(tmp_path):
     assert torch.equal(loaded[0]["exp_avg"], tree[0]["exp_avg"])
     assert loaded["names"] == ["a", None, 1.5] and loaded["deep"]["x"] == [1, 2]
     assert set(loaded) == {0, "names", "deep"}
+
+
+class Copies(TorchDispatchMode):
+    """Counts the numbers that are copied inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if function._overloadpacket in (torch.ops.aten.clone, torch.ops.aten._to_copy, torch.ops.aten.copy_):
+            self.numbers += found.numel()
+        return found
+
+
+def test_only_what_shares_memory_or_is_scattered_is_copied_for_the_file(tmp_path):
+    """Whole weights with their moments fill so much memory that there is no room for them twice."""
+    large = torch.randn(50, 40)
+    tied, scattered = large[10:20], torch.randn(6, 5).T
+    tensors = {"large": large, "tied": tied, "scattered": scattered, "half": torch.ones(3).bfloat16()}
+    with Copies() as copies:
+        write_state(tmp_path / "state.safetensors", tensors, {})
+    assert copies.numbers == tied.numel() + scattered.numel()
+    found, _ = read_state(tmp_path / "state.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], value) for name, value in tensors.items())
+    # A view may come first, and alone.
+    write_state(tmp_path / "state.safetensors", {"tied": tied, "large": large}, {})
+    found, _ = read_state(tmp_path / "state.safetensors")
+    assert torch.equal(found["tied"], tied) and torch.equal(found["large"], large)
+    write_state(tmp_path / "state.safetensors", {"tied": tied}, {})
+    assert torch.equal(read_state(tmp_path / "state.safetensors")[0]["tied"], tied)
 
 
 @pytest.mark.needs_system("posix", "Windows has no permission bits")
