@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from attune.nodes.sampling.presets import OneStepPreset as Preset
 from attune.training.adapters import LoraMetadata, save_lora
 from attune.training.adapters.user_attention import UserAdapter, UserAdapterConfig
 from attune.training.interfaces import AttuneError
+from attune.training.objectives.diff_instruct_config import DiffInstructConfig
 
 HOSTS_OWN = {"consistency": "lcm", "euler": "euler", "euler ancestral": "euler_ancestral"}
 LOW = Preset("low", start=399)
@@ -280,7 +282,7 @@ def saved_lora(name: str, objective: dict[str, Any], seed: int) -> None:
 
 def check_auto_reads_how_the_lora_on_the_model_was_trained() -> None:
     model = demo()["model"]
-    saved_lora("one_step_623", {"init_timestep": 623}, 1)
+    saved_lora("one_step_623", asdict(DiffInstructConfig(init_timestep=623)), 1)
     saved_lora("one_step_99", {"init_timestep": 99}, 2)
     saved_lora("style", {"batch": 4}, 3)
     saved_lora("broken", {"init_timestep": "soon"}, 4)
