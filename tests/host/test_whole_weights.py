@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from attune.tests.host.graphs import (
+    PROMPTS,
     base_graph,
     ddpo_graph,
     lora_file,
@@ -83,6 +84,24 @@ def test_the_stock_loader_draws_what_the_node_gives(host, trained):
     assert np.array_equal(drawn["ours"], drawn["stock"])
     assert np.array_equal(drawn["ours"], drawn["catalogue"])
     assert report_of(result)["lora_name"] == trained["lora_name"]
+
+
+def test_generator_and_assistant_have_whole_weights_each(host, checkpoint):
+    """Diff-Instruct*: the memory of two roles, and the generator's weights alone in the file."""
+    widgets = host.object_info()["AttuneDiffInstructObjective"]["input"]["required"]
+    values = {name: entry[1]["default"] for name, entry in widgets.items() if len(entry) > 1 and "default" in entry[1]}
+    small = {"prompts": PROMPTS, "prompts_per_update": 1, "images_per_prompt": 2, "assistant_warmup": 1}
+    sockets = {"clip": ["ckpt", 1], "vae": ["ckpt", 2], "latent": ["latent", 0], "reward": ["reward", 0]}
+    one_step = graph("whole generator", preview_every=0)
+    one_step["objective"] = node("AttuneDiffInstructObjective", **(values | small | sockets))
+    report = report_of(host.run(one_step))
+    stored = load_file(lora_file(host, report["lora_name"]))
+    assert any(value.any() for value in stored.values())
+    assert report["memory"]["optimizer"] == 2 * 12 * report["trained_weights"]
+    state = load_file(max((host.user_dir / "attune" / "runs" / "whole generator").glob("state-*")))
+    assistant = {key: value for key, value in state.items() if "assistant." in key and key.endswith(".diff")}
+    assert len(assistant) == sum(key.endswith(".diff") for key in stored)
+    assert any(value.any() for value in assistant.values())
 
 
 def test_a_run_keeps_what_it_trains(host, trained):
