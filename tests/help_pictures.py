@@ -27,10 +27,13 @@ from attune.training.interfaces import Objective
 from attune.training.objectives.dag import DAGObjective
 from attune.training.objectives.dag_config import DAGConfig
 from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
+from attune.training.objectives.diff_instruct import DiffInstructObjective
+from attune.training.objectives.diff_instruct_config import GENERATOR, DiffInstructConfig
 from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
 from attune.training.objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
 from attune.training.objectives.refl import ReFLConfig, ReFLObjective
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
+from attune.training.one_step import generate, level_of
 from attune.training.trainer import TrainerConfig, train
 
 from . import mixture_bed as bed
@@ -50,6 +53,8 @@ SAMPLES, DRAWN = 4000, 300
 # What is shown to Supervised: how many pictures of which modes.
 SHOWN = {1: 16, 3: 8}
 PAIRS, PAIRS_DRAWN = 400, 8
+# Where a one-step generator is called: on pure noise.
+ONE_CALL = 999
 # Of Personal DPO: people who like evenly spread directions.
 TEACHERS, TEACHER_PAIRS = 16, 40
 
@@ -172,6 +177,34 @@ def _dag(config: DAGConfig) -> Objective:
     return DAGObjective(bed.PROMPTS, bed.TargetReward(), bed.PointDecoder(), config, latent_shape=bed.LATENT_SHAPE)
 
 
+def diff_instruct(updates: int) -> Objective:
+    # The reward is only watched: where the model's own pictures lie is what is shown.
+    config = DiffInstructConfig(
+        prompts_per_update=1, images_per_prompt=512, init_timestep=ONE_CALL, guidance=1.0,
+        assistant_learning_rate=6e-3, noise_from=0.0, noise_to=1.0, chunk=512,
+    )  # fmt: skip
+    return DiffInstructObjective(bed.PROMPTS, GentleReward(), bed.PointDecoder(), config, latent_shape=bed.LATENT_SHAPE)
+
+
+def one_call(objective: Objective, updates: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What one call of the network draws before and after, from the same noise."""
+    trainer = TrainerConfig(
+        steps=updates, learning_rate=2e-3, warmup_steps=0, betas=(0.0, 0.99), ema=0.99, weight_decay=0.0,
+        sample_every=0,
+    )  # fmt: skip
+    noise = torch.randn(SAMPLES, *bed.LATENT_SHAPE, generator=torch.Generator().manual_seed(1))
+    with Policy(bed.RingDenoiser(), replace(LORA, rank=16, alpha=16.0), roles=objective.roles) as policy:
+
+        @torch.no_grad()
+        def drawn() -> torch.Tensor:
+            with policy.role(GENERATOR):
+                return generate(policy, noise, [None] * SAMPLES, sigma=level_of(policy.process, ONE_CALL)).flatten(1)
+
+        before = drawn()
+        policy.load_tensors(train(policy, objective, trainer).tensors, GENERATOR)
+        return before, drawn()
+
+
 # ---- what a caption promises ----
 
 
@@ -215,6 +248,13 @@ def as_often_as_liked(before: torch.Tensor, after: torch.Tensor) -> bool:
     """Shares as the target's; every mode has at least a quarter of what is its due, and is as wide as it was."""
     kept = bed.mode_shares(after) >= bed.WEIGHTS / 4
     return bool(far_from(bed.WEIGHTS, after) <= 0.08 and kept.all() and _spread(after) > 0.85 * _spread(before))
+
+
+def where_many_steps_draw(before: torch.Tensor, after: torch.Tensor) -> bool:
+    """Beside the ring before; afterwards all modes alike, and as wide as they are."""
+    even = torch.full((bed.MODES,), 1 / bed.MODES)
+    width = bed.DEVIATION * math.sqrt(2)
+    return bool(_spread(before) > 2 * width and far_from(even, after) <= 0.08 and 0.8 < _spread(after) / width < 1.2)
 
 
 def _spread(points: torch.Tensor) -> float:
@@ -276,6 +316,10 @@ SCENES = {
     "DAG-DB": Scene(
         "AttuneDAGDBObjective", "Also as often as liked, by a simpler rule.", 300, dag_db,
         as_often_as_liked,
+    ),
+    "Diff-Instruct*": Scene(
+        "AttuneDiffInstructObjective", "One call draws what took many steps.", 600, diff_instruct,
+        where_many_steps_draw, bed_density, played=one_call,
     ),
 }  # fmt: skip
 

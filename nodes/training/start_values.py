@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import align_schemas, dag_schemas, personal_schemas, run_schemas, schemas
+from . import align_schemas, dag_schemas, one_step_schemas, personal_schemas, run_schemas, schemas
 from .schemas import Slot
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,13 @@ STARTS = {
     ),
     "AttuneDiffusionDPOObjective": Start(
         align_schemas.DPO_OBJECTIVE, "train_from_pairs_dpo", 1e-4, 1000, "our advice, the paper training whole networks"
+    ),
+    "AttuneDiffInstructObjective": Start(
+        one_step_schemas.DIFF_INSTRUCT_OBJECTIVE,
+        "train_one_step",
+        1e-4,
+        10000,
+        "our advice, for assistant_learning_rate as well, the papers training whole networks",
     ),
     "AttunePersonalDPOObjective": Start(
         personal_schemas.personal_dpo_objective([]),

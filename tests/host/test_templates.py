@@ -23,6 +23,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "train_from_pairs_dpo": {"AttuneTrainLora.steps": 2, "KSampler.steps": 3},
     "compare_loras": {"AttuneTrainLora.steps": 8, "AttuneABTest.steps": 4},
     "train_style_lora": {"AttuneTrainLora.steps": 4},
+    "train_one_step": {"AttuneTrainLora.steps": 2, "KSampler.steps": 3},
     "train_user_adapter": {"AttuneTrainLora.steps": 2},
     "describe_my_taste": {
         "AttuneDescribePreference.model_folder": "tiny_vlm", "AttuneDescribePreference.max_new_tokens": 8,

@@ -41,6 +41,10 @@ def test_captions_are_told_apart():
     ):
         found = {name for name, scene in pictures.SCENES.items() if scene.holds(base, drawn)} - {"Diffusion-DPO"}
         assert found == earned
+    averages = 0.2 * torch.randn(4000, 2, generator=torch.Generator().manual_seed(1))
+    assert pictures.SCENES["Diff-Instruct*"].holds(averages, base)
+    for other in (averages, points(bed.WEIGHTS), points(EQUAL, narrow), points(EQUAL, 2 * bed.DEVIATION)):
+        assert not pictures.SCENES["Diff-Instruct*"].holds(averages, other)
     assert pictures.SCENES["Diffusion-DPO"].holds(base, points((bed.WEIGHTS >= 0.1).float()))
     assert not pictures.SCENES["Diffusion-DPO"].holds(base, points(ONE))
 

@@ -15,6 +15,7 @@ TITLE, MARGIN = 30, 10
 LEAST_HEIGHT = {
     "AttuneTrainLora": 1162, "AttuneLoadReward": 154, "CLIPTextEncode": 88, "AttunePreferenceProfile": 158,
     "AttuneChooseImages": 728, "AttuneOneStepPreset": 258, "AttuneOneStepSampler": 402,
+    "AttuneDiffInstructObjective": 1105,
 }  # fmt: skip
 
 
