@@ -39,8 +39,9 @@ def main() -> None:
     )  # fmt: skip
     lora, own = LoraConfig(rank=4, seed=settings["seed"]), getattr(objective, "encoder", None)
     adapter = own and UserAdapterConfig(own.config.tokens, own.config.width, seed=settings["seed"])
-    with UserPolicy(pipeline.denoiser, adapter) if own else Policy(pipeline.denoiser, lora) as policy:
-        start = {name: value.clone() for name, value in policy.tensors().items()}
+    roles = getattr(objective, "roles", ("policy",))
+    with UserPolicy(pipeline.denoiser, adapter) if own else Policy(pipeline.denoiser, lora, roles=roles) as policy:
+        start = {name: value.clone() for name, value in policy.tensors(policy.roles[0]).items()}
         result = train(policy, objective, trainer, run_folder=folder / "run", share=share)
     if share.main:
         for name, tensors in (("start", start), ("final", result.tensors)):
@@ -57,6 +58,8 @@ def objective_of(method: str, batch: int, pipeline: Any) -> Any:
     from attune.training.objectives.dag import DAGObjective
     from attune.training.objectives.dag_config import DAGConfig
     from attune.training.objectives.ddpo import DDPOConfig, DDPOObjective
+    from attune.training.objectives.diff_instruct import DiffInstructObjective
+    from attune.training.objectives.diff_instruct_config import DiffInstructConfig
     from attune.training.objectives.diffusion_dpo import DiffusionDPOConfig, DiffusionDPOObjective, Pair
     from attune.training.objectives.personal_dpo import PersonalDPOConfig, PersonalDPOObjective, PersonalPair
     from attune.training.objectives.refl import ReFLConfig, ReFLObjective
@@ -92,6 +95,11 @@ def objective_of(method: str, batch: int, pipeline: Any) -> Any:
         return ReFLObjective(
             prompts, reward, *world, ReFLConfig(**practice, stop_from=2, stop_to=3), latent_shape=shape
         )
+    if method == "diff-instruct":
+        config = DiffInstructConfig(
+            **practice, reward_weight=1.0, reward_from=2, assistant_updates=2, assistant_learning_rate=1e-3
+        )
+        return DiffInstructObjective(prompts, reward, *world, config, latent_shape=shape)
     if method == "ddpo":
         config = DDPOConfig(**practice, updates_per_rollout=2, transitions=3, buffer=4, minimum=2)
         return DDPOObjective(prompts, reward, *world, config, latent_shape=shape)

@@ -33,7 +33,10 @@ from .record import Claim, Stopwatch, bootstrap, record
 CLAIM = Claim(
     "distributed-equal", 1e-2, "<=", "", "two processes against one with the doubled batch: difference of their LoRAs"
 )
-METHODS = ("supervised", "ddpo", "dag-db", "dag-kl", "dag-kl to the end", "diffusion-dpo", "personal-dpo", "refl")
+METHODS = (
+    "supervised", "ddpo", "dag-db", "dag-kl", "dag-kl to the end", "diffusion-dpo", "personal-dpo", "refl",
+    "diff-instruct",
+)  # fmt: skip
 SEEDS, UPDATES, BATCH = (0, 1, 2), 4, 2
 
 
