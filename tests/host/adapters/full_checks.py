@@ -52,7 +52,7 @@ def check_whole_weights_do_in_the_host_what_they_did_in_training() -> None:
         network = model.model.diffusion_model
         x = draw(shape, count=1)
         with torch.inference_mode(), training_session(model) as denoiser:
-            # Only now: the case before may have left the host with a patched copy of these weights.
+            # Only now: another case may have left the host with a patched copy of these weights.
             tree = [(path, id(part)) for path, part in network.named_modules()]
             weights = {key: value.clone() for key, value in network.state_dict().items()}
             denoiser.set_unconditional(negative)
@@ -83,6 +83,8 @@ def check_whole_weights_do_in_the_host_what_they_did_in_training() -> None:
         after = host_prediction(patched, x, sigma, conditionings[0], negative, 2.0)
         assert float((predicted - before).abs().max()) > 1e-2 * float(before.std()), name
         close(after, predicted, 2e-3)
+        # And the host puts the model's own weights back, for whoever comes next.
+        close(host_prediction(model, x, sigma, conditionings[0], negative, 2.0), before)
         (parent,) = parents_of(apply_lora(model, load_lora(path)[0], strength=0.5), folder)
         assert parent == LoraParent(weights_id(stored), "attune_full/whole.safetensors", 0.5), name
 
