@@ -113,10 +113,12 @@ Interrupt.__name__ = "InterruptProcessingException"
 class Weights:
     """As much of a policy as a run that broke off needs."""
 
-    def load_tensors(self, tensors: Any) -> None:
+    roles = ("policy",)
+
+    def load_tensors(self, tensors: Any, role: str) -> None:
         pass
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self, role: str) -> dict[str, torch.Tensor]:
         return TENSORS
 
 
