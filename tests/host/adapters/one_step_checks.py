@@ -298,6 +298,7 @@ def check_auto_reads_how_the_lora_on_the_model_was_trained() -> None:
     assert trained_loras(with_loras(("one_step_623", 1.0))) == (("one_step_623.safetensors", 623, "v"),)
     assert [found[1] for found in trained_loras(with_loras(("one_step_99", 0.5), ("one_step_623", -0.6)))] == [623, 99]
     assert trained_loras(with_loras(("one_step_623", 0.0), ("style", 1.0), ("broken", 1.0))) == ()
+    assert trained_loras(with_loras(("one_step_623", 1.0), ("one_step_623", -1.0))) == (), "they cancel each other"
     tuned = with_loras(("style", 0.8), ("one_step_623", 1.0))
     assert choose(AUTO, facts_of(tuned)).start == 623 and choose(AUTO, facts_of(model)) is DEMO
     latent, (conditioning, *_) = latent_of((16, 8, 8)), cases()["demo (v)"][1]
