@@ -109,7 +109,7 @@ class OneStepPreset:
 
 DEMO = OneStepPreset(
     "Attune demo",
-    start=799,
+    start=625,
     families=("demo",),
     predictions=("v",),
     source="the LoRA attune_demo_one_step.safetensors that comes with this pack; its file says its timestep",

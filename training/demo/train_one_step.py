@@ -33,7 +33,9 @@ from .train_user import DEMO, MODEL, PACK, REWARD
 ONE_STEP, JUDGE_FILE = "attune_demo_one_step.safetensors", "attune_demo_judge.safetensors"
 EVERY_LAYER = ("cross-attention", "self-attention", "feed-forward", "projection", "convolution", "timestep")
 LORA = LoraConfig(rank=32, alpha=32.0, targets=EVERY_LAYER)
-METHOD = DiffInstructConfig(reward_weight=6.0, reward_from=150, reward_rise=50, init_timestep=799, guidance=3.0)
+METHOD = DiffInstructConfig(
+    reward_weight=4.0, reward_from=200, reward_rise=50, init_timestep=625, guidance=3.0, guard_diversity=0.1
+)
 TRAINER = TrainerConfig(
     steps=400, learning_rate=1e-3, betas=(0.0, 0.99), weight_decay=0.0, ema=0.98, evaluate_every=25, sample_every=0
 )
