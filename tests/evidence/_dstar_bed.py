@@ -14,7 +14,7 @@ Measured on prompts that name all three, with fixed noise, by the running averag
     diversity   how much four pictures of a prompt differ, by the judge's features
     kid         distance of the pictures from the teacher's, by the judge's features
 
-Runs are kept in a file beside the results' cache and used again by the other claims, as long as the commit and the plan
+A run is kept in a file beside the results' cache and used again by the other claims, as long as the commit and the plan
 are the same.
 """
 
@@ -73,7 +73,7 @@ class Plan:
     copies: int
 
 
-FULL, QUICK = Plan(120, 100, 20, 1500, 192, 4), Plan(2, 2, 1, 16, 8, 2)
+FULL, QUICK = Plan(100, 120, 20, 1500, 192, 4), Plan(2, 2, 1, 16, 8, 2)
 LORA = LoraConfig(
     rank=32,
     alpha=32.0,
@@ -240,15 +240,16 @@ def runs(*, quick: bool) -> list[dict[str, Any]]:
     key = {"commit": commit(), "plan": asdict(plan), "distil": asdict(DISTIL), "lora": asdict(LORA)}
     key |= {"branches": {name: asdict(config) for name, config in BRANCHES.items()}, "trainer": asdict(TRAINER)}
     key = json.loads(json.dumps(key))
-    file = CACHE / f"dstar-runs{'-quick' if quick else ''}.json"
-    known = _read(file)
-    found = known["runs"] if known.get("key") == key and not key["commit"].endswith("+changes") else []
-    bed = None
-    for seed in seeds[len(found) :]:
-        bed = bed or Bed(plan)
-        found = [*found, bed.run(seed)]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"key": key, "runs": found}), encoding="utf-8")
+    bed, found = None, []
+    for seed in seeds:
+        file = CACHE / f"dstar-run{'-quick' if quick else ''}-{seed}.json"
+        known = _read(file)
+        if known.get("key") != key or key["commit"].endswith("+changes"):
+            bed = bed or Bed(plan)
+            known = {"key": key, "run": bed.run(seed)}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(known), encoding="utf-8")
+        found.append(known["run"])
     return found
 
 

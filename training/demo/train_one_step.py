@@ -32,7 +32,7 @@ from .train_user import DEMO, MODEL, PACK, REWARD
 
 ONE_STEP, JUDGE_FILE = "attune_demo_one_step.safetensors", "attune_demo_judge.safetensors"
 EVERY_LAYER = ("cross-attention", "self-attention", "feed-forward", "projection", "convolution", "timestep")
-LORA = LoraConfig(rank=32, alpha=32.0, targets=EVERY_LAYER)
+LORA = LoraConfig(rank=8, alpha=8.0, targets=EVERY_LAYER)
 METHOD = DiffInstructConfig(
     reward_weight=4.0, reward_from=200, reward_rise=50, init_timestep=625, guidance=3.0, guard_diversity=0.1
 )
