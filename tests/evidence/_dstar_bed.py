@@ -79,7 +79,13 @@ LORA = LoraConfig(
     alpha=32.0,
     targets=("cross-attention", "self-attention", "feed-forward", "projection", "convolution", "timestep"),
 )
-DISTIL = DiffInstructConfig(prompts_per_update=32, guidance=GUIDANCE, guard_diversity=0.0, guard_saturation=0.0)
+DISTIL = DiffInstructConfig(
+    prompts_per_update=32,
+    guidance=GUIDANCE,
+    assistant_learning_rate=4e-3,
+    guard_diversity=0.0,
+    guard_saturation=0.0,
+)
 PREFER = replace(DISTIL, prompts_per_update=16, reward_weight=8.0, reward_rise=10)
 BRANCHES = {"score": PREFER, "kl": replace(PREFER, distance="kl")}
 TRAINER = TrainerConfig(learning_rate=1e-3, betas=(0.0, 0.99), weight_decay=0.0, ema=0.95, sample_every=0)
@@ -171,7 +177,7 @@ class Bed:
 
     # ---- runs ----
 
-    def run(self, seed: int) -> dict[str, Any]:
+    def run(self, seed: int, branches: Mapping[str, DiffInstructConfig]) -> dict[str, Any]:
         """One distillation and its branches: points measured, and times."""
         texts = [text for text in practice_texts(self.plan.practice, seed) if text not in set(self.texts)]
         prompts = encoded(self.pipeline, texts)
@@ -183,7 +189,7 @@ class Bed:
             print(seed, "distilled", _rounded(points[0]), _rounded(times), flush=True)
             assistant = policy.tensors(ASSISTANT)
             found = {"seed": seed, "distilled": points[0], "seconds": times, "teacher": self.teacher_figures}
-            for branch, config in BRANCHES.items():
+            for branch, config in branches.items():
                 found[branch] = self._branch(policy, prompts, branch, config, seed, distilled.tensors, assistant)
         return found
 
@@ -233,20 +239,20 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def runs(*, quick: bool) -> list[dict[str, Any]]:
+def runs(*, quick: bool, branches: Mapping[str, DiffInstructConfig] = BRANCHES) -> list[dict[str, Any]]:
     """A run with every seed; taken from the cache where this commit has made it before."""
     plan, seeds = (QUICK, SEEDS[:2]) if quick else (FULL, SEEDS)
     torch.set_flush_denormal(True)
     key = {"commit": commit(), "plan": asdict(plan), "distil": asdict(DISTIL), "lora": asdict(LORA)}
-    key |= {"branches": {name: asdict(config) for name, config in BRANCHES.items()}, "trainer": asdict(TRAINER)}
+    key |= {"branches": {name: asdict(config) for name, config in branches.items()}, "trainer": asdict(TRAINER)}
     key = json.loads(json.dumps(key))
     bed, found = None, []
     for seed in seeds:
-        file = CACHE / f"dstar-run{'-quick' if quick else ''}-{seed}.json"
+        file = CACHE / f"dstar{'' if branches else '-distilled'}{'-quick' if quick else ''}-{seed}.json"
         known = _read(file)
         if known.get("key") != key or key["commit"].endswith("+changes"):
             bed = bed or Bed(plan)
-            known = {"key": key, "run": bed.run(seed)}
+            known = {"key": key, "run": bed.run(seed, branches)}
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(known), encoding="utf-8")
         found.append(known["run"])
