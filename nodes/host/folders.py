@@ -19,6 +19,7 @@ REWARDS = "rewards"
 USER_ADAPTERS = "user_adapters"
 REWARD_EXTENSIONS = {".safetensors", ".pt", ".pth", ".bin"}
 DEMO_FOLDER = Path(__file__).parents[2] / "workflows" / "demo"
+DEMO_LORAS = DEMO_FOLDER / "loras"
 
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
@@ -37,7 +38,7 @@ def register_folders() -> None:
         paths, known = folder_paths.folder_names_and_paths[name]
         folder_paths.folder_names_and_paths[name] = (paths, set(known) | extensions)
     _add("checkpoints", DEMO_FOLDER)
-    _add("loras", DEMO_FOLDER)
+    _add("loras", DEMO_LORAS)
 
 
 def _add(name: str, folder: Path) -> None:

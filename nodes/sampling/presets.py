@@ -109,7 +109,7 @@ class OneStepPreset:
 
 DEMO = OneStepPreset(
     "Attune demo",
-    start=625,
+    start=TOP,
     families=("demo",),
     predictions=("v",),
     source="the LoRA attune_demo_one_step.safetensors that comes with this pack; its file says its timestep",

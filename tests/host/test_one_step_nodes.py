@@ -115,3 +115,15 @@ def test_what_cannot_be_drawn_is_said(host: HostServer):
     assert name == "ours" and "steps" in shown
     name, shown = shown_error(host, with_changes(alone(6, preset=True), "preset", preset="Turbo"))
     assert name == "preset" and "Turbo" in shown
+
+
+def test_the_demos_one_step_lora_is_listed_and_says_how_it_was_trained(host: HostServer):
+    made = alone(7)
+    made["ckpt"]["inputs"]["ckpt_name"] = "attune_demo.safetensors"
+    made["lora"] = node(
+        "LoraLoaderModelOnly", model=["ckpt", 0], lora_name="attune_demo_one_step.safetensors", strength_model=1.0
+    )
+    made["ours"]["inputs"]["model"] = ["lora", 0]
+    said = words(finished(host, made), "ours")
+    assert said.startswith("as attune_demo_one_step.safetensors was trained: 1 step at timestep "), said
+    assert "⚠" not in said

@@ -13,7 +13,7 @@ TEMPLATES = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.j
 TITLE, MARGIN = 30, 10
 # As tall as the page makes these nodes at least, whatever a file says: seen in a host.
 LEAST_HEIGHT = {
-    "AttuneTrainLora": 1162, "AttuneLoadReward": 154, "CLIPTextEncode": 88, "AttunePreferenceProfile": 158,
+    "AttuneTrainLora": 1186, "AttuneLoadReward": 154, "CLIPTextEncode": 88, "AttunePreferenceProfile": 158,
     "AttuneChooseImages": 728, "AttuneOneStepPreset": 258, "AttuneOneStepSampler": 402,
     "AttuneDiffInstructObjective": 1105,
 }  # fmt: skip

@@ -21,8 +21,9 @@ class DiffInstructConfig:
 
     Attributes:
         prompts_per_update: prompts drawn per update, of each process; images_per_prompt: pictures of each.
-        init_timestep: where the generator's one call stands, 0 … 999. 625 is SiD's σ_init = 2.5 with Stable Diffusion's
-            levels. Initialising from a distilled one-step model: where that one stands (399 for SDXL-DMD2).
+        init_timestep: where the generator's one call stands, 0 … 999. 999 lets the noise decide most, of models that
+            predict v or flow; 625 is SiD's σ_init = 2.5 with Stable Diffusion's levels, for those that predict noise.
+            Initialising from a distilled one-step model: where that one stands (399 for SDXL-DMD2).
         distance: between assistant and reference: "pseudo-huber" (DI*), "l2" (SIM, SiD) or "kl" (DI++, Diff-Instruct).
         coefficient: a of "pseudo-huber" and "l2", see `diff_instruct_losses.matching_loss`.
         huber_constant: c of "pseudo-huber"; 0 = 0.00054·√D.
@@ -47,7 +48,7 @@ class DiffInstructConfig:
 
     prompts_per_update: int = 32
     images_per_prompt: int = 1
-    init_timestep: int = 625
+    init_timestep: int = 999
     distance: Distance = "pseudo-huber"
     coefficient: float = 1.0
     huber_constant: float = 0.0

@@ -96,6 +96,7 @@ def check_folders_hold_their_files() -> None:
     assert str(folders.DEMO_FOLDER) in paths
     assert extensions == {".safetensors", ".pt", ".pth", ".bin"}
     assert str(folders.DEMO_FOLDER) in folder_paths.get_folder_paths("checkpoints")
+    assert folder_paths.get_folder_paths("loras")[-1] == str(folders.DEMO_LORAS)
     assert folders.DEMO_FOLDER == world.ROOT / "workflows" / "demo"
     rewards = Path(folder_paths.models_dir) / "rewards"
     for file in ("scorer.safetensors", "notes.txt"):
