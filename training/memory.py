@@ -206,6 +206,7 @@ def estimate(
     knob: str = ANY_KNOB,
     pictures: PictureMemory | None = None,
     own: int = 0,
+    passes: int = 1,
 ) -> MemoryEstimate:
     """What one training step will need.
 
@@ -218,6 +219,7 @@ def estimate(
         knob: as in `ways_out`.
         pictures: what decoder and reward need, for methods that make pictures.
         own: bytes that the method keeps besides.
+        passes: of the network whose activations are kept at the same time.
 
     Raises:
         TrainingError: the memory runs out while measuring; says what to change.
@@ -232,7 +234,7 @@ def estimate(
             told = f"Not even one picture fits into memory. Use smaller pictures, {_smaller(full)}."
         with telling(told):
             measured.append(activation_bytes(policy, shape, cond, batch=count, guidance=guidance, autocast=autocast))
-    one, growth = measured[0], measured[-1] - measured[0]
+    one, growth = passes * measured[0], passes * (measured[-1] - measured[0])
     smallest, activations = int(one * HEADROOM), int((one + (batch - 1) * growth) * HEADROOM)
     return MemoryEstimate(
         parameters=module_bytes(policy.module),

@@ -84,6 +84,7 @@ def fitting(
     agree: Callable[[bool], bool] = lambda flag: flag,
     pictures: Callable[[], PictureMemory | None] = lambda: None,
     own: int = 0,
+    passes: int = 1,
 ) -> Fit:
     """Measure a step, with gradient checkpointing if it does not fit without; the first way that fits, or the last.
 
@@ -94,7 +95,7 @@ def fitting(
         earlier: what did not fit with the base weights as loaded.
         agree: whether any of several processes sees a problem; all must choose the same.
         pictures: measures what decoder and reward need.
-        own: bytes that the method keeps besides, as in `memory.estimate`.
+        own, passes: what the method keeps besides, and how often, as in `memory.estimate`.
     """
     without = earlier.without if earlier else ""
     possible = bool(repeated_blocks(policy.module))
@@ -110,7 +111,7 @@ def fitting(
                 of_pictures = of_pictures or [pictures()]
                 needed = estimate(
                     policy, shape, cond, batch=batch, guidance=guidance, autocast=autocast, average=average, knob=knob,
-                    pictures=of_pictures[0], own=own,
+                    pictures=of_pictures[0], own=own, passes=passes,
                 )  # fmt: skip
             except TrainingError as error:  # it ran out while measuring
                 problem, missing = str(error), "memory runs out without"

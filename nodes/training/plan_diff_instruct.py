@@ -26,6 +26,17 @@ class DiffInstructPlan(RewardPlan):
     def batch(self) -> int:
         return min(self.config.chunk, self.config.batch)
 
+    @property
+    def training_guidance(self) -> float:
+        return self.config.guidance if self.config.distance != "kl" and self.config.guidance_as == "in" else 1.0
+
+    @property
+    def passes(self) -> int:
+        """Generator, assistant and reference; a guided reference is two, as long as the others together."""
+        if self.config.distance == "kl":
+            return 1
+        return 3 if self.training_guidance == 1 else 2
+
 
 def diff_instruct_plan(
     clip: Any,

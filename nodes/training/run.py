@@ -186,6 +186,7 @@ def _fit(
         agree=share.any,
         pictures=lambda: pictures(policy.device) if pictures else None,
         own=own() if own else 0,
+        passes=getattr(request.plan, "passes", 1),
     )
 
 

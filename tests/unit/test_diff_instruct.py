@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from attune.nodes.training.plan_diff_instruct import DiffInstructPlan
 from attune.tests import mixture_bed as bed
 from attune.tests.unit.test_objective_contract import CONTEXT, LORA, SHAPE, Colour, Decoder, prompts, small_unet
 from attune.training.adapters import LoraConfig, Policy
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import RunCallbacks, TrainingError
+from attune.training.memory import Kept, estimate
 from attune.training.objectives.collapse import collapse_reason, saturation
 from attune.training.objectives.diff_instruct import DiffInstructObjective
 from attune.training.objectives.diff_instruct_config import ASSISTANT, GENERATOR, DiffInstructConfig
@@ -184,6 +186,30 @@ def _backwards(made: DiffInstructObjective, generator: torch.Generator) -> Any:
     for loss in made.losses(generator):
         loss.backward()
         yield loss.detach()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize(("distance", "guidance_as"), [("l2", "in"), ("l2", "out"), ("kl", "in")])
+def test_the_memory_check_counts_what_a_step_keeps(denoiser, distance, guidance_as, guidance):
+    """The passes of generator, assistant and reference that wait for the backward pass together."""
+    config = small(distance=distance, guidance_as=guidance_as, guidance=guidance, prompts_per_update=4)
+    plan = DiffInstructPlan(
+        prompts=[], negative=None, reward=None, held_out=None, latent={}, vae=None, text_encoder="", config=config
+    )
+    with Policy(denoiser, LORA, roles=(GENERATOR, ASSISTANT)) as policy:
+        made = objective(config)
+        made.prepare(policy, ALONE)
+        rows = made.losses(torch.Generator().manual_seed(0))
+        next(rows).backward()
+        kept = Kept({t.untyped_storage().data_ptr() for t in (*policy.module.parameters(), *policy.module.buffers())})
+        with kept.counting():
+            next(rows)
+        cond = prompts(1)[0].positive
+        needed = estimate(
+            policy, SHAPE, cond, batch=plan.batch, guidance=plan.training_guidance, passes=plan.passes
+        ).activations
+        rows.close()
+    assert 0.9 * kept.bytes < needed < 1.4 * kept.bytes
 
 
 class Grey:
