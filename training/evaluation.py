@@ -66,15 +66,15 @@ class Evaluations:
             share: the processes, which must come to the same verdict: where their last bits differ the mean counts.
         """
         found = share.mean({name: float(value) for name, value in self.objective.evaluate().items()})
-        if self.collapse is not None:
-            self.collapsed = self.collapse(found)
-            if self.collapsed:
-                return found | {"best_step": float(self.best_step)}
-            self.sound_step, self.sound_tensors = step, tensors()
+        self.recall(found)
+        if self.collapsed:
+            return found | {"best_step": float(self.best_step)}
         value = found.get(self.metric)
         if value is None or not math.isfinite(value):
             # Said all the same: it tells a resumed run that these weights have been looked at.
             return found | {"best_step": float(self.best_step)}
+        if self.collapse is not None and not self.collapse(found):
+            self.sound_step, self.sound_tensors = step, tensors()
         self.since_best += 1
         value, tie = self.sign * value, found.get(self.tie_metric, math.nan)
         tie = tie if math.isfinite(tie) else -math.inf
@@ -86,10 +86,8 @@ class Evaluations:
     def exhausted(self) -> str:
         """Why the run should end, as a sentence; nothing if it should not."""
         if self.collapsed:
-            given = (
-                f"the weights after update {self.sound_step}" if self.sound_tensors else "these first ones it looked at"
-            )
-            return f"{self.collapsed} The run ended, and what it gives are {given}."
+            given = self.best_step if self.best_tensors else self.sound_step
+            return f"{self.collapsed} The run ended, and what it gives are the weights after update {given}."
         if not 0 < self.config.patience <= self.since_best:
             return ""
         besides = f" (where it stayed the same, {self.tie_metric})" if self.tie_metric else ""
@@ -99,8 +97,11 @@ class Evaluations:
         )
 
     def recall(self, report: Mapping[str, float]) -> None:
-        """Judge the newest weights of a resumed run again, by what may be set otherwise now."""
-        self.collapsed = self.collapse(report) if self.collapse is not None else ""
+        """Judge the newest weights, of a resumed run again by what may be set otherwise now.
+
+        Whatever has never been sound cannot collapse: a one-step generator begins with pictures that are all alike.
+        """
+        self.collapsed = self.collapse(report) if self.collapse is not None and self.sound_tensors else ""
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -189,7 +189,7 @@ class _Run:
         kept_step, tensors = self.step, self.evaluations.best_tensors
         if self.config.keep == "best" and tensors:
             kept_step = self.evaluations.best_step
-        elif self.evaluations.collapsed and self.evaluations.sound_tensors:
+        elif self.evaluations.collapsed:
             kept_step, tensors = self.evaluations.sound_step, self.evaluations.sound_tensors
         else:
             with self.trained.averaged():

@@ -32,7 +32,7 @@ from .products import what_instead
 from .records import pause_of
 from .run import run_training
 from .run_records import TrainingRequest, export_job
-from .widgets import RUN_EXISTS, lora_config, single, supervised_plan, trained_shape
+from .widgets import RUN_EXISTS, evaluation_interval, lora_config, single, supervised_plan, trained_shape
 
 CATEGORY = "Attune/training"
 Objective = io.Custom("ATTUNE_OBJECTIVE")
@@ -194,6 +194,7 @@ class AttuneTrainLora(AttuneNode):
             shown = {"workflow": workflow_id(cls.hidden.extra_pnginfo), "run": run_name.strip(), "text": told}
             return io.NodeOutput(*[blocked] * 5, told, ui={"text": [told], "attune_job": [json.dumps(shown)]})
         words = {field.name: knobs.pop(field.name) for field in fields(MemorySettings) if field.name in knobs}
+        knobs["evaluate_every"] = evaluation_interval(objective, knobs["steps"], knobs.get("evaluate_every", 0))
         trainer = TrainerConfig(
             seed=knobs.pop("training_seed"),
             sample_every=knobs.pop("preview_every"),

@@ -47,9 +47,9 @@ DIFF_INSTRUCT_OBJECTIVE = [
         default=DEFAULTS["init_timestep"],
         min=0,
         max=999,
-        tooltip="Where the one call of the network stands: 999 is pure noise, from which pictures differ most. "
-        "Lowering it suits models that predict noise (625 for Stable Diffusion 1.5); a model that is one-step already "
-        "keeps its own, 399 for SDXL-DMD2. One-Step Sampler reads it from the LoRA.",
+        tooltip="Where the one call of the network stands: 999 is pure noise. 625 suits models that predict noise "
+        "(Stable Diffusion 1.5, SDXL). Raising it lets the noise decide more, for models that predict v or flow. "
+        "One-Step Sampler reads it from the LoRA.",
     ),
     slot(
         "Float",
@@ -75,8 +75,8 @@ DIFF_INSTRUCT_OBJECTIVE = [
         "distance",
         options=list(DISTANCES),
         default=DEFAULTS["distance"],
-        tooltip="How generator and teacher are compared. pseudo-huber: Diff-Instruct*, steady. l2: the same without a "
-        "limit on large differences. kl: Diff-Instruct++, cheapest, and quicker to lose variety.",
+        tooltip="How generator and teacher are compared. pseudo-huber: Diff-Instruct*. l2: the same without a limit on "
+        "large differences. kl: Diff-Instruct++, the cheapest.",
     ),
     slot(
         "Float",
@@ -163,7 +163,8 @@ DIFF_INSTRUCT_OBJECTIVE = [
         max=2.0,
         step=0.05,
         advanced=True,
-        tooltip="For pseudo-huber and l2. 1: the paper's; 1.2: SiD's, sharper and less steady; 0.5: gentlest.",
+        tooltip="For pseudo-huber and l2. 1: the paper's; 1.2: SiD's; 0.5: the plain derivative. Raising it "
+        "follows the assistant less.",
     ),
     slot(
         "Float",

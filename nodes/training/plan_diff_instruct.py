@@ -19,6 +19,8 @@ class DiffInstructPlan(RewardPlan):
     title = "Diff-Instruct*"
     objective = DiffInstructObjective
     loss_title = "Loss (its value says nothing)"
+    # Its guard, and all that tells good pictures from bad ones, are in the evaluations.
+    evaluations: ClassVar[int] = 20
     # The paper's: with a memory of gradients generator and assistant chase each other in circles.
     trainer: ClassVar[Mapping[str, Any]] = {"betas": (0.0, 0.99)}
 

@@ -63,6 +63,7 @@ class ObjectivePlan(Protocol):
     What a plan may have besides:
         product: what a run makes, one of `products`; a LoRA without.
         fixed: names → identities of what else a resume must find the same.
+        evaluations: of a run that is not told how often to evaluate; 0 without.
         passes: of the network, guided as above, whose activations are kept at the same time; 1 without.
         trainer: fields of `TrainerConfig` that the method sets itself, and no widget does.
     """

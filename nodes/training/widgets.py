@@ -98,3 +98,9 @@ def single(values: Sequence[Any], name: str) -> Any:
     if len(values) != 1:
         raise AttuneError(f"The input '{name}' got {len(values)} values but takes one. Connect a single value to it.")
     return values[0]
+
+
+def evaluation_interval(objective: Any, steps: int, asked: int) -> int:
+    """Updates between evaluations: as asked for, else as many as the method wants in a run, see `ObjectivePlan`."""
+    wanted = getattr(objective, "evaluations", 0)
+    return asked or (-(-steps // wanted) if wanted else 0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from attune.nodes.training.plan_diff_instruct import DiffInstructPlan
+from attune.nodes.training.widgets import evaluation_interval
 from attune.tests import mixture_bed as bed
 from attune.tests.unit.test_objective_contract import CONTEXT, LORA, SHAPE, Colour, Decoder, prompts, small_unet
 from attune.training.adapters import LoraConfig, Policy
@@ -246,6 +248,43 @@ def test_a_collapse_ends_the_run_with_the_last_weights_that_were_sound(tmp_path)
     assert all(torch.equal(value, result.tensors[name]) for name, value in again.tensors.items())
     # With the guard off the same run goes on.
     assert run(dataclasses.replace(config, guard_diversity=0.0)).steps_done == 40
+
+
+def test_what_was_never_sound_is_not_ended(denoiser):
+    """At the start pictures of one call may be alike; only a run that was past this can collapse."""
+
+    made = objective(small())
+    made.collapse = lambda figures: "alike"
+    trainer = TrainerConfig(steps=4, sample_every=0, evaluate_every=2)
+    with Policy(denoiser, LORA, roles=(GENERATOR, ASSISTANT)) as policy:
+        result = train(policy, made, trainer)
+    assert result.status == "finished" and result.kept_step == 4
+
+
+class Comparing(Colour):
+    """Says that its scores depend on the other pictures of a prompt."""
+
+    compares_pictures = True
+
+
+def test_a_reward_that_compares_pictures_is_shown_whole_prompts_or_refused():
+    objective(small(), Comparing())  # it is only watched
+    objective(small(reward_weight=1.0, chunk=4), Comparing())
+    with pytest.raises(TrainingError, match="cuts the 2 of a prompt apart"):
+        objective(small(reward_weight=1.0, chunk=3), Comparing())
+    with pytest.raises(TrainingError, match="only one of each"):
+        objective(small(reward_weight=1.0, images_per_prompt=1), Comparing())
+    reward = Comparing()
+    reward.differentiable = False
+    with pytest.raises(TrainingError, match="has no gradient"):
+        objective(small(reward_weight=1.0), reward)
+
+
+def test_evaluations_are_as_asked_for_or_as_the_method_wants():
+    plan = SimpleNamespace(evaluations=20)
+    assert [evaluation_interval(plan, steps, 0) for steps in (1, 20, 21, 2000)] == [1, 1, 2, 100]
+    assert evaluation_interval(plan, 2000, 7) == 7 and evaluation_interval(SimpleNamespace(), 2000, 0) == 0
+    assert DiffInstructPlan.evaluations == 20
 
 
 def test_what_counts_as_collapsed():

@@ -40,9 +40,10 @@ from typing import Any
 import torch
 
 from ..diffusion import expand
-from ..interfaces import Auxiliary, LatentDecoder, Prompt, Reward
+from ..interfaces import Auxiliary, LatentDecoder, Prompt, Reward, TrainingError
 from ..one_step import generate, level_of
 from ..picture_memory import PictureMemory
+from ..presentable import compares_pictures
 from ..rollout import play
 from ..share import ALONE, Share
 from ..trainer_config import Pace
@@ -56,7 +57,7 @@ from .diff_instruct_losses import (
     score_function_loss,
 )
 from .practice import Judgement, OnPhase, Practice
-from .refl import lean_decode
+from .refl import check_groups, lean_decode
 
 
 class DiffInstructObjective:
@@ -70,7 +71,7 @@ class DiffInstructObjective:
         on_phase: called with (phase, done, total); may raise to cancel.
 
     Raises:
-        TrainingError: as `Practice`.
+        TrainingError: as `check_comparing`, or as `Practice`.
     """
 
     name = "diff-instruct"
@@ -92,6 +93,7 @@ class DiffInstructObjective:
             prompts, reward, decoder, latent_shape=latent_shape, held_out=held_out, on_phase=on_phase
         )
         self.config = config
+        check_comparing(reward, self.practice.prompts, config)
         self.best_metric, self.best_is_high = self.practice.best_metric, self.practice.best_is_high
         self.policy_waits, self.policy_every = config.assistant_warmup, config.assistant_updates
         self.pace = Pace(self.policy_waits, self.policy_every)
@@ -105,6 +107,7 @@ class DiffInstructObjective:
         self._shown: torch.Tensor | None = None
 
     def prepare(self, policy: Any, share: Share = ALONE) -> None:
+        check_comparing(self.practice.reward, self.practice.prompts, self.config, processes=share.count)
         self._policy, self._share = policy, share
         self._sigma = level_of(policy.process, self.config.init_timestep)
         self.practice.prepare(policy, share)
@@ -367,3 +370,22 @@ class DiffInstructObjective:
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.practice.prompts[:4]
+
+
+def check_comparing(
+    reward: Reward, prompts: Sequence[Prompt], config: DiffInstructConfig, *, processes: int = 1
+) -> None:
+    """A reward that compares the pictures of one prompt must be shown all that an update has of it.
+
+    Raises:
+        TrainingError: it would be shown a part, or copies of one picture in the others' place.
+    """
+    if not config.reward_weight or not compares_pictures(reward):
+        return
+    if not reward.differentiable:
+        raise TrainingError(
+            f"{reward.name} compares the pictures of one prompt with each other and has no gradient: it would be felt "
+            "for by copies of one picture, which it would compare instead. Take that part out of the reward, or set "
+            "reward_weight to 0."
+        )
+    check_groups(reward, prompts, config, processes=processes)

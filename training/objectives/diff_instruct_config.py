@@ -21,9 +21,8 @@ class DiffInstructConfig:
 
     Attributes:
         prompts_per_update: prompts drawn per update, of each process; images_per_prompt: pictures of each.
-        init_timestep: where the generator's one call stands, 0 … 999. 999 lets the noise decide most, of models that
-            predict v or flow; 625 is SiD's σ_init = 2.5 with Stable Diffusion's levels, for those that predict noise.
-            Initialising from a distilled one-step model: where that one stands (399 for SDXL-DMD2).
+        init_timestep: where the generator's one call stands, 0 … 999. 625 is SiD's σ_init = 2.5 with Stable Diffusion's
+            levels; of models that predict v or flow, 999 lets the noise decide more.
         distance: between assistant and reference: "pseudo-huber" (DI*), "l2" (SIM, SiD) or "kl" (DI++, Diff-Instruct).
         coefficient: a of "pseudo-huber" and "l2", see `diff_instruct_losses.matching_loss`.
         huber_constant: c of "pseudo-huber"; 0 = 0.00054·√D.
@@ -48,7 +47,7 @@ class DiffInstructConfig:
 
     prompts_per_update: int = 32
     images_per_prompt: int = 1
-    init_timestep: int = 999
+    init_timestep: int = 625
     distance: Distance = "pseudo-huber"
     coefficient: float = 1.0
     huber_constant: float = 0.0
@@ -59,7 +58,7 @@ class DiffInstructConfig:
     reward_rise: int = 0
     assistant_updates: int = 1
     assistant_warmup: int = 0
-    assistant_learning_rate: float = 1e-3
+    assistant_learning_rate: float = 4e-4
     noise_from: float = 0.02
     noise_to: float = 0.98
     probes: int = 8
@@ -108,7 +107,7 @@ class DiffInstructConfig:
 
     def identity(self) -> dict[str, Any]:
         """The fields that must not change on a resume: all but what memory decides and what only watches."""
-        free = ("chunk", "guard_diversity", "guard_saturation")
+        free = ("chunk", "steps", "guard_diversity", "guard_saturation")
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
