@@ -11,7 +11,7 @@ from ..host.one_step_loras import trained_loras
 from ..host.schema import AttuneNode
 from .presets import AUTO, MOST_STEPS, ModelFacts, OneStep, TrainedLora, advice, choose, preset_names
 
-CATEGORY = "Attune/one step"
+CATEGORY = "Attune/sampling"
 OneStepWire = io.Custom("ATTUNE_ONE_STEP")
 SEED_LIMIT = 0xFFFFFFFFFFFFFFFF  # as in KSampler, so that its seeds can be used here
 MOST_PICTURES = 4096
