@@ -213,6 +213,9 @@ const PHASE_TEXT = Object.freeze({
     score: "Scoring them",
     compare: "Comparing with the base model",
     evaluate: "Testing what was learned",
+    assistant: "Teaching the assistant",
+    generator: "Teaching the generator",
+    teacher: "Drawing the teacher's pictures",
 });
 
 /** The headline and the line below it. */
