@@ -16,7 +16,7 @@ export const PRESETS = [
             "prompts_per_update": 16,
             "images_per_prompt": 1,
             "assistant_updates": 1,
-            "assistant_learning_rate": 0.004,
+            "assistant_learning_rate": 0.001,
             "reward_from": 0,
             "reward_rise": 0
         },
@@ -35,7 +35,7 @@ export const PRESETS = [
             "prompts_per_update": 64,
             "images_per_prompt": 1,
             "assistant_updates": 2,
-            "assistant_learning_rate": 0.0012,
+            "assistant_learning_rate": 0.0004,
             "reward_from": 660,
             "reward_rise": 200
         },

@@ -123,8 +123,8 @@ DIFF_INSTRUCT_OBJECTIVE = [
         max=1.0,
         step=1e-7,
         round=1e-7,
-        tooltip="Learning rate of the assistant; it follows the schedule of Train LoRA. About four times that of the "
-        "LoRA keeps pictures varied: the assistant must keep up. Raising it too far makes its loss jump.",
+        tooltip="Learning rate of the assistant; it follows the schedule of Train LoRA. At least that of the LoRA: the "
+        "assistant must keep up. Raising it keeps pictures more varied, until its loss jumps.",
     ),
     slot(
         "Int",

@@ -14,6 +14,8 @@ Measured on prompts that name all three, with fixed noise, by the running averag
     diversity   how much four pictures of a prompt differ, by the judge's features
     kid         distance of the pictures from the teacher's, by the judge's features
 
+Tried with seed 0: an assistant's rate of 4e-3 with this rank broke the distillation: a match of 0.53 after 100 updates.
+
 A run is kept in a file beside the results' cache and used again by the other claims, as long as the commit and the plan
 are the same.
 """
@@ -83,7 +85,7 @@ DISTIL = DiffInstructConfig(
     prompts_per_update=32,
     init_timestep=999,
     guidance=GUIDANCE,
-    assistant_learning_rate=4e-3,
+    assistant_learning_rate=1e-3,
     guard_diversity=0.0,
     guard_saturation=0.0,
 )
