@@ -1,0 +1,391 @@
+"""What is kept of a refinement: sessions, their rounds, what a person said to them. Ours.
+
+A session is one intention, followed over several rounds. Its rounds are a tree: every round builds on its parent, and
+`head` is the one that the next round will build on. Every record checks itself when it is made, so that whatever lies
+in the store or comes out of a node has passed here. Texts are kept letter for letter.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from ...training.interfaces import AttuneError
+
+ScheduleType = Literal["linear", "cosine", "karras"]
+SCHEDULE_TYPES: tuple[str, ...] = get_args(ScheduleType)
+
+KEY = re.compile(r"[0-9a-f]{32}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+LARGEST_SEED = 2**64 - 1
+MOST_STARS = 5
+MOST_PICTURES = 64
+MOST_STEPS = 10_000
+# Letters of a prompt or a comment; bytes of what a round keeps beside them.
+LONGEST_TEXT = 200_000
+LARGEST_DETAILS = 1_000_000
+# Letters of a rule's, a sampler's, a reward's, an arm's or a rater's name.
+LONGEST_NAME = 200
+
+
+class RefinementError(AttuneError):
+    """What was asked for cannot be done; says why and what to do. Nothing was changed."""
+
+
+class UnknownError(RefinementError):
+    """There is no such session, round or picture (any more)."""
+
+
+class StaleError(RefinementError):
+    """The session has moved on since the page or the run that asks looked at it."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a round samples.
+
+    Attributes:
+        type: spacing of the noise levels.
+        steps: network evaluations per picture, 1 or more.
+        strength: share of the noise levels that is gone through, in (0, 1]: the host's denoise. 1 = from pure noise.
+        seeds: one per picture, 0 … 2^64 − 1.
+        fresh: whether the seeds are new; False = the last round's noise again.
+        sampler: name of the host's sampler.
+        guidance: classifier-free guidance scale.
+        arm: of an A/B test, to which the session belongs; "" = no test.
+    """
+
+    type: ScheduleType
+    steps: int
+    strength: float
+    seeds: tuple[int, ...]
+    fresh: bool = True
+    sampler: str = "euler"
+    guidance: float = 7.0
+    arm: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        if self.type not in SCHEDULE_TYPES:
+            raise RefinementError(f"A schedule is one of {', '.join(SCHEDULE_TYPES)}; not {self.type!r}.")
+        if not _is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
+            raise RefinementError(f"A round takes 1 to {MOST_STEPS} steps, not {self.steps!r}.")
+        if not _is_number(self.strength) or not 0 < self.strength <= 1:
+            raise RefinementError(f"The strength must be above 0 and at most 1; it is {self.strength!r}.")
+        if not _is_number(self.guidance) or self.guidance < 0:
+            raise RefinementError(f"The guidance must be a number of at least 0; it is {self.guidance!r}.")
+        if not 1 <= len(self.seeds) <= MOST_PICTURES:
+            raise RefinementError(f"A round makes 1 to {MOST_PICTURES} pictures, not {len(self.seeds)}.")
+        for seed in self.seeds:
+            check_seed(seed)
+        check_name(self.sampler, "The sampler's name")
+        check_name(self.arm, "The name of the arm of an A/B test", empty=True)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a round.
+
+    Attributes:
+        hash: of its pixels, 64 hex digits; names its file.
+        seed: it was made with, 0 … 2^64 − 1.
+        scores: reward's name → raw score, finite. A reward that could not score the picture is left out.
+    """
+
+    hash: str
+    seed: int
+    scores: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not DIGEST.fullmatch(self.hash):
+            raise RefinementError(f"{self.hash[:80]!r} is not a picture's hash: it must be 64 hex digits.")
+        check_seed(self.seed)
+        object.__setattr__(self, "scores", numbers(self.scores, "A picture's scores"))
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a person said to a round.
+
+    Attributes:
+        comment: in any words and language; "" = none.
+        liked: positions in the round's pictures, 0 = the first. The first of them is the chosen picture.
+        disliked: positions, none of them liked.
+        rating: 1 … 5 stars for the round; None = not rated.
+        accepted: this is it: the session has what was meant.
+        rater: who says so; "" = the artist.
+    """
+
+    comment: str = ""
+    liked: tuple[int, ...] = ()
+    disliked: tuple[int, ...] = ()
+    rating: int | None = None
+    accepted: bool = False
+    rater: str = ""
+
+    def __post_init__(self) -> None:
+        check_text(self.comment, "The comment")
+        check_name(self.rater, "The rater's name", empty=True)
+        for name in ("liked", "disliked"):
+            positions = tuple(getattr(self, name))
+            if not all(_is_whole(place) and 0 <= place < MOST_PICTURES for place in positions):
+                raise RefinementError(f"Pictures are {name} by their position, 0 or more; not by {positions!r}.")
+            if len(set(positions)) != len(positions):
+                raise RefinementError(f"A picture is {name} twice: {positions!r}.")
+            object.__setattr__(self, name, positions)
+        both = set(self.liked) & set(self.disliked)
+        if both:
+            raise RefinementError(f"Picture {min(both) + 1} is both liked and disliked. Choose one of them.")
+        if self.rating is not None:
+            check_stars(self.rating)
+
+    @property
+    def chosen(self) -> int | None:
+        """Position of the picture that the next round builds on; None = none was liked."""
+        return self.liked[0] if self.liked else None
+
+    def checked(self, pictures: int) -> Feedback:
+        """The same, if it speaks of a round with that many pictures.
+
+        Raises:
+            RefinementError: it names a picture that the round does not have, or accepts without saying which picture.
+        """
+        beyond = [place for place in (*self.liked, *self.disliked) if place >= pictures]
+        if beyond:
+            raise RefinementError(f"The round has {pictures} pictures; there is no picture {beyond[0] + 1}.")
+        if self.accepted and not self.liked:
+            raise RefinementError("Choose the picture that is accepted.")
+        return self
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of the rewards, and how a round moved them.
+
+    Attributes:
+        rule: id of what decided, for example "rule" or "learned".
+        before, after: reward's name → weight.
+        details: further figures of the rule, as JSON holds them.
+    """
+
+    rule: str
+    before: dict[str, float]
+    after: dict[str, float]
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.rule, "The weights' rule")
+        object.__setattr__(self, "before", numbers(self.before, "The weights before"))
+        object.__setattr__(self, "after", numbers(self.after, "The weights after"))
+        object.__setattr__(self, "details", plain(self.details, "The details of the weights"))
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: what it was made with, what came out, what was said.
+
+    Attributes:
+        key: 32 random hex digits.
+        parent: key of the round it builds on; None = it is the first.
+        number: its depth, 1 = the first.
+        attempt: how often its pictures were made anew before, 0 = never.
+        prompt, negative: the words it was made with.
+        embedding: parameters of the embedding's update, as JSON holds them.
+        weights: None = no rewards were weighed.
+        feedback: None = the round is open.
+        seconds: it took to make.
+        lora: hash of the LoRA it was made with; "" = none.
+        latents: digest of the batch's latents; "" = not kept.
+        made: seconds since 1970.
+    """
+
+    key: str
+    parent: str | None
+    number: int
+    attempt: int
+    prompt: str
+    negative: str
+    embedding: dict[str, Any]
+    schedule: Schedule
+    weights: Weights | None
+    pictures: tuple[Picture, ...]
+    feedback: Feedback | None
+    seconds: float
+    lora: str
+    latents: str
+    made: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pictures", tuple(self.pictures))
+        for name, key in (("key", self.key), ("parent", self.parent)):
+            if key is not None and not KEY.fullmatch(key):
+                raise RefinementError(f"{key[:80]!r} is not a round's {name}: it must be 32 hex digits.")
+        if not _is_whole(self.number) or self.number < 1 or (self.number == 1) != (self.parent is None):
+            raise RefinementError(
+                f"A round without a parent has the number 1, others a higher one; not {self.number!r}."
+            )
+        if not _is_whole(self.attempt) or self.attempt < 0:
+            raise RefinementError(f"A round's attempt is a whole number of at least 0, not {self.attempt!r}.")
+        check_text(self.prompt, "The prompt")
+        check_text(self.negative, "The negative prompt")
+        object.__setattr__(self, "embedding", plain(self.embedding, "The embedding's parameters"))
+        if not 1 <= len(self.pictures) <= MOST_PICTURES:
+            raise RefinementError(f"A round has 1 to {MOST_PICTURES} pictures, not {len(self.pictures)}.")
+        if not _is_number(self.seconds) or self.seconds < 0:
+            raise RefinementError(f"A round takes a number of seconds of at least 0, not {self.seconds!r}.")
+        for name, digest in (("LoRA", self.lora), ("latents", self.latents)):
+            check_name(digest, f"The hash of the {name}", empty=True)
+        if self.feedback is not None:
+            self.feedback.checked(len(self.pictures))
+
+    @property
+    def chosen(self) -> Picture | None:
+        """The picture that the next round builds on; None = the round is open, or none was liked."""
+        place = None if self.feedback is None else self.feedback.chosen
+        return None if place is None else self.pictures[place]
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """A session as one run of a graph sees it: everything from which the next round follows.
+
+    Attributes:
+        key: 32 random hex digits; never changes.
+        name: what the person calls it; may change.
+        revision: rises with every move that changes what the next run makes (commit, other pictures, undo, redo,
+            branch), and with nothing else.
+        seed: from which the seeds of the rounds follow, 0 … 2^64 − 1.
+        prompt, negative: the first wish.
+        path: the rounds from the first to the head, all committed.
+        attempt: of the round to be made.
+        open: the round that was made of this state and waits for a person; None = not made yet.
+        replay: a round that is to be made again as it was; the path then ends at its parent.
+        arm: of an A/B test, to which the session's rounds belong so far; "" = none.
+    """
+
+    key: str
+    name: str
+    revision: int
+    seed: int
+    prompt: str
+    negative: str
+    path: tuple[Round, ...] = ()
+    attempt: int = 0
+    open: Round | None = None
+    replay: Round | None = None
+    arm: str = ""
+
+    @property
+    def number(self) -> int:
+        """Of the round to be made: 1 = the first."""
+        return len(self.path) + 1
+
+    @property
+    def last(self) -> Round | None:
+        """The head; None before the first round."""
+        return self.path[-1] if self.path else None
+
+    @property
+    def feedback(self) -> Feedback | None:
+        """What was said to the last round; None before the first."""
+        return self.path[-1].feedback if self.path else None
+
+    @property
+    def current_prompt(self) -> str:
+        """The words that the next round refines: the last round's, at first the wish."""
+        return self.path[-1].prompt if self.path else self.prompt
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the last round has what was meant."""
+        return self.feedback is not None and self.feedback.accepted
+
+
+# ---- checks ----
+
+
+def check_text(text: str, what: str) -> None:
+    """
+    Raises:
+        RefinementError: the text is too long, or holds half of a character, which no file can.
+    """
+    if not isinstance(text, str):
+        raise RefinementError(f"{what} must be text, not {type(text).__name__}.")
+    if len(text) > LONGEST_TEXT:
+        raise RefinementError(f"{what} has {len(text)} letters; up to {LONGEST_TEXT} are kept. Shorten it.")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RefinementError(f"{what} holds half of a character. Type it anew.")
+
+
+def check_name(name: str, what: str, *, empty: bool = False) -> None:
+    """
+    Raises:
+        RefinementError: no text, empty without leave, too long, or not writable.
+    """
+    check_text(name, what)
+    if len(name) > LONGEST_NAME or not (name or empty):
+        raise RefinementError(f"{what} must have {0 if empty else 1} to {LONGEST_NAME} letters; it has {len(name)}.")
+
+
+def check_seed(seed: int) -> None:
+    """
+    Raises:
+        RefinementError: not a whole number from 0 to 2^64 − 1.
+    """
+    if not _is_whole(seed) or not 0 <= seed <= LARGEST_SEED:
+        raise RefinementError(f"A seed is a whole number from 0 to {LARGEST_SEED}, not {seed!r}.")
+
+
+def check_stars(stars: int) -> None:
+    """
+    Raises:
+        RefinementError: not 1 to 5.
+    """
+    if not _is_whole(stars) or not 1 <= stars <= MOST_STARS:
+        raise RefinementError(f"A rating is 1 to {MOST_STARS} stars, not {stars!r}.")
+
+
+def numbers(values: Mapping[str, float], what: str) -> dict[str, float]:
+    """A copy of named numbers, as floats.
+
+    Raises:
+        RefinementError: a name is not usable, or a value is not a finite number.
+    """
+    for name, value in values.items():
+        check_name(name, "A reward's name")
+        if not _is_number(value):
+            raise RefinementError(f"{what} hold {value!r} for {name!r}; only finite numbers can be kept.")
+    return {name: float(value) for name, value in values.items()}
+
+
+def plain(values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """A copy as it comes back from JSON: tuples are lists, keys are text.
+
+    Raises:
+        RefinementError: JSON cannot hold it, or it is too large.
+    """
+    try:
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RefinementError(f"{what} cannot be kept as JSON ({error}).") from error
+    if size > LARGEST_DETAILS:
+        raise RefinementError(f"{what} take {size} bytes; up to {LARGEST_DETAILS} are kept.")
+    return json.loads(text)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
