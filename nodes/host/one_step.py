@@ -6,12 +6,12 @@ starts at the model's highest noise level; a generator wants it at whatever leve
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.model_management
 import comfy.model_sampling
+import comfy.patcher_extension
 import comfy.samplers
 import comfy.utils
 import torch
@@ -19,8 +19,6 @@ from comfy.k_diffusion import sampling as k_diffusion
 
 from ...training.interfaces import AttuneError
 from .sampling import empty_latent
-
-log = logging.getLogger("attune")
 
 # Parts of the host's model options with which a node changes guidance.
 GUIDANCE_PATCHES = (
@@ -85,10 +83,18 @@ class OneStepSampler(comfy.samplers.Sampler):
         kind: "consistency", "euler" or "euler ancestral".
         rows: numbers of the pictures in the batch that they once were part of, for the noise between steps; None: as
             the host draws it.
+        on_guidance: told after every sampling the cfg where guidance was computed (1 where it was computed all the
+            same, as some guiders do), None where it was not.
     """
 
-    def __init__(self, kind: str, rows: Sequence[int] | None = None) -> None:
-        self.kind, self.rows = kind, rows
+    def __init__(
+        self,
+        kind: str,
+        rows: Sequence[int] | None = None,
+        *,
+        on_guidance: Callable[[float | None], None] | None = None,
+    ) -> None:
+        self.kind, self.rows, self.on_guidance = kind, rows, on_guidance
 
     def sample(
         self,
@@ -102,9 +108,7 @@ class OneStepSampler(comfy.samplers.Sampler):
         disable_pbar: bool = False,
     ) -> torch.Tensor:
         """Called by the host's guider; arguments and result are the host's."""
-        cfg = getattr(model_wrap, "cfg", 1.0)
-        if cfg != 1:
-            log.warning("Attune: a one-step generator wants no guidance: set cfg to 1, not %g.", cfg)
+        guided = _noticing_guidance(extra_args["model_options"]) if self.on_guidance is not None else []
         options = {}
         if self.rows is not None and self.kind in DRAWS_NOISE:
             options["noise_sampler"] = _noise_of_rows(noise, extra_args["seed"], self.rows)
@@ -113,7 +117,31 @@ class OneStepSampler(comfy.samplers.Sampler):
         whole = _FromNoise if from_noise else comfy.samplers.KSAMPLER
         single = len(sigmas) == 2 and sigmas[1] == 0
         sampler = whole(sample_in_one_call) if single else whole(SAMPLERS[self.kind], options)
-        return sampler.sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        drawn = sampler.sample(
+            model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
+        )  # fmt: skip
+        if self.on_guidance is not None:
+            cfg = float(getattr(model_wrap, "cfg", 1.0))
+            self.on_guidance(cfg if cfg != 1 or any(guided) else None)
+        return drawn
+
+
+def _noticing_guidance(model_options: dict[str, Any]) -> list[bool]:
+    """A list that gets an entry per step: whether more than the one prompt is evaluated.
+
+    Args:
+        model_options: of one sampling, the host's copy for it.
+    """
+    seen: list[bool] = []
+
+    def evaluate(executor: Any, model: Any, conditions: Sequence[Any], *rest: Any) -> Any:
+        seen.append(sum(condition is not None for condition in conditions) > 1)
+        return executor(model, conditions, *rest)
+
+    kind = getattr(comfy.patcher_extension.WrappersMP, "CALC_COND_BATCH", None)
+    if kind is not None:
+        comfy.patcher_extension.add_wrapper(kind, evaluate, model_options, is_model_options=True)
+    return seen
 
 
 def _noise_of_rows(like: torch.Tensor, seed: int, rows: Sequence[int]) -> Callable[..., torch.Tensor]:

@@ -22,3 +22,22 @@ def tell(event: str, message: dict[str, Any]) -> None:
     server = _server()
     if server is not None:
         server.send_sync(event, message)
+
+
+def running() -> tuple[str, str]:
+    """Ids of the run and of the node that the host is at, in the thread that asks; "" where it is at none."""
+    found = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", lambda: None)()
+    return ("", "") if found is None else (str(found.prompt_id), str(found.node_id))
+
+
+def tell_result(node: str, output: dict[str, Any]) -> None:
+    """What a node shows, once more and changed, while another one runs: told as the host tells every node's result.
+
+    As there, only the page that pressed Run is told: numbers of nodes mean something else in other pages.
+    """
+    server = _server()
+    page = getattr(server, "client_id", None)
+    if page is not None:
+        run = running()[0] or getattr(server, "last_prompt_id", None)
+        message = {"node": node, "display_node": node, "output": output, "prompt_id": run}
+        server.send_sync("executed", message, page)

@@ -9,7 +9,8 @@ from comfy_api.latest import io
 from ..host import one_step as host
 from ..host.one_step_loras import trained_loras
 from ..host.schema import AttuneNode
-from .presets import AUTO, MOST_STEPS, ModelFacts, OneStep, TrainedLora, advice, choose, preset_names
+from .presets import AUTO, MOST_STEPS, ModelFacts, OneStep, TrainedLora, choose, preset_names
+from .shown import GuidanceWords, told
 
 CATEGORY = "Attune/sampling"
 OneStepWire = io.Custom("ATTUNE_ONE_STEP")
@@ -21,11 +22,6 @@ def facts_of(model: Any) -> ModelFacts:
     """What matters of a host MODEL."""
     loras = tuple(TrainedLora(*found) for found in trained_loras(model))
     return ModelFacts(host.family_of(model), host.prediction_of(model), loras, host.guidance_patches(model))
-
-
-def told(step: OneStep, warnings: list[str]) -> str:
-    """What the node shows."""
-    return "\n".join([step.words(), *(f"⚠ {warning}" for warning in warnings)])
 
 
 class OneStepPreset(AttuneNode):
@@ -66,8 +62,10 @@ class OneStepPreset(AttuneNode):
                            tooltip="The noise levels, for SamplerCustom and SamplerCustomAdvanced. Set cfg to 1."),
                 cls.output(io.Sampler, id="sampler", display_name="sampler",
                            tooltip="The sampler that belongs to the sigmas. With another one the first noise has the "
-                           "wrong strength wherever the timestep is not the highest."),
+                           "wrong strength wherever the timestep is not the highest. If cfg there is not 1, this node "
+                           "says so after the run."),
             ],
+            hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
@@ -75,8 +73,10 @@ class OneStepPreset(AttuneNode):
         facts = facts_of(model)
         step = OneStep(choose(preset, facts), steps)
         sigmas = step.preset.sigmas(host.noise_levels(model), steps)
-        text = told(step, advice(step, facts))
-        return io.NodeOutput(step, sigmas, host.OneStepSampler(step.preset.kind), ui={"text": [text]})
+        text = told(step, facts)
+        words = GuidanceWords(getattr(cls.hidden, "unique_id", None), text)
+        sampler = host.OneStepSampler(step.preset.kind, on_guidance=words)
+        return io.NodeOutput(step, sigmas, sampler, ui={"text": [text]})
 
 
 class OneStepSampler(AttuneNode):
@@ -150,13 +150,13 @@ def draw(
     step = step or OneStep(choose(AUTO, facts), steps)
     sigmas = step.preset.sigmas(host.noise_levels(model), step.steps)
     drawn = host.draw(model, positive, latent, sigmas, kind=step.preset.kind, seed=seed, count=count)
-    warnings = advice(step, facts)
+    more = []
     if "noise_mask" in latent or bool(latent["samples"].any()):
-        warnings.append(
+        more.append(
             "The latent holds a picture or a mask, of which only the size is used. To change a picture connect sigmas "
             "and sampler of One-Step Preset to SamplerCustom."
         )
-    return drawn, told(step, warnings)
+    return drawn, told(step, facts, more)
 
 
 NODES: list[type[io.ComfyNode]] = [OneStepPreset, OneStepSampler]

@@ -275,6 +275,35 @@ def advice(step: OneStep, facts: ModelFacts) -> list[str]:
     ]
 
 
+def expectations(step: OneStep, facts: ModelFacts) -> list[str]:
+    """What fits, but is not all that one may hope for; a sentence or two each, empty where there is nothing to say."""
+    if step.steps == 1 or not facts.loras:
+        return []
+    return [
+        f"{facts.loras[0].name} was trained for one step. Further steps work at noise levels that it was never shown: "
+        "expect harder colours and fewer details, not finer pictures. Set steps to 1, or take a model for several "
+        "steps, such as LCM."
+    ]
+
+
+def about_guidance(cfg: float) -> str:
+    """What is wrong with guidance behind One-Step Preset.
+
+    Args:
+        cfg: as it is set; 1: the guider computes guidance all the same.
+    """
+    if cfg == 1:
+        return (
+            "The guider computes guidance, which a one-step generator has learned already: twice the time, and burnt "
+            "colours. Take BasicGuider."
+        )
+    zero = " In ComfyUI 1 is without guidance, and 0 draws the negative prompt." if cfg == 0 else ""
+    return (
+        f"The sampler has cfg {cfg:g}, but a one-step generator has learned its guidance already: twice the time, and "
+        f"burnt colours. Set cfg to 1.{zero}"
+    )
+
+
 def _about_loras(preset: OneStepPreset, facts: ModelFacts) -> list[str]:
     if len({lora.timestep for lora in facts.loras}) > 1:
         trained = ", ".join(f"{lora.name} at {lora.timestep}" for lora in facts.loras)

@@ -15,10 +15,13 @@ from attune.nodes.sampling.presets import (
     OneStep,
     OneStepPreset,
     TrainedLora,
+    about_guidance,
     advice,
     choose,
+    expectations,
     preset_names,
 )
+from attune.nodes.sampling.shown import GuidanceWords, told
 from attune.training.interfaces import AttuneError
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -164,3 +167,45 @@ def test_the_line_in_the_node():
     one, few = OneStep(BY_NAME["DI*-SDXL 1 step"], 1), OneStep(BY_NAME["SDXL-Lightning"], 4)
     assert one.words() == "DI*-SDXL 1 step: 1 step at timestep 399, no guidance (cfg 1)."
     assert few.words() == "SDXL-Lightning: 4 steps at timesteps 999, 749, 499, 249 (euler), no guidance (cfg 1)."
+
+
+def test_several_steps_with_a_one_step_lora_are_no_fault_but_said():
+    facts = ModelFacts("demo", "v", (LORA,))
+    one, few = (OneStep(choose(AUTO, facts), steps) for steps in (1, 4))
+    assert expectations(one, facts) == [] and told(one, facts) == one.words()
+    (said,) = expectations(few, facts)
+    assert said.startswith("mine.safetensors was trained for one step.") and "Set steps to 1, or take" in said
+    assert told(few, facts) == f"{few.words()}\n{said}", "no warning"
+    # Whichever preset is chosen for it.
+    assert expectations(OneStep(BY_NAME["LCM, LCM-LoRA"], 4), facts) == [said]
+    assert expectations(OneStep(BY_NAME["LCM, LCM-LoRA"], 4), SDXL) == [], "nothing is known of this one"
+
+
+def test_warnings_stand_behind_everything_else():
+    facts = ModelFacts("demo", "v", (LORA,))
+    step = OneStep(BY_NAME["SDXL-Lightning"], 2)
+    first, second, *warnings = told(step, facts, ["The latent holds a picture."]).splitlines()
+    assert first == step.words() and "⚠" not in second
+    assert warnings == [f"⚠ {words}" for words in (*advice(step, facts), "The latent holds a picture.")]
+    assert len(warnings) > 1
+
+
+def test_guidance_is_said_with_what_to_set():
+    assert "has cfg 7.5, but" in about_guidance(7.5) and about_guidance(7.5).endswith("Set cfg to 1.")
+    assert about_guidance(0.0).endswith(
+        "Set cfg to 1. In ComfyUI 1 is without guidance, and 0 draws the negative prompt."
+    )
+    assert about_guidance(1.0).endswith("Take BasicGuider.")
+
+
+def test_words_on_guidance_come_and_go(caplog: pytest.LogCaptureFixture):
+    words = GuidanceWords(None, "how it is drawn")
+    words(None)
+    assert words.words() == "how it is drawn" and not caplog.records
+    words(7.0)
+    assert words.words() == f"how it is drawn\n⚠ {about_guidance(7.0)}"
+    assert about_guidance(7.0) in caplog.text, "for runs without a page"
+    words(3.0)
+    assert words.words() == f"how it is drawn\n⚠ {about_guidance(3.0)}"
+    words(None)
+    assert words.words() == "how it is drawn"

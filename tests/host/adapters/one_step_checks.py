@@ -21,7 +21,15 @@ import latent_preview
 import torch
 from cases import cases, demo, draw, random_lora, session, stock
 from comfy.cli_args import LatentPreviewMethod
-from comfy_extras.nodes_custom_sampler import BasicGuider, CFGGuider, RandomNoise, SamplerCustom, SamplerCustomAdvanced
+from comfy_execution.utils import CurrentNodeContext
+from comfy_extras.nodes_custom_sampler import (
+    BasicGuider,
+    CFGGuider,
+    DualCFGGuider,
+    RandomNoise,
+    SamplerCustom,
+    SamplerCustomAdvanced,
+)
 from compare import close, raised, raises
 
 import nodes
@@ -174,6 +182,42 @@ def check_preset_works_in_the_hosts_custom_samplers() -> None:
                     assert torch.equal(advanced.result[0]["samples"], found), (name, preset)
 
 
+def check_guidance_behind_a_preset_is_noticed() -> None:
+    """Whichever guider computes it; no more is said once none does."""
+    model, (positive, *_), negative, shape = cases()["demo (v)"]
+    latent, (noise,) = latent_of(shape), RandomNoise.execute(5).result
+    with torch.inference_mode():
+        for steps in (1, 3):
+            result = OneStepPreset.execute(model, "DI*-SDXL 1 step", steps)
+            _, sigmas, sampler = result.result
+            words = sampler.on_guidance
+            (alone,) = result.ui["text"]
+
+            def guided(guider: Any, node: str, sampler: Any = sampler, sigmas: Any = sigmas) -> None:
+                with CurrentNodeContext("run", node):
+                    SamplerCustomAdvanced.execute(noise, guider.result[0], sampler, sigmas, latent)
+
+            def dual(*cfg: float) -> Any:
+                return DualCFGGuider.execute(model, positive, negative, negative, *cfg, "regular")
+
+            for guider in (
+                BasicGuider.execute(model, positive), CFGGuider.execute(model, positive, negative, 1.0), dual(1.0, 1.0)
+            ):  # fmt: skip
+                guided(guider, "3")
+                assert words.words() == alone, "nothing to say"
+            guided(CFGGuider.execute(model, positive, negative, 4.5), "3")
+            (said,) = words.words().removeprefix(alone).strip().splitlines()
+            assert said.startswith("⚠ The sampler has cfg 4.5,") and said.endswith("Set cfg to 1.")
+            guided(dual(1.0, 3.0), "4")
+            both = words.words().removeprefix(alone).strip().splitlines()
+            assert both == [said, both[1]] and both[1].endswith("Take BasicGuider."), both
+            guided(BasicGuider.execute(model, positive), "3")
+            assert words.words() == f"{alone}\n{both[1]}", "the other sampler still does"
+            guided(dual(1.0, 1.0), "4")
+            assert words.words() == alone
+    assert not model.model_options.get("transformer_options", {}).get("wrappers"), "the model is as it was"
+
+
 def check_sampler_of_a_preset_starts_from_a_picture_as_the_hosts_does() -> None:
     """With a picture in the latent the noise is as strong as the level says, whichever node samples."""
     model, conditionings, negative, shape = cases()["demo (v)"]
@@ -309,6 +353,11 @@ def check_auto_reads_how_the_lora_on_the_model_was_trained() -> None:
     assert float(sigmas[0]) == float(one_step.noise_levels(model)[623])
     assert torch.equal(alone.result[0]["samples"], wired.result[0]["samples"]), "the wire's steps count"
     assert alone.ui["text"] == ["as one_step_623.safetensors was trained: 1 step at timestep 623, no guidance (cfg 1)."]
+    with torch.inference_mode():
+        (said,) = OneStepSampler.execute(tuned, conditioning, latent, 5, 2, 0).ui["text"]
+    first, second = said.splitlines()
+    assert "2 steps at timesteps 623, 311" in first and "⚠" not in said
+    assert second.startswith("one_step_623.safetensors was trained for one step.")
 
 
 def check_facts_of_the_models() -> None:
