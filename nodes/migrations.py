@@ -159,7 +159,7 @@ _TRASH_NAMES: Step = ("ALTER TABLE loras ADD COLUMN trashed_as TEXT NOT NULL DEF
 # `profiles.name`: "" = being erased. `folded`: what counts as the same name. `revision`: rises with every decision that
 # is made, changed or taken back. The counts are of questions by their verdict; triggers keep them.
 # `erasures`: profiles that are to leave no bytes, until none are left.
-# `pictures.hash`: see nodes/preferences/pictures.py.
+# `pictures.hash`: see nodes/picture_folder.py.
 # `questions`: pictures of one prompt that are judged together; `key`: digest of the kind and of the pictures.
 # `decision`, `verdict`: of the newest of its decisions, which is the one that stands; NULL = none. `open`: 1 = waits
 # for a person. `seed`: text, since a whole number in SQLite ends at 2^63.

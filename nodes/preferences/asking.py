@@ -56,7 +56,7 @@ def show(
     """The pictures of a batch, each with its prompt and seed.
 
     Raises:
-        PreferenceError: one is no picture.
+        PictureError: one is no picture.
     """
     made = []
     for image, prompt, seed, held in zip(images, prompts, seeds, blocked, strict=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ...training.interfaces import AttuneError
+from ..visible_line import has_half_letter, visible_line
 
 # pair: which of two is better. best: which of several. stars: one to five stars for each.
 Kind = Literal["pair", "best", "stars"]
@@ -23,9 +23,6 @@ IMPORTED = "#imported"
 KEY = re.compile(r"[0-9a-f]{32}")
 HASH = re.compile(r"[0-9a-f]{64}")
 _SEED = re.compile(r"\d{0,20}")
-# Zero-width non-joiner and joiner; and letters that are drawn as nothing: Hangul's fillers, and Braille without dots.
-_JOINERS = "\u200c\u200d"
-_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 class PreferenceError(AttuneError):
@@ -79,7 +76,7 @@ class Picture:
     """A picture that is judged.
 
     Attributes:
-        hash: 64 hex digits, see `pictures.picture_hash`.
+        hash: 64 hex digits, see `picture_folder.picture_hash`.
         width, height: pixels.
         seed: it was made with, in decimal digits; "" = not known.
     """
@@ -236,9 +233,8 @@ def clean_name(name: str) -> str:
     Raises:
         PreferenceError: nothing is left that can be seen, it is too long, or looks like a key.
     """
-    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in name)
-    plain = unicodedata.normalize("NFC", whole_text(" ".join(_without_unseen(plain).split()), "The name"))
-    if not any(map(_is_seen, plain)):
+    plain = visible_line(whole_text(name, "The name"))
+    if not plain:
         raise PreferenceError("The profile has no name. Type one, for example 'my taste'.")
     if len(plain) > LONGEST_NAME:
         raise PreferenceError(f"The name {plain[:30]!r}… has {len(plain)} letters; up to {LONGEST_NAME} are allowed.")
@@ -247,34 +243,13 @@ def clean_name(name: str) -> str:
     return plain
 
 
-def _without_unseen(text: str) -> str:
-    """Without marks that change the direction of writing, or make two names of what looks like one.
-
-    Joiners stay between the letters of scripts that are spelled with them, and between the parts of an emoji.
-    """
-    kept = ""
-    for place, letter in enumerate(text):
-        joins = letter in _JOINERS and _is_joined(kept[-1:]) and _is_joined(text[place + 1 : place + 2])
-        if joins or unicodedata.category(letter) != "Cf":
-            kept += letter
-    return kept
-
-
-def _is_joined(letter: str) -> bool:
-    return bool(letter) and not letter.isascii() and unicodedata.category(letter)[0] in "LMS"
-
-
-def _is_seen(letter: str) -> bool:
-    return letter not in _BLANK and unicodedata.category(letter)[0] not in "MZ"
-
-
 def whole_text(text: str, what: str) -> str:
     """The text itself; JSON can hold half a character, which no file can.
 
     Raises:
         PreferenceError: it does.
     """
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if has_half_letter(text):
         raise PreferenceError(f"{what} holds half of a character. Type it anew.")
     return text
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from attune.nodes.picture_folder import PictureError
 from attune.nodes.preferences import listing
 from attune.nodes.preferences.decisions import comparisons_of
 from attune.nodes.preferences.pictures import PictureFolder, picture_hash, picture_of, to_image, to_pixels
@@ -112,7 +113,7 @@ def test_a_picture_that_is_not_what_was_judged_is_refused(tmp_path: Path, damage
 @pytest.mark.parametrize("image", [torch.zeros(4, 4), torch.zeros(4, 0, 3), torch.zeros(4, 4, 2),
                                    torch.full((2, 2, 3), float("nan"))])  # fmt: skip
 def test_what_is_no_picture_is_refused(image: torch.Tensor):
-    with pytest.raises(PreferenceError, match=r"has the shape|not finite"):
+    with pytest.raises(PictureError, match=r"has the shape|not finite"):
         to_pixels(image)
 
 
