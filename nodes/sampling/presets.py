@@ -292,16 +292,10 @@ def about_guidance(cfg: float) -> str:
     Args:
         cfg: as it is set; 1: the guider computes guidance all the same.
     """
-    if cfg == 1:
-        return (
-            "The guider computes guidance, which a one-step generator has learned already: twice the time, and burnt "
-            "colours. Take BasicGuider."
-        )
-    zero = " In ComfyUI 1 is without guidance, and 0 draws the negative prompt." if cfg == 0 else ""
-    return (
-        f"The sampler has cfg {cfg:g}, but a one-step generator has learned its guidance already: twice the time, and "
-        f"burnt colours. Set cfg to 1.{zero}"
-    )
+    if cfg == 0:
+        return "Set cfg to 1 in the sampler, not 0: in ComfyUI 1 is without guidance, and 0 draws the negative prompt."
+    remedy = "Take BasicGuider" if cfg == 1 else f"Set cfg to 1 in the sampler, not {cfg:g}"
+    return f"{remedy}: a one-step generator has learned its guidance. More takes twice the time and burns colours."
 
 
 def _about_loras(preset: OneStepPreset, facts: ModelFacts) -> list[str]:

@@ -12,13 +12,15 @@ log = logging.getLogger("attune")
 
 
 def told(step: OneStep, facts: ModelFacts, more: Sequence[str] = ()) -> str:
-    """The lines of a node: how is drawn, what to expect, and with ⚠ what does not fit.
+    """The lines of a node: with ⚠ what does not fit, then what to expect, then how is drawn.
+
+    A small node shows the first lines only, and the last one is about what is well.
 
     Args:
         more: what does not fit, besides.
     """
     warnings = [*advice(step, facts), *more]
-    return "\n".join([step.words(), *expectations(step, facts), *map(_warning, warnings)])
+    return "\n".join([*map(_warning, warnings), *expectations(step, facts), step.words()])
 
 
 def _warning(words: str) -> str:
@@ -51,4 +53,4 @@ class GuidanceWords:
 
     def words(self) -> str:
         """All lines, each kind of guidance once."""
-        return "\n".join([self.text, *map(_warning, dict.fromkeys(self.found.values()))])
+        return "\n".join([*map(_warning, dict.fromkeys(self.found.values())), self.text])

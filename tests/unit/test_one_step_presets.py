@@ -175,27 +175,25 @@ def test_several_steps_with_a_one_step_lora_are_no_fault_but_said():
     assert expectations(one, facts) == [] and told(one, facts) == one.words()
     (said,) = expectations(few, facts)
     assert said.startswith("mine.safetensors was trained for one step.") and "Set steps to 1, or take" in said
-    assert told(few, facts) == f"{few.words()}\n{said}", "no warning"
+    assert told(few, facts) == f"{said}\n{few.words()}", "no warning"
     # Whichever preset is chosen for it.
     assert expectations(OneStep(BY_NAME["LCM, LCM-LoRA"], 4), facts) == [said]
     assert expectations(OneStep(BY_NAME["LCM, LCM-LoRA"], 4), SDXL) == [], "nothing is known of this one"
 
 
-def test_warnings_stand_behind_everything_else():
+def test_warnings_come_first_as_a_small_node_shows_no_more():
     facts = ModelFacts("demo", "v", (LORA,))
     step = OneStep(BY_NAME["SDXL-Lightning"], 2)
-    first, second, *warnings = told(step, facts, ["The latent holds a picture."]).splitlines()
-    assert first == step.words() and "⚠" not in second
+    *warnings, expected, last = told(step, facts, ["The latent holds a picture."]).splitlines()
+    assert last == step.words() and [expected] == expectations(step, facts)
     assert warnings == [f"⚠ {words}" for words in (*advice(step, facts), "The latent holds a picture.")]
     assert len(warnings) > 1
 
 
 def test_guidance_is_said_with_what_to_set():
-    assert "has cfg 7.5, but" in about_guidance(7.5) and about_guidance(7.5).endswith("Set cfg to 1.")
-    assert about_guidance(0.0).endswith(
-        "Set cfg to 1. In ComfyUI 1 is without guidance, and 0 draws the negative prompt."
-    )
-    assert about_guidance(1.0).endswith("Take BasicGuider.")
+    assert about_guidance(7.5).startswith("Set cfg to 1 in the sampler, not 7.5: ")
+    assert about_guidance(0.0).startswith("Set cfg to 1 in the sampler, not 0: in ComfyUI 1 is without guidance")
+    assert about_guidance(1.0).startswith("Take BasicGuider: ")
 
 
 def test_words_on_guidance_come_and_go(caplog: pytest.LogCaptureFixture):
@@ -203,9 +201,9 @@ def test_words_on_guidance_come_and_go(caplog: pytest.LogCaptureFixture):
     words(None)
     assert words.words() == "how it is drawn" and not caplog.records
     words(7.0)
-    assert words.words() == f"how it is drawn\n⚠ {about_guidance(7.0)}"
+    assert words.words() == f"⚠ {about_guidance(7.0)}\nhow it is drawn"
     assert about_guidance(7.0) in caplog.text, "for runs without a page"
     words(3.0)
-    assert words.words() == f"how it is drawn\n⚠ {about_guidance(3.0)}"
+    assert words.words() == f"⚠ {about_guidance(3.0)}\nhow it is drawn"
     words(None)
     assert words.words() == "how it is drawn"
