@@ -28,6 +28,7 @@ _OTHER = {
     "text encoder": "text encoder weights other than now",
     "VAE": "VAE weights other than now",
     "data": "data other than now: the pictures, captions, prompts, reward or size differ",
+    "start LoRA": "another LoRA to go on from than now, or none (start_lora)",
 }
 # What a run has that does not say so.
 _UNSAID = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ...training.adapters import LoraParent, difference_id, layer_id
+from ...training.adapters import LoraParent, difference_id, layer_id, weights_id
 from ...training.adapters.files import UNMOVED
 
 log = logging.getLogger("attune")
@@ -53,6 +54,16 @@ def parents_of(model: Any, folder: Path) -> list[LoraParent]:
     return [LoraParent(identity, name, strengths[identity]) for identity, name in sorted(names.items())] or [
         LoraParent(min(strengths), "", strengths[min(strengths)])
     ]
+
+
+def parent_of(tensors: Mapping[str, torch.Tensor], folder: Path) -> LoraParent:
+    """The LoRA of these weights, by their keys in its file, as the parent of one that goes on from it.
+
+    Args:
+        folder: as in `parents_of`; a LoRA that is in none of its files has no name.
+    """
+    identity = weights_id(tensors)
+    return LoraParent(identity, next((name for found, name in _files(folder) if found == identity), ""))
 
 
 def _files(folder: Path) -> list[tuple[str, str]]:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
+import torch
 from safetensors import SafetensorError, safe_open
 
+from ...training.adapters import weights_id
 from .applied_loras import carried
 
 log = logging.getLogger("attune")
@@ -38,6 +40,14 @@ def trained_loras(model: Any) -> tuple[tuple[str, int, str], ...]:
     return tuple(
         (name, timestep, _prediction(metadata)) for name, timestep, metadata in stepped if timestep is not None
     )
+
+
+def trained_lora(tensors: Mapping[str, torch.Tensor]) -> tuple[str, int] | None:
+    """(name of the file, timestep) of the one-step LoRA with these weights, by their keys in a file; None if it is in
+    none of the host's LoRA folders, or no one-step LoRA."""
+    identity = weights_id(tensors)
+    found = ((name, init_timestep(data)) for name, data in _files() if data["attune.weights_id"] == identity)
+    return next(((name, timestep) for name, timestep in found if timestep is not None), None)
 
 
 def _prediction(metadata: Mapping[str, str]) -> str:

@@ -186,7 +186,7 @@ class AttuneTrainLora(AttuneNode):
     @classmethod
     def execute(
         cls, model: Any, objective: Any, run_name: str, if_run_exists: str, lora_settings: Any = None,
-        job_file_only: bool = False, trains: Kind = LoraConfig.kind, **knobs: Any,
+        job_file_only: bool = False, trains: Kind = LoraConfig.kind, start_lora: Any = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
         if job_file_only:
             told = export_job(cls.hidden.prompt, cls.hidden.unique_id, run_name.strip())
@@ -206,6 +206,7 @@ class AttuneTrainLora(AttuneNode):
             model, objective, trained_shape(lora_settings, trains), trainer, run_name.strip(),
             resume=if_run_exists == RUN_EXISTS[0], node_id=cls.hidden.unique_id,
             workflow_id=workflow_id(cls.hidden.extra_pnginfo), graph=cls.hidden.prompt, memory=MemorySettings(**words),
+            start=start_lora,
         )  # fmt: skip
         outcome = run_training(request)
         chart, text = to_tensor(outcome.chart), json.dumps(outcome.report)

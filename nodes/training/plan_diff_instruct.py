@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ...training.interfaces import Reward
+from ...training.interfaces import Reward, TrainingError
 from ...training.objectives.diff_instruct import DiffInstructObjective
 from ...training.objectives.diff_instruct_config import DiffInstructConfig
 from .plan_rewards import RewardPlan, reward_plan
@@ -38,6 +38,29 @@ class DiffInstructPlan(RewardPlan):
         if self.config.distance == "kl":
             return 1
         return 3 if self.training_guidance == 1 else 2
+
+    def check_models(self, model: Any, start: Mapping[str, Any] | None) -> None:
+        """The teacher must be a model of many steps, and a generator goes on where its one call stands.
+
+        Raises:
+            TrainingError: the MODEL carries a one-step LoRA of this pack, which would be its own teacher; or the LoRA
+                to begin with was trained at another timestep.
+        """
+        from ..host.one_step_loras import trained_lora, trained_loras
+
+        carried = trained_loras(model)
+        if carried:
+            raise TrainingError(
+                f"The model carries the one-step LoRA {carried[0][0]}. It would be the teacher, and with that LoRA it "
+                "no longer draws in many steps. Connect the model without it; to go on from it, connect the LoRA to "
+                "start_lora of Train LoRA (from another Train LoRA, or as a file by LoRA Catalogue)."
+            )
+        earlier = trained_lora(start) if start is not None else None
+        if earlier and earlier[1] != self.config.init_timestep:
+            raise TrainingError(
+                f"The LoRA at start_lora ({earlier[0]}) was trained at timestep {earlier[1]}, and init_timestep is "
+                f"{self.config.init_timestep}. Set init_timestep to {earlier[1]}: from elsewhere it draws nothing."
+            )
 
 
 def diff_instruct_plan(

@@ -65,6 +65,8 @@ class ObjectivePlan(Protocol):
         fixed: names → identities of what else a resume must find the same.
         evaluations: of a run that is not told how often to evaluate; 0 without.
         passes: of the network, guided as above, whose activations are kept at the same time; 1 without.
+        check_models(model, start): raises an AttuneError where the host's MODEL, or the LoRA to begin with (a
+            LORA_MODEL; None without), will not do.
         trainer: fields of `TrainerConfig` that the method sets itself, and no widget does.
     """
 

@@ -14,7 +14,16 @@ from typing import Any, Protocol
 
 import torch
 
-from ...training.adapters import LoraConfig, LoraMetadata, Policy, load_lora, lora_file_tensors, save_lora
+from ...training.adapters import (
+    LoraConfig,
+    LoraMetadata,
+    Policy,
+    load_lora,
+    lora_file_tensors,
+    module_tensors,
+    save_lora,
+    weights_id,
+)
 from ...training.adapters.user_attention import (
     UserAdapterConfig,
     UserAdapterMetadata,
@@ -70,6 +79,14 @@ class Product(Protocol):
         """The denoiser with what is trained; a context manager and a `Trainable`. Also looks at the names of layers."""
         ...
 
+    def begin(self, policy: Any) -> None:
+        """Give what is trained the weights that the run begins with, if it was given any.
+
+        Raises:
+            TrainingError: they do not fit.
+        """
+        ...
+
     def folder(self) -> Path: ...
 
     def save(self, tensors: Mapping[str, torch.Tensor], facts: Facts) -> str:
@@ -99,9 +116,14 @@ def product_of(request: Any) -> Product:
     if kind == LORA:
         config = replace(request.lora, seed=request.trainer.seed)
         if config.kind == "full":
-            return LoraProduct(request.model, config, noun=WHOLE_WEIGHTS, precisions=False)
-        return LoraProduct(request.model, config)
+            return LoraProduct(request.model, config, request.start, noun=WHOLE_WEIGHTS, precisions=False)
+        return LoraProduct(request.model, config, request.start)
     if kind == USER_ADAPTER:
+        if request.start is not None:
+            raise TrainingError(
+                "This objective trains a user adapter, which cannot begin with a LoRA. Disconnect start_lora; to train "
+                "the adapter on a model with that LoRA, apply it to the model."
+            )
         return UserAdapterProduct(request.model, request.plan.adapter(request.trainer.seed), request.plan.encoder)
     raise TrainingError(f"A run makes one of {LORA}, {USER_ADAPTER}; not {kind!r}.")
 
@@ -116,11 +138,13 @@ class LoraProduct:
     """A LoRA in the host's LoRA folder, or whole weights in the form of one.
 
     Attributes:
+        start: weights to begin with, by their keys in a file; None = fresh ones.
         rename: module path → key in the file, see `lora_file_tensors`; known once there is a network.
     """
 
     model: Any
     config: LoraConfig
+    start: Mapping[str, torch.Tensor] | None = None
     noun: str = LORA
     precisions: bool = True
     rename: dict[str, str] = field(default_factory=dict)
@@ -129,13 +153,31 @@ class LoraProduct:
         self.rename = denoiser.lora_keys()
         return Policy(denoiser, self.config, roles=getattr(objective, "roles", ("policy",)))
 
+    def begin(self, policy: Policy) -> None:
+        if self.start is None:
+            return
+        try:
+            own = module_tensors(self.start, policy.paths, rename=self.rename)
+            policy.load_tensors(own, policy.roles[0])
+        except TrainingError as error:
+            raise TrainingError(
+                f"This run cannot go on with the LoRA at start_lora. {error}{self._settings_of_start()}"
+            ) from error
+
+    def _settings_of_start(self) -> str:
+        """What to set where the LoRA to begin with is of another rank, after a blank."""
+        ranks = {value.shape[0] for name, value in self.start.items() if name.endswith(".lora_down.weight")}
+        if len(ranks) != 1 or ranks == {self.config.rank}:
+            return ""
+        return f" Its rank is {ranks.pop()}: set rank in LoRA Settings to that."
+
     def folder(self) -> Path:
         from ..host.folders import lora_folder
 
         return lora_folder()
 
     def save(self, tensors: Mapping[str, torch.Tensor], facts: Facts) -> str:
-        from ..host.applied_loras import parents_of
+        from ..host.applied_loras import parent_of, parents_of
         from ..host.folders import lora_folder, lora_name, lora_output_path
 
         path = lora_output_path(facts.run, facts.ending)
@@ -150,7 +192,10 @@ class LoraProduct:
             metrics=facts.metrics,
             version=pack_version(),
             run=facts.run,
-            parents=parents_of(self.model, lora_folder()),
+            parents=[
+                *parents_of(self.model, lora_folder()),
+                *([] if self.start is None else [parent_of(self.start, lora_folder())]),
+            ],
             settings=facts.settings,
             base_precision=facts.base_precision,
             **facts.identity,
@@ -164,7 +209,8 @@ class LoraProduct:
 
     def settings(self) -> dict[str, Any]:
         meaningless = ("rank", "alpha", "seed") if self.config.kind == "full" else ()
-        return {"lora": {name: value for name, value in asdict(self.config).items() if name not in meaningless}}
+        own = {name: value for name, value in asdict(self.config).items() if name not in meaningless}
+        return {"lora": own, **({} if self.start is None else {"start_lora": weights_id(self.start)})}
 
     def words(self, tensors: Mapping[str, torch.Tensor]) -> str:
         shape = "whole layers" if self.config.kind == "full" else f"LoRA rank {self.config.rank}"
@@ -193,6 +239,9 @@ class UserAdapterProduct:
 
     def policy(self, denoiser: Any, objective: Any) -> UserPolicy:
         return UserPolicy(denoiser, self.config)
+
+    def begin(self, policy: UserPolicy) -> None:
+        """Always fresh: see `product_of`."""
 
     def folder(self) -> Path:
         from ..host.folders import user_adapter_folder

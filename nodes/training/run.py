@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...training.adapters import Policy, precision_of
+from ...training.adapters import Policy, precision_of, weights_id
 from ...training.interfaces import LatentDecoder, Objective, Prompt, TrainingError
 from ...training.memory import CHOICES
 from ...training.presentable import presentable
@@ -37,6 +37,9 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     from ..host.session import training_session
 
     plan, model = request.plan, request.model
+    check_models = getattr(plan, "check_models", None)
+    if check_models:
+        check_models(model, request.start)
     folder, share = run_folder(request.run_name), launched_share(cpu=model.load_device.type == "cpu")
     check_free(folder, share)
     _check_steps(request, folder)
@@ -51,6 +54,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
         "data": identity["data_hash"],
         # What is best is what it says, and what its gate blocks is left out.
         "held-out reward": getattr(getattr(plan, "held_out", None), "reward_id", ""),
+        **({} if request.start is None else {"start LoRA": weights_id(request.start)}),
         **getattr(plan, "fixed", {}),
     }
     run = (RunRecords if share.main else FollowerRecords)(request, folder, identity)
@@ -64,6 +68,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
             denoiser.set_unconditional(plan.negative.conditioning)
             objective = plan.build(denoiser, decoder, loaded, shape, run.callbacks.on_phase)
             with run.product.policy(denoiser, objective) as policy:
+                run.product.begin(policy)
                 run.about = dict(getattr(objective, "about", {}))
                 run.prediction = denoiser.process.prediction
                 factor = int(plan.vae.spacial_compression_decode())

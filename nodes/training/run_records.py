@@ -43,7 +43,11 @@ log = logging.getLogger("attune")
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What the Train LoRA node asks for. `model` is the host's MODEL, `graph` the prompt in API format, if known."""
+    """What the Train LoRA node asks for.
+
+    `model` is the host's MODEL, `graph` the prompt in API format, if known, `start` the host's LORA_MODEL with the
+    weights to begin with; None = fresh ones.
+    """
 
     model: Any
     plan: ObjectivePlan
@@ -55,6 +59,7 @@ class TrainingRequest:
     workflow_id: str = ""
     graph: Mapping[str, Any] | None = None
     memory: MemorySettings = field(default_factory=MemorySettings)
+    start: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

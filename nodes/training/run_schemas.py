@@ -242,6 +242,14 @@ TRAIN_LORA = [
         "whole network where no LoRA Settings are connected. It can change more, wants a learning rate of about a "
         "tenth, and takes many times the memory and disk space. It has no rank and no alpha. Personal DPO ignores it.",
     ),
+    slot(
+        "LORA_MODEL",
+        "start_lora",
+        optional=True,
+        tooltip="A LoRA to go on with: from another Train LoRA, or a file by LoRA Catalogue. The run begins with its "
+        "weights instead of an empty LoRA and gives a new one; model, without it, stays what the run keeps to. Wants "
+        "the same LoRA Settings. Not connected = begin anew.",
+    ),
 ]
 
 

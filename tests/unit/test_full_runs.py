@@ -181,7 +181,7 @@ def test_without_lora_settings_full_means_every_layer() -> None:
 
 
 def test_the_widget_stands_last_offers_both_kinds_and_begins_with_a_lora() -> None:
-    kind, name, words = TRAIN_LORA[-1]
+    kind, name, words = [slot for slot in TRAIN_LORA if slot.kind != "LORA_MODEL"][-1]
     assert (kind, name, words["optional"]) == ("Combo", "trains", True)
     assert words["options"] == ["low rank", "full"]
     assert words["default"] == LoraConfig().kind
@@ -197,7 +197,7 @@ def test_a_job_carries_the_kind_and_can_set_it(tmp_path: Path) -> None:
 
 def test_a_product_of_whole_weights_says_so_and_takes_no_base_of_few_bits() -> None:
     def product(lora: LoraConfig) -> Any:
-        return product_of(SimpleNamespace(model=None, plan=None, lora=lora, trainer=TrainerConfig(seed=3)))
+        return product_of(SimpleNamespace(model=None, plan=None, lora=lora, trainer=TrainerConfig(seed=3), start=None))
 
     tensors = {"a.diff": torch.zeros(1000, 2000), "a.diff_b": torch.zeros(1000)}
     full = product(ALL)
