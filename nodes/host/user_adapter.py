@@ -7,8 +7,7 @@ Which rows those are, the guider says: each kind of guider numbers its prompts i
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,9 @@ import torch
 from ...training.adapters.attention_sites import attention_sites
 from ...training.adapters.user_attention import UserAdapter
 from ...training.preference.blending import blend_predictions
+from .prompt_rows import PositiveRows
 
 KEY = "attune_user_adapter"
-NEGATIVE = 1  # how the host numbers the rows of the negative prompt where no guider says which are the positive one's
 
 
 @dataclass(frozen=True)
@@ -47,22 +46,14 @@ class UserAttention:
         self, adapter: UserAdapter, users: Sequence[tuple[torch.Tensor, float]], *, strength: float, window: Window
     ) -> None:
         self.adapter, self.users, self.strength, self.window = adapter, tuple(users), strength, window
-        self._positive: frozenset[Any] | None = None
-
-    def guided(self, executor: Any, *arguments: Any, **keywords: Any) -> torch.Tensor:
-        """Wraps the guider's prediction: remembers meanwhile which prompts are its positive one."""
-        previous, self._positive = self._positive, _positive_prompts(executor.class_obj)
-        try:
-            return executor(*arguments, **keywords)
-        finally:
-            self._positive = previous
+        self.rows = PositiveRows()
 
     def __call__(
         self, executor: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **keywords: Any
     ) -> torch.Tensor:
         """x [rows, C, H, W] and sigma [rows] → the clean picture predicted, [rows, C, H, W]."""
         options = keywords.get("transformer_options", rest[3] if len(rest) > 3 else {})
-        present = rows_with_user(options, len(x), self._positive)
+        present = self.rows.of(options, len(x))
         if float(sigma.flatten()[0]) not in self.window or not present.any():
             return executor(x, sigma, *rest, **keywords)
         model = executor.class_obj
@@ -97,38 +88,6 @@ def _own_lists(value: Any) -> Any:
     return value
 
 
-def _positive_prompts(guider: Any) -> frozenset[Any] | None:
-    """How the host calls the entries of a guider's positive prompt; None where it does not say.
-
-    Where a prompt has an area, the host gives the others an entry of that area too, under the same name: these get
-    names of their own.
-    """
-    prompts = getattr(guider, "conds", None) or {}
-    names = [entry.get("uuid") for entry in prompts.get("positive") or ()]
-    if not names or None in names:
-        return None
-    for prompt, entries in prompts.items():
-        for entry in entries or ():
-            if prompt != "positive" and entry.get("uuid") in names:
-                entry["uuid"] = uuid.uuid4()
-    return frozenset(names)
-
-
-def rows_with_user(options: Mapping[str, Any], rows: int, positive: frozenset[Any] | None) -> torch.Tensor:
-    """bool [rows]: those of the positive prompt.
-
-    Args:
-        options: the host's, which name the conditioning of each equal part of the rows, and number it.
-        positive: names of the positive ones; None: all but the second number are, as in the host's usual guidance.
-    """
-    kinds, names = list(options.get("cond_or_uncond", ())) or [0], list(options.get("uuids", ()))
-    if positive is not None and len(names) == len(kinds):
-        parts = [name in positive for name in names]
-    else:
-        parts = [kind != NEGATIVE for kind in kinds]
-    return torch.tensor(parts).repeat_interleave(rows // len(parts))
-
-
 def with_user(
     model: Any,
     adapter: UserAdapter,
@@ -155,5 +114,5 @@ def with_user(
     window = Window(float(sampling.percent_to_sigma(start_percent)), float(sampling.percent_to_sigma(end_percent)))
     attention, patched = UserAttention(adapter, users, strength=strength, window=window), model.clone()
     patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, attention)
-    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, KEY, attention.guided)
+    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, KEY, attention.rows.guided)
     return patched

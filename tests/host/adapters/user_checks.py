@@ -14,9 +14,10 @@ import world
 from cases import cases, demo, draw, host_prediction, random_lora, session
 from compare import close, raises
 
+from attune.nodes.host.prompt_rows import positive_rows
 from attune.nodes.host.sampling import apply_lora
 from attune.nodes.host.session import training_session
-from attune.nodes.host.user_adapter import rows_with_user, with_user
+from attune.nodes.host.user_adapter import with_user
 from attune.training.adapters.user_attention import (
     UserAdapter,
     UserAdapterConfig,
@@ -149,7 +150,7 @@ def check_only_positive_rows_have_a_user() -> None:
         ([], "", None, [True, True]),
     ):
         options = {"cond_or_uncond": kinds, "uuids": list(names)}
-        assert rows_with_user(options, len(expected), positive).tolist() == expected, (kinds, names)
+        assert positive_rows(options, len(expected), positive).tolist() == expected, (kinds, names)
 
 
 def check_user_under_other_guiders() -> None:
