@@ -73,13 +73,16 @@ class Evaluations:
         if value is None or not math.isfinite(value):
             # Said all the same: it tells a resumed run that these weights have been looked at.
             return found | {"best_step": float(self.best_step)}
-        if self.collapse is not None and not self.collapse(found):
-            self.sound_step, self.sound_tensors = step, tensors()
         self.since_best += 1
         value, tie = self.sign * value, found.get(self.tie_metric, math.nan)
         tie = tie if math.isfinite(tie) else -math.inf
-        if (value, tie) > (self.best_value, self.best_tie):
-            self.best_tensors = tensors() if self.config.keep == "best" else {}
+        better = (value, tie) > (self.best_value, self.best_tie)
+        sound = self.collapse is not None and not self.collapse(found)
+        copy = tensors() if sound or (better and self.config.keep == "best") else {}
+        if sound:
+            self.sound_step, self.sound_tensors = step, copy
+        if better:
+            self.best_tensors = copy if self.config.keep == "best" else {}
             self.best_step, self.best_value, self.best_tie, self.since_best = step, value, tie, 0
         return found | {"best_step": float(self.best_step)}
 
@@ -87,7 +90,11 @@ class Evaluations:
         """Why the run should end, as a sentence; nothing if it should not."""
         if self.collapsed:
             given = self.best_step if self.best_tensors else self.sound_step
-            return f"{self.collapsed} The run ended, and what it gives are the weights after update {given}."
+            there = "there" if given == self.sound_step else f"those after update {self.sound_step}"
+            return (
+                f"{self.collapsed} The run ended, and what it gives are the weights after update {given}. With such a "
+                f"change the same run goes on from {there}."
+            )
         if not 0 < self.config.patience <= self.since_best:
             return ""
         besides = f" (where it stayed the same, {self.tie_metric})" if self.tie_metric else ""
@@ -103,7 +110,13 @@ class Evaluations:
         """
         self.collapsed = self.collapse(report) if self.collapse is not None and self.sound_tensors else ""
 
+    def return_to_sound(self) -> tuple[int, dict[str, torch.Tensor]]:
+        """The last sound weights and their update, for a run that goes on from them: it counts as sound again."""
+        self.collapsed = ""
+        return self.sound_step, self.sound_tensors
+
     def state_dict(self) -> dict[str, Any]:
+        both = bool(self.sound_tensors) and self.sound_tensors is self.best_tensors
         return {
             "best_step": self.best_step,
             "best_value": None if math.isinf(self.best_value) else self.best_value,
@@ -111,21 +124,41 @@ class Evaluations:
             "best_tensors": dict(self.best_tensors),
             "since_best": self.since_best,
             "sound_step": self.sound_step,
-            "sound_tensors": dict(self.sound_tensors),
+            # What is both would be in the file twice.
+            "sound_tensors": {} if both else dict(self.sound_tensors),
+            "sound_is_best": both,
+            "collapsed": self.collapsed,
         }
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         if not state:
             return
         self.best_step, self.since_best = int(state["best_step"]), int(state["since_best"])
-        self.sound_step, self.sound_tensors = int(state.get("sound_step", 0)), dict(state.get("sound_tensors", {}))
         value, tie = state["best_value"], state.get("best_tie")
         self.best_value = -math.inf if value is None else float(value)
         self.best_tie = -math.inf if tie is None else float(tie)
         self.best_tensors = dict(state["best_tensors"])
+        self.sound_step, self.sound_tensors = int(state.get("sound_step", 0)), dict(state.get("sound_tensors", {}))
+        if state.get("sound_is_best"):
+            self.sound_tensors = self.best_tensors
         if self.config.keep == "best" and not self.best_tensors:
             # The earlier part of the run kept none: what is best from now on is what can be given.
             self.best_step, self.best_value, self.best_tie, self.since_best = 0, -math.inf, -math.inf, 0
+
+
+def given_by(evaluations: Mapping[str, Any], *, best: bool) -> tuple[int, Mapping[str, torch.Tensor]] | None:
+    """The update and the tensors that a run would give which ends with this `Evaluations.state_dict`; None where it
+    would give its last.
+
+    Args:
+        best: whether the best ones are kept.
+    """
+    if best and evaluations["best_tensors"]:
+        return int(evaluations["best_step"]), evaluations["best_tensors"]
+    if evaluations.get("collapsed"):
+        sound = evaluations["best_tensors" if evaluations["sound_is_best"] else "sound_tensors"]
+        return int(evaluations["sound_step"]), sound
+    return None
 
 
 def check_budget(report: Mapping[str, float], config: TrainerConfig, method: str) -> None:

@@ -50,6 +50,8 @@ RATES = (
     "method setting encoder_learning_rate",
     "method setting assistant_learning_rate",
 )
+# What may be set anew besides where a run has collapsed and goes on from its last sound weights: what led it there.
+AFTER_COLLAPSE = ("method setting reward_weight", "method setting assistant_updates", "method setting guidance")
 _NAME = re.compile(r"(state|fresh)-(\d+)\.safetensors")
 
 
@@ -286,14 +288,17 @@ def _stays(file: Path, why: str) -> TrainingError:
     )
 
 
-def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, folder: Path) -> list[dict[str, Any]]:
+def check_same_run(
+    saved: Mapping[str, Any], current: Mapping[str, Any], *, folder: Path, collapsed: bool = False
+) -> list[dict[str, Any]]:
     """Refuse to resume something else.
 
     Args:
         saved: identity of the run in `folder`: nested dicts of JSON values; current: of the run that wants to go on.
+        collapsed: whether that run has; see `AFTER_COLLAPSE`.
 
     Returns:
-        what of `RATES` is set anew: {"setting": …, "before": …, "now": …} each.
+        what of `RATES`, and of `AFTER_COLLAPSE`, is set anew: {"setting": …, "before": …, "now": …} each.
 
     Raises:
         TrainingError: names the first field that differs, with both values, or in words where they are hashes.
@@ -301,7 +306,8 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], *, fold
     anew = []
     for name, old, new in sorted(_differences(saved, current, ""), key=lambda found: found[0] not in _FIRST):
         # Whether something learns at all is no rate.
-        if name in RATES and (name.endswith("warmup_steps") or bool(old) == bool(new)):
+        rate = name in RATES and (name.endswith("warmup_steps") or bool(old) == bool(new))
+        if rate or (collapsed and name in AFTER_COLLAPSE):
             anew.append({"setting": name, "before": old, "now": new})
             continue
         called = named_in_run(name, saved.get("method"))

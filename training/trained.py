@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import evaluation
 from .interfaces import Auxiliary, Trainable
 from .trainer_config import TrainerConfig
 
@@ -28,9 +29,9 @@ def given_by(state: Mapping[str, Any], *, best: bool) -> tuple[int, Mapping[str,
     Args:
         best: whether the best ones are kept.
     """
-    evaluations = state["evaluations"]
-    if best and evaluations["best_tensors"]:
-        return int(evaluations["best_step"]), evaluations["best_tensors"]
+    chosen = evaluation.given_by(state["evaluations"], best=best)
+    if chosen is not None:
+        return chosen
     auxiliary = {f"{AUXILIARY}{name}": value for name, value in state["auxiliary"].items()}
     return int(state["step"]), state["average"] or {**state["adapters"], **auxiliary}
 
@@ -61,6 +62,16 @@ class Trained:
         """A copy on the CPU of what is given out, as it is now."""
         kept = {name: value.detach().to("cpu", copy=True) for name, value in self.kept.items()}
         return {**self.policy.tensors(self.role), **kept}
+
+    def put(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Weights as `tensors` gives them in place of the present ones and of their average; all else stays."""
+        own, kept = parted(tensors)
+        self.policy.load_tensors(own, self.role)
+        with torch.no_grad():
+            for name, value in kept.items():
+                self.auxiliary.parameters[name].copy_(value)
+            for average, value in zip(self.average or (), self.given.values(), strict=self.average is not None):
+                average.copy_(value)
 
     def follow(self, decay: float) -> None:
         """Let the average move towards the present weights."""

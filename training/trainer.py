@@ -49,6 +49,7 @@ class TrainResult:
         kept_step: the update after which the tensors were taken.
         reason: why it "ended", as a sentence; else "".
         changes: what was set anew on the way, see `run_state.RATES`: {"after_update", "setting", "before", "now"} each.
+            "weights" is the setting where a collapsed run has gone on from its last sound ones.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -241,7 +242,7 @@ class _Run:
         # The norm of the auxiliary network is no figure of the LoRA, but not finite it would spoil as much.
         stepping = self._guard(loss_value, norm_value if math.isfinite(auxiliary_norm) else auxiliary_norm)
         rate, waits = config.rate(self.step), self.pace.waits
-        applied = config.warmed(rate, self.step - waits) if self.step >= waits else 0.0
+        applied = config.warmed(rate, self.step - waits) if moves else 0.0
         report = {"step": self.step + 1, "loss": loss_value, "learning_rate": applied}
         report |= {"gradient_norm": norm_value} if stepping and (moves or self.step < waits) else {}
         report |= self.share.mean({name: float(value) for name, value in self.objective.metrics().items()})
@@ -355,18 +356,33 @@ class _Run:
         if state is None:
             return False
         self.identity = self._identity()
-        anew = check_same_run(state["identity"], self.identity, folder=self.folder.path)
+        self.history = unpack_history(state["history"])
+        self.evaluations.load_state_dict(state.get("evaluations"))
+        self.evaluations.recall(self.history[-1] if self.history else {})
+        collapsed = bool(self.evaluations.collapsed)
+        anew = check_same_run(state["identity"], self.identity, folder=self.folder.path, collapsed=collapsed)
         self.changes = [*state.get("changes", []), *({"after_update": state["step"], **change} for change in anew)]
         self.trained.load_state_dict(state)
-        self.evaluations.load_state_dict(state.get("evaluations"))
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["resting"]["generator"])
         self.objective.load_state_dict(state["resting"]["objective"])
-        self.history = unpack_history(state["history"])
-        self.evaluations.recall(self.history[-1] if self.history else {})
         self.step = self.saved_step = state["step"]
+        if collapsed and anew and self.step < self.config.steps:
+            self._return_to_sound()
         self._rest()
         return True
+
+    def _return_to_sound(self) -> None:
+        """Go on from the last sound weights of a run that has collapsed, now that something is set anew.
+
+        Only what the run gives goes back: what the objective trains for itself, the moments of the optimizer, the
+        randomness and the count of updates go on from where they are. With nothing set anew it would collapse again.
+        """
+        sound, tensors = self.evaluations.return_to_sound()
+        self.trained.put(tensors)
+        said = {"before": f"after update {self.step}", "now": f"after update {sound}"}
+        self.changes.append({"after_update": self.step, "setting": "weights", **said})
+        log.info("Attune: the run had collapsed; it goes on from its weights after update %s", sound)
 
     def _save(self) -> None:
         if self.folder is None or self.step == self.saved_step:

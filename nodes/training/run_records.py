@@ -205,6 +205,8 @@ class RunRecords:
     @property
     def note(self) -> str:
         parts = [self.about["words"]] if "words" in self.about else []
+        back = [change for change in self.changes if change["setting"] == "weights"]
+        parts += [f"It collapsed {change['before']} and went on from the weights {change['now']}." for change in back]
         if self.memory is not None:
             total = f"Memory: about {size_text(self.memory.total)} (step {size_text(self.memory.step)})"
             parts.append(f"{total}. {self.fit.note}" if self.fit.note else total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,9 @@ from attune.training.objectives.collapse import collapse_reason, saturation
 from attune.training.objectives.diff_instruct import DiffInstructObjective
 from attune.training.objectives.diff_instruct_config import ASSISTANT, GENERATOR, DiffInstructConfig
 from attune.training.one_step import generate, level_of
+from attune.training.run_state import StateFolder
 from attune.training.share import ALONE
+from attune.training.trained import given_by
 from attune.training.trainer import TrainerConfig, TrainResult, train
 from attune.training.trainer_config import Pace
 
@@ -148,6 +151,7 @@ def test_only_the_assistant_learns_between_updates_of_the_generator(denoiser):
     assert moves == {GENERATOR: [False, True, False, False, True], ASSISTANT: [True] * 5}
     assert ["distance" in row for row in result.history] == [False, False, True] * 2
     assert ["gradient_norm" in row for row in result.history] == [False, False, True] * 2
+    assert [row["learning_rate"] > 0 for row in result.history] == [False, False, True] * 2
 
 
 def test_a_warm_up_teaches_the_assistant_alone_and_must_leave_time_for_the_generator(denoiser):
@@ -233,9 +237,9 @@ def test_a_collapse_ends_the_run_with_the_last_weights_that_were_sound(tmp_path)
     config = small(reward_weight=300.0, reward_from=4, guard_diversity=0.5, guard_saturation=0.0, init_timestep=400)
     trainer = TrainerConfig(steps=40, learning_rate=0.02, sample_every=0, evaluate_every=4, warmup_steps=0)
 
-    def run(guards: DiffInstructConfig) -> TrainResult:
+    def run(method: DiffInstructConfig, trainer: TrainerConfig = trainer, folder: str = "run") -> TrainResult:
         with Policy(network, every_layer, roles=(GENERATOR, ASSISTANT)) as policy:
-            return train(policy, objective(guards, Grey()), trainer, run_folder=tmp_path)
+            return train(policy, objective(method, Grey()), trainer, run_folder=tmp_path / folder)
 
     result = run(config)
     assert result.status == "ended" and "alike" in result.reason and "guard_diversity" in result.reason
@@ -246,8 +250,34 @@ def test_a_collapse_ends_the_run_with_the_last_weights_that_were_sound(tmp_path)
     again = run(config)
     assert again.reason == result.reason and again.steps_done == result.steps_done
     assert all(torch.equal(value, result.tensors[name]) for name, value in again.tensors.items())
-    # With the guard off the same run goes on.
-    assert run(dataclasses.replace(config, guard_diversity=0.0)).steps_done == 40
+    assert "goes on from there" in result.reason
+    step, given = given_by(StateFolder(tmp_path / "run").newest(), best=False)
+    assert step == result.kept_step and given.keys() == result.tensors.keys()
+    assert all(torch.equal(value, result.tensors[name]) for name, value in given.items())
+    shutil.copytree(tmp_path / "run", tmp_path / "off")
+    shutil.copytree(tmp_path / "run", tmp_path / "refused")
+    # With the guard off the same run goes on, from where it is.
+    assert run(dataclasses.replace(config, guard_diversity=0.0), folder="off").steps_done == 40
+    with pytest.raises(TrainingError, match="distance"):
+        run(dataclasses.replace(config, distance="l2", reward_weight=1.0), folder="refused")
+    # With less reward it goes on from the weights that were sound; the assistant is left as it is.
+    still = dataclasses.replace(config, reward_weight=1.0, assistant_learning_rate=1e-9)
+    before = StateFolder(tmp_path / "run").newest()["auxiliary"]
+    one_more = dataclasses.replace(trainer, learning_rate=1e-9, steps=result.steps_done + 1)
+    gone = run(still, one_more)
+    assert gone.status == "finished" and gone.kept_step == gone.steps_done == result.steps_done + 1
+    for name, value in gone.tensors.items():
+        torch.testing.assert_close(value, result.tensors[name], atol=1e-6, rtol=0)
+    after = StateFolder(tmp_path / "run").newest()["auxiliary"]
+    assert all(torch.allclose(after[name], value, atol=1e-6) for name, value in before.items())
+    told = {change["setting"]: change for change in gone.changes}
+    assert told["weights"]["now"] == f"after update {result.kept_step}"
+    assert told["weights"]["after_update"] == result.steps_done and told["method setting reward_weight"]["now"] == 1.0
+    # From then on it is an ordinary run: it is resumed where it is, and its settings are these.
+    onwards = dataclasses.replace(one_more, steps=one_more.steps + 1)
+    assert [c["setting"] for c in run(still, onwards).changes].count("weights") == 1
+    with pytest.raises(TrainingError, match="reward_weight"):
+        run(config, onwards)
 
 
 def test_what_was_never_sound_is_not_ended(denoiser):

@@ -197,6 +197,14 @@ def test_a_run_that_broke_off_leaves_its_newest_state_as_a_lora(tmp_path: Path):
     assert end["message"].startswith("LoRA so far: ")
 
 
+def test_a_run_that_went_back_after_a_collapse_says_so(tmp_path: Path):
+    run = run_of("warm", tmp_path / "run")
+    assert run.note == ""
+    went_back = {"after_update": 9, "setting": "weights", "before": "after update 9", "now": "after update 6"}
+    run.changes = [{"after_update": 9, "setting": "training learning_rate", "before": 2.0, "now": 1.0}, went_back]
+    assert run.note == "It collapsed after update 9 and went on from the weights after update 6."
+
+
 # ---- how long it took ------------------------------------------------------------------------------------------------
 
 

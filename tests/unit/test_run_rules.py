@@ -18,11 +18,11 @@ from attune.nodes.training.job_file import job_of, read_job, write_job
 from attune.nodes.training.records import write_record
 from attune.training.adapters import LoraConfig, Policy
 from attune.training.denoisers import DiffusersDenoiser, process_of
-from attune.training.evaluation import over_budget
+from attune.training.evaluation import Evaluations, over_budget
 from attune.training.interfaces import AttuneError, Auxiliary, RunCallbacks, TrainingError
 from attune.training.objectives.practice import evaluated_prompts
 from attune.training.run_log import RunLog
-from attune.training.run_state import StateFolder
+from attune.training.run_state import StateFolder, check_same_run
 from attune.training.share import ALONE, Share
 from attune.training.trained import given_by, parted
 from attune.training.trainer import TrainerConfig, TrainResult, train
@@ -339,6 +339,98 @@ def test_kept_auxiliary_tensors_are_averaged_as_the_lora_is(denoiser, tmp_path):
     resumed = run(denoiser, Belonging(), {"run_folder": tmp_path}, steps=3, ema=0.99, weight_decay=0.0)
     straight = run(denoiser, Belonging(), steps=3, ema=0.99, weight_decay=0.0)
     assert torch.equal(*(parted(found.tensors)[1]["offset"] for found in (resumed, straight)))
+
+
+class Collapsing(Belonging):
+    """Its weights are worth nothing where the figure is below 0."""
+
+    def collapse(self, figures: Mapping[str, float]) -> str:
+        return "All alike." if figures.get("quality", 0) < 0 else ""
+
+
+FIGURES_OF_A_COLLAPSE = [1.0, 3.0, -1.0, -1.0, 2.0, 2.0]
+
+
+class BreakOff(RunCallbacks):
+    """Cancel, as soon as this update is told of."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def on_report(self, step: int, metrics: Any) -> None:
+        if step == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_that_breaks_off_as_it_collapses_gives_its_last_sound_weights(denoiser, tmp_path, keep, ema):
+    knobs = {"evaluate_every": 1, "keep": keep, "ema": ema, "weight_decay": 0.0}
+    expected = run(denoiser, Collapsing(FIGURES_OF_A_COLLAPSE), **knobs)
+    assert (expected.status, expected.kept_step, expected.steps_done) == ("ended", 2, 3)
+    with pytest.raises(KeyboardInterrupt):
+        run(denoiser, Collapsing(FIGURES_OF_A_COLLAPSE),
+            {"callbacks": BreakOff(3), "run_folder": tmp_path}, **knobs)  # fmt: skip
+    step, given = given_by(StateFolder(tmp_path).newest(), best=keep == "best")
+    assert step == 2 and given.keys() == expected.tensors.keys()
+    assert all(torch.equal(value, given[name]) for name, value in expected.tensors.items())
+
+
+def test_weights_that_are_sound_and_the_best_are_kept_once():
+    """In memory, in the saved state, and after a resume; what is only sound is kept besides."""
+    config, copies = TrainerConfig(steps=9, evaluate_every=1, keep="best"), []
+
+    def tensors() -> dict[str, torch.Tensor]:
+        copies.append({"weight": torch.full((1,), float(len(copies)))})
+        return copies[-1]
+
+    def resumed(state: dict[str, Any]) -> Evaluations:
+        found = Evaluations(Collapsing(), config)
+        found.load_state_dict(state)
+        return found
+
+    evaluations = Evaluations(Collapsing([1.0, 3.0, 2.0]), config)
+    for step in (1, 2):
+        evaluations.measure(step, tensors)
+    assert len(copies) == 2 and evaluations.sound_tensors is evaluations.best_tensors is copies[1]
+    state = evaluations.state_dict()
+    assert not state["sound_tensors"] and state["best_tensors"] == copies[1]
+    again = resumed(state)
+    assert again.sound_tensors is again.best_tensors and again.sound_tensors == copies[1] and again.sound_step == 2
+    evaluations.measure(3, tensors)
+    assert len(copies) == 3 and evaluations.sound_tensors is copies[2] and evaluations.best_tensors is copies[1]
+    again = resumed(evaluations.state_dict())
+    assert (again.sound_tensors, again.best_tensors) == (copies[2], copies[1])
+    assert (again.sound_step, again.best_step) == (3, 2)
+
+
+def test_a_collapsed_run_goes_on_from_its_sound_weights_once_something_is_set_anew(denoiser, tmp_path):
+    """With its average and with what belongs to it. A lower rate is enough; with nothing changed it ends again."""
+    knobs = {"evaluate_every": 1, "ema": 0.9, "weight_decay": 0.0}
+    ended = run(denoiser, Collapsing(FIGURES_OF_A_COLLAPSE), {"run_folder": tmp_path}, **knobs)
+    again = run(denoiser, Collapsing(FIGURES_OF_A_COLLAPSE), {"run_folder": tmp_path}, **knobs)
+    assert again.reason == ended.reason and again.steps_done == 3 and again.history == ended.history
+    slow = knobs | {"learning_rate": 1e-9}
+    gone = run(denoiser, Collapsing([0.0] * 6), {"run_folder": tmp_path}, **slow)
+    assert (gone.status, gone.steps_done, gone.kept_step) == ("finished", 6, 6)
+    # The offset's own rate does not follow, so that only the LoRA stays where it was sound.
+    for name, value in parted(ended.tensors)[0].items():
+        torch.testing.assert_close(gone.tensors[name], value, atol=1e-7, rtol=0)
+    assert [change["setting"] for change in gone.changes] == ["training learning_rate", "weights"]
+    assert gone.changes[1] == {
+        "after_update": 3, "setting": "weights", "before": "after update 3", "now": "after update 2"
+    }  # fmt: skip
+    assert [row["step"] for row in gone.history] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_led_to_a_collapse_may_be_set_anew_after_it_alone(tmp_path):
+    saved, now = ({"method setting": {"reward_weight": weight, "distance": "l2"}} for weight in (5.0, 0.0))
+    (change,) = check_same_run(saved, now, folder=tmp_path, collapsed=True)
+    assert change == {"setting": "method setting reward_weight", "before": 5.0, "now": 0.0}
+    with pytest.raises(TrainingError, match="reward_weight"):
+        check_same_run(saved, now, folder=tmp_path)
+    with pytest.raises(TrainingError, match="distance"):
+        check_same_run(saved, {"method setting": {"reward_weight": 5.0}}, folder=tmp_path, collapsed=True)
 
 
 def test_the_gradient_of_the_auxiliary_does_not_eat_the_clip_of_the_lora(denoiser):

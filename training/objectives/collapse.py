@@ -29,13 +29,12 @@ def collapse_reason(figures: Mapping[str, float], *, diversity: float, saturatio
     if diversity and own is not None and others and own < diversity * others:
         return (
             f"The pictures of a prompt have become alike: their diversity is {own:.3g}, less than {diversity:.0%} of "
-            f"the teacher's {others:.3g} (guard_diversity). Begin a new run with a lower "
-            "reward_weight, or more assistant_updates."
+            f"the teacher's {others:.3g} (guard_diversity). Lower reward_weight, or raise assistant_updates."
         )
     own, others = figures.get("evaluation_saturation"), figures.get("teacher_saturation")
     if saturation and own is not None and others is not None and own > others + saturation:
         return (
             f"Colours have run away: their saturation is {own:.2f}, the teacher's {others:.2f} (guard_saturation "
-            f"{saturation:g}). Begin a new run with a lower reward_weight or cfg."
+            f"{saturation:g}). Lower reward_weight or cfg."
         )
     return ""

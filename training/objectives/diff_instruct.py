@@ -367,12 +367,20 @@ class DiffInstructObjective:
             "iterations": self._iterations,
             "figures": dict(self._figures),
             "teacher": dict(self._teacher),
+            "teacher_as": self._teacher_as(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        now = self._teacher_as()
         self.practice.load_state_dict(state["practice"])
         self._iterations = int(state["iterations"])
-        self._figures, self._teacher = dict(state["figures"]), dict(state["teacher"])
+        self._figures = dict(state["figures"])
+        # A teacher of other steps or guidance must be measured anew.
+        self._teacher = dict(state["teacher"]) if state.get("teacher_as", now) == now else {}
+
+    def _teacher_as(self) -> list[float]:
+        """How the teacher's pictures are made."""
+        return [float(self.config.steps), float(self.config.guidance)]
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.practice.prompts[:4]
