@@ -279,6 +279,104 @@ _PREFERENCES: Step = (
     """,
 )
 
+# Refinement in rounds; see nodes/refinement. Keys are 32 random hex digits, "" = none. Times are seconds since 1970.
+# `sessions.name`: "" = being erased. `folded`: what counts as the same name. `head`: the round that the next one builds
+# on. `undone`: JSON list of the rounds that can be done again, the next one last. `revision`: rises with every move
+# that changes what the next run makes. `audit_rows`, `audit_hash`: number and last hash of the session's audit rows.
+# `session_erasures`: `done` = 0: is to leave no bytes; 1: has left none, kept for writers that come late.
+# `session_rounds.status`: open = waits for a person; passed = other pictures were asked for; committed.
+# `embedding`, `schedule`, `weights`, `feedback`, `scores`: JSON, "" = none. `seed`: text, since a whole number in
+# SQLite ends at 2^63. `session_pictures.hash`: see nodes/picture_folder.py.
+# `session_audit`: rows can be added, and go with their session, nothing else; `body`: JSON; see refinement/audit.py.
+_SESSIONS: Step = (
+    """
+    CREATE TABLE sessions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        folded TEXT NOT NULL UNIQUE,
+        prompt TEXT NOT NULL,
+        negative TEXT NOT NULL,
+        seed TEXT NOT NULL,
+        revision INTEGER NOT NULL DEFAULT 0,
+        head TEXT NOT NULL DEFAULT '',
+        undone TEXT NOT NULL DEFAULT '[]',
+        created INTEGER NOT NULL,
+        changed INTEGER NOT NULL,
+        audit_rows INTEGER NOT NULL DEFAULT 0,
+        audit_hash TEXT NOT NULL DEFAULT ''
+    )
+    """,
+    "CREATE TABLE session_erasures (key TEXT NOT NULL PRIMARY KEY, done INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
+    """
+    CREATE TABLE session_rounds (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+        key TEXT NOT NULL UNIQUE,
+        parent TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('open', 'passed', 'committed')),
+        prompt TEXT NOT NULL,
+        negative TEXT NOT NULL,
+        embedding TEXT NOT NULL,
+        schedule TEXT NOT NULL,
+        weights TEXT NOT NULL,
+        feedback TEXT NOT NULL,
+        seconds REAL NOT NULL,
+        lora TEXT NOT NULL,
+        latents TEXT NOT NULL,
+        made INTEGER NOT NULL,
+        CHECK ((status = 'committed') = (feedback <> ''))
+    )
+    """,
+    "CREATE INDEX session_rounds_by_session ON session_rounds (session, id)",
+    "CREATE UNIQUE INDEX session_rounds_open ON session_rounds (session, parent) WHERE status = 'open'",
+    """
+    CREATE TABLE session_pictures (
+        round INTEGER NOT NULL REFERENCES session_rounds (id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        hash TEXT NOT NULL,
+        seed TEXT NOT NULL,
+        scores TEXT NOT NULL,
+        PRIMARY KEY (round, position)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE session_ratings (
+        round INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        rater TEXT NOT NULL,
+        stars INTEGER NOT NULL CHECK (stars BETWEEN 1 AND 5),
+        PRIMARY KEY (round, position, rater),
+        FOREIGN KEY (round, position) REFERENCES session_pictures (round, position) ON DELETE CASCADE
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE session_audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        made INTEGER NOT NULL,
+        round TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        body TEXT NOT NULL,
+        previous TEXT NOT NULL,
+        own TEXT NOT NULL,
+        UNIQUE (session, number)
+    )
+    """,
+    """
+    CREATE TRIGGER session_audit_stays BEFORE UPDATE ON session_audit
+    BEGIN SELECT RAISE(ABORT, 'what was done is never changed'); END
+    """,
+    """
+    CREATE TRIGGER session_audit_remains BEFORE DELETE ON session_audit
+    WHEN EXISTS (SELECT 1 FROM sessions WHERE id = OLD.session)
+    BEGIN SELECT RAISE(ABORT, 'what was done is never changed'); END
+    """,
+)
+
 MIGRATIONS: tuple[Step, ...] = (
     (*_SCORES, *_CALIBRATIONS),
     _CATALOGUE,
@@ -287,4 +385,5 @@ MIGRATIONS: tuple[Step, ...] = (
     _FILE_STATES,
     _TRASH_NAMES,
     _PREFERENCES,
+    _SESSIONS,
 )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ...training.interfaces import AttuneError
+from ..visible_line import has_half_letter, visible_line
 
 ScheduleType = Literal["linear", "cosine", "karras"]
 SCHEDULE_TYPES: tuple[str, ...] = get_args(ScheduleType)
@@ -30,6 +31,7 @@ LONGEST_TEXT = 200_000
 LARGEST_DETAILS = 1_000_000
 # Letters of a rule's, a sampler's, a reward's, an arm's or a rater's name.
 LONGEST_NAME = 200
+LONGEST_SESSION_NAME = 60
 
 
 class RefinementError(AttuneError):
@@ -308,6 +310,25 @@ class SessionState:
 # ---- checks ----
 
 
+def session_name(name: str) -> str:
+    """A session's name as it is kept: one line without stray blanks and letters that nobody sees.
+
+    Raises:
+        RefinementError: nothing is left that can be seen, it is too long, or looks like a key.
+    """
+    check_text(name, "The session's name")
+    plain_name = visible_line(name)
+    if not plain_name:
+        raise RefinementError("The session has no name. Type one, for example 'the cat at dusk'.")
+    if len(plain_name) > LONGEST_SESSION_NAME:
+        raise RefinementError(
+            f"The name {plain_name[:30]!r}… has {len(plain_name)} letters; up to {LONGEST_SESSION_NAME} are allowed."
+        )
+    if KEY.fullmatch(plain_name):
+        raise RefinementError(f"{plain_name!r} looks like a session's key. Choose another name.")
+    return plain_name
+
+
 def check_text(text: str, what: str) -> None:
     """
     Raises:
@@ -317,7 +338,7 @@ def check_text(text: str, what: str) -> None:
         raise RefinementError(f"{what} must be text, not {type(text).__name__}.")
     if len(text) > LONGEST_TEXT:
         raise RefinementError(f"{what} has {len(text)} letters; up to {LONGEST_TEXT} are kept. Shorten it.")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if has_half_letter(text):
         raise RefinementError(f"{what} holds half of a character. Type it anew.")
 
 

@@ -1,0 +1,181 @@
+"""What the store's rows say together: a session's state, its tree, everything about it. Inside a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from . import audit
+from .records import RefinementError, Round, SessionState, StaleError, check_seed, check_text
+from .session_rows import (
+    RoundRow,
+    SessionRow,
+    read_ratings,
+    read_rounds,
+    round_digests,
+    session_digest,
+)
+from .tree import Tree
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A session in a list.
+
+    Attributes:
+        rounds: that were committed, on all branches.
+        accepted: whether a picture of it is what was meant.
+        created, changed: seconds since 1970.
+    """
+
+    key: str
+    name: str
+    revision: int
+    prompt: str
+    rounds: int
+    accepted: bool
+    created: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """Everything about a session at one moment, for reports.
+
+    Attributes:
+        rounds: all that were committed, on all branches, in that order.
+        passed: rounds in whose place other pictures were asked for.
+        ratings: (round's key, position) → rater → stars.
+        rows: of the audit. verdict: whether all is as it was written.
+        created, changed: seconds since 1970.
+    """
+
+    state: SessionState
+    rounds: tuple[Round, ...]
+    passed: tuple[Round, ...]
+    ratings: Mapping[tuple[str, int], Mapping[str, int]]
+    rows: tuple[audit.AuditRow, ...]
+    verdict: audit.AuditVerdict
+    created: int
+    changed: int
+
+
+def read_state(connection: sqlite3.Connection, session: SessionRow, replay: str | None = None) -> SessionState:
+    """A session as the next run sees it; see `SessionStore.state`.
+
+    Raises:
+        UnknownError: there is no round to replay of that key.
+    """
+    rows = read_rounds(connection, session.id)
+    tree = Tree(row.round for row in rows if row.status == "committed")
+    head = session.head or None
+    again = tree.round(replay) if replay is not None else None
+    if again is not None:
+        head = again.parent
+    path = tree.path(head)
+    waiting = next((row.round for row in rows if row.status == "open" and row.round.parent == head), None)
+    known = [*path, *(round_ for round_ in (again or waiting,) if round_)]
+    return SessionState(
+        session.key,
+        session.name,
+        session.revision,
+        session.seed,
+        session.prompt,
+        session.negative,
+        path,
+        again.attempt if again else next_attempt(rows, head),
+        None if again else waiting,
+        again,
+        next((round_.schedule.arm for round_ in reversed(known) if round_.schedule.arm), ""),
+    )
+
+
+def next_attempt(rows: Sequence[RoundRow], head: str | None) -> int:
+    """Which attempt the next run makes of this head: one more for every time that other pictures were asked for."""
+    here = [row for row in rows if row.round.parent == head]
+    return max((row.round.attempt + (row.status == "passed") for row in here), default=0)
+
+
+def read_tree(connection: sqlite3.Connection, session: SessionRow) -> Tree:
+    """All committed rounds."""
+    return Tree(row.round for row in read_rounds(connection, session.id, "status = 'committed'"))
+
+
+def read_record(connection: sqlite3.Connection, session: SessionRow) -> SessionRecord:
+    """Everything about a session."""
+    rows = read_rounds(connection, session.id)
+    return SessionRecord(
+        read_state(connection, session),
+        tuple(row.round for row in rows if row.status == "committed"),
+        tuple(row.round for row in rows if row.status == "passed"),
+        read_ratings(connection, session.id),
+        tuple(audit.read_rows(connection, session.id)),
+        check_audit(connection, session),
+        session.created,
+        session.changed,
+    )
+
+
+def check_audit(connection: sqlite3.Connection, session: SessionRow) -> audit.AuditVerdict:
+    """Whether a session's rows are what was written."""
+    records = round_digests(connection, session.id)
+    return audit.check(connection, session.id, session_digest(connection, session.id), records)
+
+
+def readable_rounds(connection: sqlite3.Connection, session: SessionRow) -> list[Round]:
+    """All rounds; none where some are damaged, of which the audit tells."""
+    try:
+        return [row.round for row in read_rounds(connection, session.id)]
+    except RefinementError:
+        return []
+
+
+def read_summary(connection: sqlite3.Connection, row: SessionRow) -> Summary:
+    """A session as lists show it."""
+    rounds, accepted = connection.execute(
+        "SELECT COUNT(*), COALESCE(MAX(instr(feedback, '\"accepted\":true') > 0), 0) FROM session_rounds "
+        "WHERE session = ? AND status = 'committed'",
+        (row.id,),
+    ).fetchone()
+    return Summary(
+        row.key, row.name, row.revision, row.prompt, rounds, bool(accepted), row.created, row.changed
+    )  # fmt: skip
+
+
+def key_of(connection: sqlite3.Connection, name: str) -> str | None:
+    """The key of the session of that name."""
+    query = "SELECT key FROM sessions WHERE name <> '' AND folded = ?"
+    found = connection.execute(query, (name.casefold(),)).fetchone()
+    return found[0] if found else None
+
+
+def check_free(connection: sqlite3.Connection, name: str, *, but: str = "") -> None:
+    """
+    Raises:
+        RefinementError: a session (other than `but`) has that name.
+    """
+    if key_of(connection, name) not in (None, but):
+        raise RefinementError(f"Another session is called {name!r}. Choose another name, or continue that session.")
+
+
+def check_wish(prompt: str, negative: str, seed: int) -> None:
+    """
+    Raises:
+        RefinementError: a session cannot begin with these.
+    """
+    check_text(prompt, "The prompt")
+    check_text(negative, "The negative prompt")
+    check_seed(seed)
+
+
+def check_revision(session: SessionRow, revision: int) -> None:
+    """
+    Raises:
+        StaleError: the session is at another revision.
+    """
+    if session.revision != revision:
+        raise StaleError(
+            f"The session {session.name!r} has moved on: it is at revision {session.revision}, and this was made for "
+            f"revision {revision}. Nothing was changed. Press Run, or reload the page."
+        )

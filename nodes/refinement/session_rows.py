@@ -1,0 +1,249 @@
+"""Sessions and rounds as they lie in the store's tables. Every function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .audit import digest
+from .plain_records import (
+    canonical,
+    feedback_of,
+    plain_feedback,
+    plain_schedule,
+    plain_weights,
+    schedule_of,
+    weights_of,
+)
+from .records import KEY, Feedback, Picture, RefinementError, Round, UnknownError
+
+# open: waits for a person. passed: other pictures were asked for. committed: a person has answered.
+Status = Literal["open", "passed", "committed"]
+_SESSION = "id, key, name, revision, seed, prompt, negative, head, undone, created, changed, audit_rows"
+_ROUND = (
+    "id, status, key, parent, number, attempt, prompt, negative, embedding, schedule, weights, feedback, seconds, "
+    "lora, latents, made"
+)
+
+
+@dataclass(frozen=True)
+class SessionRow:
+    """A session's own row. `head`: "" = before the first round. `undone`: keys of rounds, the next to redo last."""
+
+    id: int
+    key: str
+    name: str
+    revision: int
+    seed: int
+    prompt: str
+    negative: str
+    head: str
+    undone: tuple[str, ...]
+    created: int
+    changed: int
+    audit_rows: int
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """A round with what the store knows beside it."""
+
+    id: int
+    status: Status
+    round: Round
+
+
+# ---- sessions ----
+
+
+def read_session(connection: sqlite3.Connection, key: str) -> SessionRow:
+    """
+    Raises:
+        UnknownError: there is no such session.
+    """
+    found = None
+    if KEY.fullmatch(key):
+        query = f"SELECT {_SESSION} FROM sessions WHERE name <> '' AND key = ?"
+        found = connection.execute(query, (key,)).fetchone()
+    if found is None:
+        raise UnknownError(
+            "This session is not there any more: it was deleted, or it is kept on another computer. Choose a session "
+            "in the Refinement Session node and press Run."
+        )
+    return _session(found)
+
+
+def read_sessions(connection: sqlite3.Connection) -> list[SessionRow]:
+    """All sessions, the one that was changed last first."""
+    query = f"SELECT {_SESSION} FROM sessions WHERE name <> '' ORDER BY changed DESC, id DESC"
+    return [_session(row) for row in connection.execute(query).fetchall()]
+
+
+def _session(row: tuple) -> SessionRow:
+    id, key, name, revision, seed, prompt, negative, head, undone, *rest = row
+    return SessionRow(id, key, name, revision, int(seed), prompt, negative, head, tuple(json.loads(undone)), *rest)
+
+
+def session_digest(connection: sqlite3.Connection, id: int) -> str:
+    """Digest of a session's own fields, as the audit keeps it."""
+    fields = "name, prompt, negative, seed, revision, head, undone, created"
+    row = connection.execute(f"SELECT {fields} FROM sessions WHERE id = ?", (id,)).fetchone()
+    return digest([_plain(value) for value in row])
+
+
+# ---- rounds ----
+
+
+def read_rounds(
+    connection: sqlite3.Connection, session: int, where: str = "1", values: Iterable[Any] = ()
+) -> list[RoundRow]:  # fmt: skip
+    """The rounds of a session that a condition on `session_rounds` names, in the order in which they were made.
+
+    Raises:
+        RefinementError: a row holds what is no round: somebody else has written into the store.
+    """
+    query = f"SELECT {_ROUND} FROM session_rounds WHERE session = ? AND ({where}) ORDER BY id"
+    return [_round(connection, row) for row in connection.execute(query, (session, *values)).fetchall()]
+
+
+def _round(connection: sqlite3.Connection, row: tuple) -> RoundRow:
+    id, status, key, parent, number, attempt, prompt, negative, embedding, schedule, weights, said, *rest = row
+    pictures = connection.execute(
+        "SELECT hash, seed, scores FROM session_pictures WHERE round = ? ORDER BY position", (id,)
+    ).fetchall()
+    try:
+        made = Round(
+            key,
+            parent or None,
+            number,
+            attempt,
+            prompt,
+            negative,
+            json.loads(embedding),
+            schedule_of(json.loads(schedule)),
+            weights_of(json.loads(weights)) if weights else None,
+            tuple(Picture(name, int(seed), json.loads(scores)) for name, seed, scores in pictures),
+            feedback_of(json.loads(said)) if said else None,
+            *rest,
+        )
+    except (ValueError, TypeError, AttributeError, RefinementError) as error:
+        raise RefinementError(
+            f"Round {number} of this session is damaged in Attune's database ({error}). Put a backup of the database "
+            "in its place, or begin another session."
+        ) from error
+    return RoundRow(id, status, made)
+
+
+def insert_round(connection: sqlite3.Connection, session: int, round_: Round) -> None:
+    """Put down an open round."""
+    cursor = connection.execute(
+        "INSERT INTO session_rounds (session, key, parent, number, attempt, status, prompt, negative, embedding, "
+        "schedule, weights, feedback, seconds, lora, latents, made) "
+        "VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?, ?, ?, '', ?, ?, ?, ?)",
+        (
+            session,
+            round_.key,
+            round_.parent or "",
+            round_.number,
+            round_.attempt,
+            round_.prompt,
+            round_.negative,
+            canonical(round_.embedding),
+            canonical(plain_schedule(round_.schedule)),
+            canonical(plain_weights(round_.weights)) if round_.weights else "",
+            round_.seconds,
+            round_.lora,
+            round_.latents,
+            round_.made,
+        ),
+    )
+    connection.executemany(
+        "INSERT INTO session_pictures (round, position, hash, seed, scores) VALUES (?, ?, ?, ?, ?)",
+        [
+            (cursor.lastrowid, position, picture.hash, str(picture.seed), canonical(picture.scores))
+            for position, picture in enumerate(round_.pictures)
+        ],
+    )
+
+
+def remove_round(connection: sqlite3.Connection, id: int) -> None:
+    connection.execute("DELETE FROM session_rounds WHERE id = ?", (id,))
+
+
+def pass_round(connection: sqlite3.Connection, id: int) -> None:
+    """Other pictures take the place of an open round's."""
+    connection.execute("UPDATE session_rounds SET status = 'passed' WHERE id = ?", (id,))
+
+
+def answer_round(connection: sqlite3.Connection, id: int, feedback: Feedback) -> None:
+    """Keep what was said to a round, which is committed by it."""
+    connection.execute(
+        "UPDATE session_rounds SET status = 'committed', feedback = ? WHERE id = ?",
+        (canonical(plain_feedback(feedback)), id),
+    )
+
+
+def round_digest(connection: sqlite3.Connection, id: int) -> str:
+    """Digest of all that the store holds of a round, as the audit keeps it; reads without understanding."""
+    (*fields,) = connection.execute(f"SELECT {_ROUND} FROM session_rounds WHERE id = ?", (id,)).fetchone()
+    pictures = connection.execute(
+        "SELECT position, hash, seed, scores FROM session_pictures WHERE round = ? ORDER BY position", (id,)
+    ).fetchall()
+    ratings = connection.execute(
+        "SELECT position, rater, stars FROM session_ratings WHERE round = ? ORDER BY position, rater", (id,)
+    ).fetchall()
+    return digest([[_plain(value) for value in row] for row in (fields[1:], *pictures, *ratings)])
+
+
+def _plain(value: Any) -> Any:
+    """What somebody else has written may be of any type; its repr tells what JSON cannot hold."""
+    return value if isinstance(value, (str, int)) else repr(value)
+
+
+def round_digests(connection: sqlite3.Connection, session: int) -> dict[str, str]:
+    """Key → digest of all rounds of a session."""
+    rows = connection.execute("SELECT id, key FROM session_rounds WHERE session = ?", (session,)).fetchall()
+    return {key: round_digest(connection, id) for id, key in rows}
+
+
+# ---- ratings ----
+
+
+def put_rating(connection: sqlite3.Connection, round_: int, position: int, rater: str, stars: int) -> None:
+    """Keep a rater's stars for a picture, in place of that rater's earlier ones."""
+    connection.execute(
+        "INSERT INTO session_ratings (round, position, rater, stars) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (round, position, rater) DO UPDATE SET stars = excluded.stars",
+        (round_, position, rater, stars),
+    )
+
+
+def read_ratings(connection: sqlite3.Connection, session: int) -> dict[tuple[str, int], dict[str, int]]:
+    """(round's key, position) → rater → stars, of all pictures that were rated."""
+    rows = connection.execute(
+        "SELECT made.key, position, rater, stars FROM session_ratings JOIN session_rounds AS made ON made.id = round "
+        "WHERE session = ? ORDER BY made.id, position, rater",
+        (session,),
+    )
+    found: dict[tuple[str, int], dict[str, int]] = {}
+    for key, position, rater, stars in rows:
+        found.setdefault((key, position), {})[rater] = stars
+    return found
+
+
+# ---- files ----
+
+
+def used_files(connection: sqlite3.Connection, session: int) -> tuple[set[str], set[str]]:
+    """Hashes of pictures and digests of latents that rounds of a session name."""
+    pictures = connection.execute(
+        "SELECT DISTINCT hash FROM session_pictures JOIN session_rounds ON session_rounds.id = round WHERE session = ?",
+        (session,),
+    )
+    latents = connection.execute(
+        "SELECT DISTINCT latents FROM session_rounds WHERE session = ? AND latents <> ''", (session,)
+    )
+    return {name for (name,) in pictures}, {name for (name,) in latents}
