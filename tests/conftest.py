@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,14 @@ def comfyui() -> Path:
 def python() -> str:
     """The interpreter that has the host's packages."""
     return sys.executable
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For small networks, which gain nothing by more threads and wait for them where the cores are busy."""
+    import torch
+
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,75 +10,26 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from attune.tests.small_unets import (
+    Attention,
+    CastLinear,
+    LayerDenoiser,
+    Linear,
+    disturb,
+    inputs,
+    picture,
+    tiny_denoiser,
+)
 from attune.training.adapters import TARGETS, LoraConfig, Policy, matching_layers
-from attune.training.denoisers import DiffusersDenoiser, process_of
+from attune.training.denoisers import DiffusersDenoiser
 from attune.training.interfaces import Denoiser, TrainingError
 
-CONTEXT = 16
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
-
-
-def tiny_denoiser() -> DiffusersDenoiser:
-    from diffusers import UNet2DConditionModel
-
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            cross_attention_dim=CONTEXT,
-            attention_head_dim=8,
-            norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )
-    return DiffusersDenoiser(unet.eval(), process_of("v"), torch.zeros(5, CONTEXT))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def denoiser() -> DiffusersDenoiser:
     return tiny_denoiser()
-
-
-def inputs(count: int = 2) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(count, 4, 8, 8, generator=generator)
-    return x, torch.linspace(0.5, 4, count), list(torch.randn(count, 5, CONTEXT, generator=generator))
-
-
-def disturb(policy: Policy, role: str = "policy", seed: int = 1) -> None:
-    """Give every tensor of a role values that matter."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.parameters(role):
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-
-
-class LayerDenoiser:
-    """A denoiser around any module that maps [B, C] to [B, C]."""
-
-    process = process_of("v")
-    unconditional = None
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def __call__(
-        self, x: torch.Tensor, sigma: torch.Tensor, cond: Sequence[Any], *, guidance: float = 1.0
-    ) -> torch.Tensor:
-        return self.module(x)
 
 
 # ---- what an adapter computes ----
@@ -130,34 +80,6 @@ def test_merged_into_the_base_the_whole_network_gives_the_same(denoiser: Diffuse
             up, down = tensors[f"{path}.lora_up.weight"], tensors[f"{path}.lora_down.weight"]
             weight += 2.0 / 4 * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
         torch.testing.assert_close(policy(*inputs()), merged(*inputs()), rtol=1e-3, atol=1e-4)
-
-
-class CastLinear(nn.Linear):
-    """As the host's layers do: weights of any type, computed in the input's."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
-
-
-class Linear(nn.Module):
-    """As the host's quantised layers: a linear layer by name and shape, not by inheritance."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        self.weight = nn.Parameter(torch.full((out_features, in_features), 0.1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, self.weight)
-
-
-class Attention(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.to_q = layer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.to_q(x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
@@ -284,15 +206,6 @@ def test_unusable_roles_are_refused(denoiser: DiffusersDenoiser, roles: tuple[st
 
 
 # ---- leaving ----
-
-
-def picture(module: nn.Module) -> dict[str, Any]:
-    return {
-        "modules": [(name, id(layer), layer.training) for name, layer in module.named_modules()],
-        "parameters": [(name, id(p), p.requires_grad) for name, p in module.named_parameters()],
-        "attributes": {name: sorted(vars(layer)) for name, layer in module.named_modules()},
-        "keys": list(module.state_dict()),
-    }
 
 
 def check_untouched(denoiser: Denoiser, before: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import pytest
 import torch
 
 from attune.nodes.training.fitting import Fit, begun_precision, fitting
+from attune.tests.small_unets import larger_denoiser
 from attune.training.adapters import LoraConfig, Policy, quantised
-from attune.training.denoisers import DiffusersDenoiser, process_of
+from attune.training.denoisers import DiffusersDenoiser
 from attune.training.interfaces import Prompt, TrainingError
 from attune.training.memory import MemorySettings, estimate, module_bytes
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
@@ -19,33 +19,12 @@ from attune.training.trainer import TrainerConfig, train
 
 SHAPE = (4, 8, 8)
 AUTO = MemorySettings("auto", "auto")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def denoiser() -> DiffusersDenoiser:
-    from diffusers import UNet2DConditionModel
-
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(64, 128),
-            layers_per_block=1,
-            cross_attention_dim=64,
-            attention_head_dim=4,
-            norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )
-    return DiffusersDenoiser(unet.eval().requires_grad_(False), process_of("v"), torch.zeros(5, 64))
+    return larger_denoiser()
 
 
 COND = torch.zeros(5, 64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from attune.nodes.catalogue.lora_files import read_facts
+from attune.tests import small_unets
+from attune.tests.small_unets import Attention, CastLinear, LayerDenoiser, Linear, inputs, picture, tiny_denoiser
 from attune.training.adapters import (
     LoraConfig,
     LoraMetadata,
@@ -26,7 +28,7 @@ from attune.training.adapters import (
 from attune.training.adapters.full import FullLayer
 from attune.training.adapters.merge import layers_of
 from attune.training.checkpointing import checkpointing
-from attune.training.denoisers import DiffusersDenoiser, process_of
+from attune.training.denoisers import DiffusersDenoiser
 from attune.training.interfaces import TrainingError
 
 ALL = LoraConfig(kind="full", targets=("everything",))
@@ -34,103 +36,14 @@ LINEAR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 WITH_BIAS = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"
 STRIDED = "down_blocks.0.downsamplers.0.conv"
 METADATA = LoraMetadata(title="Whole")
-CONTEXT = 16
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
-
-
-def tiny_denoiser() -> DiffusersDenoiser:
-    from diffusers import UNet2DConditionModel
-
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            cross_attention_dim=CONTEXT,
-            attention_head_dim=8,
-            norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )
-    return DiffusersDenoiser(unet.eval(), process_of("v"), torch.zeros(5, CONTEXT))
+pytestmark = pytest.mark.usefixtures("one_thread")
+# Whole weights move less than the matrices of a LoRA.
+disturb = partial(small_unets.disturb, deviation=0.02)
 
 
 @pytest.fixture
 def denoiser() -> DiffusersDenoiser:
     return tiny_denoiser()
-
-
-def inputs() -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(2, 4, 8, 8, generator=generator)
-    return x, torch.tensor([0.5, 4.0]), list(torch.randn(2, 5, CONTEXT, generator=generator))
-
-
-def disturb(policy: Policy, role: str = "policy", *, seed: int = 1) -> None:
-    """Give every tensor of a role values that matter."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.parameters(role):
-            parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
-
-
-class LayerDenoiser:
-    """A denoiser around any module."""
-
-    process = process_of("v")
-    unconditional = None
-    device = torch.device("cpu")
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, cond: Sequence[Any], *, guidance: float = 1.0) -> Any:
-        return self.module(x)
-
-
-class Attention(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.to_q = layer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.to_q(x)
-
-
-class CastLinear(nn.Linear):
-    """As the host's layers do: weights of any type, computed in the input's."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
-
-
-class Linear(nn.Module):
-    """As the host's quantised layers: a linear layer by name and shape, not by inheritance."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        self.weight = nn.Parameter(torch.full((out_features, in_features), 0.1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, self.weight)
-
-
-def picture(module: nn.Module) -> dict[str, Any]:
-    return {
-        "modules": [(name, id(layer), layer.training) for name, layer in module.named_modules()],
-        "parameters": [(name, id(p), p.requires_grad) for name, p in module.named_parameters()],
-        "attributes": {name: sorted(vars(layer)) for name, layer in module.named_modules()},
-        "keys": list(module.state_dict()),
-    }
 
 
 def merged(policy: Policy, role: str = "policy") -> DiffusersDenoiser:

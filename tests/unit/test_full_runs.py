@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +15,10 @@ from attune.nodes.training.job_file import job_of, read_job, write_job
 from attune.nodes.training.products import product_of
 from attune.nodes.training.run_schemas import TRAIN_LORA
 from attune.nodes.training.widgets import lora_config, trained_shape
+from attune.tests.small_unets import CONTEXT, frozen_denoiser
 from attune.training import memory
 from attune.training.adapters import LoraConfig, Policy
-from attune.training.denoisers import DiffusersDenoiser, process_of
+from attune.training.denoisers import DiffusersDenoiser
 from attune.training.interfaces import Auxiliary, Prompt, RunCallbacks, TrainingError
 from attune.training.memory import MemorySettings, advice, estimate, module_bytes
 from attune.training.objectives.supervised import SupervisedConfig, SupervisedObjective
@@ -26,36 +26,15 @@ from attune.training.run_state import check_same_run
 from attune.training.trained import Trained
 from attune.training.trainer import TrainerConfig, train
 
-CONTEXT, SHAPE = 16, (4, 8, 8)
+SHAPE = (4, 8, 8)
 COND = torch.ones(5, CONTEXT)
 ALL = LoraConfig(kind="full", targets=("everything",))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def denoiser() -> DiffusersDenoiser:
-    from diffusers import UNet2DConditionModel
-
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            cross_attention_dim=CONTEXT,
-            attention_head_dim=8,
-            norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )
-    return DiffusersDenoiser(unet.eval().requires_grad_(False), process_of("v"), torch.zeros(5, CONTEXT))
+    return frozen_denoiser()
 
 
 # ---- runs ----

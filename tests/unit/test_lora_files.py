@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from attune.tests.small_unets import disturb, inputs, tiny_denoiser
 from attune.training.adapters import (
     LoraConfig,
     LoraMetadata,
@@ -25,50 +25,10 @@ from attune.training.adapters import (
     weights_id,
 )
 from attune.training.checkpoint import CheckpointError
-from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import AttuneError, TrainingError
 
-CONTEXT = 16
 METADATA = LoraMetadata(title="Blue mushrooms")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
-
-
-def tiny_denoiser(channels: tuple[int, int] = (32, 64)) -> DiffusersDenoiser:
-    from diffusers import UNet2DConditionModel
-
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=channels,
-            layers_per_block=1,
-            cross_attention_dim=CONTEXT,
-            attention_head_dim=8,
-            norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )
-    return DiffusersDenoiser(unet.eval(), process_of("v"), torch.zeros(5, CONTEXT))
-
-
-def inputs() -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(2, 4, 8, 8, generator=generator)
-    return x, torch.tensor([0.5, 4.0]), list(torch.randn(2, 5, CONTEXT, generator=generator))
-
-
-def disturb(policy: Policy) -> None:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(config: LoraConfig, **network: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -11,46 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from attune.tests.small_unets import LARGER_CONTEXT, inputs, larger_denoiser
 from attune.training.adapters import PRECISIONS, LayerWeights, LoraConfig, Policy, precision_of, quantised
 from attune.training.adapters.quantised import QuantisedConv2d, QuantisedLayer, QuantisedLinear
-from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import TrainingError
 from attune.training.memory import module_bytes
 
-CONTEXT = 64
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
-
-
-def small_denoiser() -> DiffusersDenoiser:
-    """A U-Net of linear layers and convolutions, both large enough to be stored in few bits."""
-    from diffusers import UNet2DConditionModel
-
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(64, 128),
-            layers_per_block=1,
-            cross_attention_dim=CONTEXT,
-            attention_head_dim=4,
-            norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )
-    return DiffusersDenoiser(unet.eval().requires_grad_(False), process_of("v"), torch.zeros(5, CONTEXT))
-
-
-def inputs(count: int = 2) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(count, 4, 8, 8, generator=generator)
-    return x, torch.linspace(0.5, 4, count), list(torch.randn(count, 5, CONTEXT, generator=generator))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -178,9 +144,9 @@ def test_small_weights_keep_their_precision_in_16_bits(precision: str) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_unet_shrinks_and_adapters_learn_on_it(precision: str) -> None:
-    denoiser = small_denoiser()
+    denoiser = larger_denoiser()
     weights = sum(p.numel() for p in denoiser.module.parameters())
-    x, sigma, cond = inputs()
+    x, sigma, cond = inputs(context=LARGER_CONTEXT)
     with torch.no_grad():
         whole = denoiser(x, sigma, cond)
     with quantised(denoiser.module, precision) as paths:
@@ -209,7 +175,7 @@ def test_a_unet_shrinks_and_adapters_learn_on_it(precision: str) -> None:
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_nothing_stays_behind(failing: bool) -> None:
-    denoiser = small_denoiser()
+    denoiser = larger_denoiser()
     module = denoiser.module
     shared = module.down_blocks[0].resnets[0].conv1
     module.again = shared  # a layer with two homes
@@ -219,7 +185,7 @@ def test_nothing_stays_behind(failing: bool) -> None:
         with quantised(module, "nf4"), Policy(denoiser, LoraConfig(rank=2)) as policy:
             assert module.again is module.down_blocks[0].resnets[0].conv1
             assert isinstance(module.again, QuantisedConv2d)
-            policy(*inputs()).sum().backward()
+            policy(*inputs(context=LARGER_CONTEXT)).sum().backward()
             if failing:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -234,7 +200,7 @@ def test_nothing_stays_behind(failing: bool) -> None:
 
 
 def test_a_failing_reader_leaves_the_network_as_it_was() -> None:
-    module = small_denoiser().module
+    module = larger_denoiser().module
     before = [id(part) for part in module.modules()]
     seen = []
 
@@ -306,7 +272,7 @@ def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         quantised(nn.Linear(64, 64), "fp4"),
     ):
         pass
-    denoiser = small_denoiser()
+    denoiser = larger_denoiser()
     with (
         Policy(denoiser, LoraConfig(rank=2)),
         pytest.raises(TrainingError, match="before they are attached"),
@@ -321,7 +287,7 @@ def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_fingerprint_and_the_identity_know_the_precision() -> None:
-    denoiser = small_denoiser()
+    denoiser = larger_denoiser()
     found = {}
     for precision in ("", *PRECISIONS):
         stored = quantised(denoiser.module, precision) if precision else nullcontext()
