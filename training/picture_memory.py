@@ -3,7 +3,8 @@
 Where a reward's gradient is followed (ReFL, DRaFT) it is measured, on one or two pictures: everything that the backward
 pass keeps, beside what the network keeps. Pictures are decoded one at a time and computed anew in the backward pass, so
 that decoding does not grow with the chunk. Mixed precision reaches neither decoder nor reward. Elsewhere nothing is
-kept, and decoding takes turns with learning: what it needs is what the decoder says.
+kept, and decoding takes turns with learning: what it needs is what the decoder says. Where a reward without a gradient
+is asked in the middle of a step (Diff-Instruct*), this and the pictures lie beside what the network keeps.
 """
 
 from __future__ import annotations
@@ -26,20 +27,25 @@ class PictureMemory:
         decoder: of decoding as many pictures as are decoded at a time.
         reward: of scoring the first picture; more: of each further one. 0 where nothing is kept for a backward pass.
         gradients: whether gradients pass through both, which then lie in memory beside what the network keeps.
+        waits: whether they lie beside it all the same: the network waits for its backward pass meanwhile.
     """
 
     decoder: int
     reward: int = 0
     more: int = 0
     gradients: bool = False
+    waits: bool = False
 
     def beside(self, activations: int, batch: int) -> int:
         """What a step with `batch` pictures needs besides the network's activations.
 
         The reward's backward pass is done before that of the decoder begins, so that only the larger one counts.
         """
+        scoring = self.reward + (batch - 1) * self.more
         if self.gradients:
-            return max(self.decoder, self.reward + (batch - 1) * self.more)
+            return max(self.decoder, scoring)
+        if self.waits:
+            return self.decoder + scoring
         return max(0, self.decoder - activations)
 
 
@@ -51,6 +57,23 @@ def decoding_memory(decoder: LatentDecoder, shape: Sequence[int]) -> PictureMemo
     """
     told = getattr(decoder, "decoding_bytes", None)
     return PictureMemory(int(told(tuple(shape))) if callable(told) else 0)
+
+
+def waiting_memory(decoder: LatentDecoder, shape: Sequence[int], *, device: torch.device, times: int) -> PictureMemory:
+    """Of decoding without gradients while the network waits for its backward pass, and of the pictures; measured.
+
+    Each is there twice, as it is decoded and among those to score. What the reward takes for a moment is not known.
+
+    Args:
+        times: pictures at a time for each picture of the step.
+
+    Raises:
+        TrainingError: not even one can be decoded.
+    """
+    with torch.no_grad(), telling("Not even one picture can be decoded in the memory there is. Use smaller pictures."):
+        picture = decoder.decode(torch.zeros(1, *shape, device=device))
+    held = 2 * times * picture.numel() * picture.element_size()
+    return PictureMemory(decoding_memory(decoder, shape).decoder, held, held, waits=True)
 
 
 def gradient_memory(

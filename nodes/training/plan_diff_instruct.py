@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from ...training.interfaces import Reward, TrainingError
 from ...training.objectives.diff_instruct import DiffInstructObjective
 from ...training.objectives.diff_instruct_config import DiffInstructConfig
+from .figures import FIGURES
 from .plan_rewards import RewardPlan, reward_plan
 
 
@@ -23,6 +24,14 @@ class DiffInstructPlan(RewardPlan):
     evaluations: ClassVar[int] = 20
     # The paper's: with a memory of gradients generator and assistant chase each other in circles.
     trainer: ClassVar[Mapping[str, Any]] = {"betas": (0.0, 0.99)}
+
+    @property
+    def curve_titles(self) -> Mapping[str, str]:
+        titles = super().curve_titles
+        if self.config.reward_weight == 0 or self.reward.differentiable:
+            return titles
+        plain = {name: FIGURES[name].title for name in ("reward", "held_out_reward", "diversity")}
+        return titles | {name: f"{titles.get(name, title)}, of slightly noised copies" for name, title in plain.items()}
 
     @property
     def batch(self) -> int:

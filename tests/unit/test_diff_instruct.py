@@ -118,6 +118,119 @@ def test_a_reward_moves_points_and_the_teacher_holds_against(differentiable):
     assert "reward" not in result.history[99] and "reward" in result.history[100]
 
 
+class Watched(Right):
+    """Says how many pictures it was shown at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(differentiable=False)
+        self.shown: list[int] = []
+        self.scores: list[float] = []
+
+    def __call__(self, images: torch.Tensor, prompts: Any, context: Any = None) -> torch.Tensor:
+        scores = super().__call__(images, prompts, context)
+        self.shown.append(len(images))
+        self.scores += scores.tolist()
+        return scores
+
+
+class WatchedPoints(Points):
+    """Says how many pictures it made at a time."""
+
+    def __init__(self) -> None:
+        self.made: list[int] = []
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        self.made.append(len(latents))
+        return super().decode(latents)
+
+
+def test_a_reward_without_a_gradient_is_shown_no_more_than_a_chunk_at_a_time():
+    """In parts the gradient and the figures are the same; reported is the mean of all copies of a picture."""
+    grads, found = {}, {}
+    for chunk in (6, 64):
+        reward, decoder = Watched(), WatchedPoints()
+        config = dataclasses.replace(RING, images_per_prompt=8, chunk=chunk, reward_weight=1.0, probes=5)
+        made = DiffInstructObjective(bed.PROMPTS, reward, decoder, config, latent_shape=bed.LATENT_SHAPE)
+        with Policy(bed.RingDenoiser(width=16, seed=0), RING_LORA, roles=made.roles) as policy:
+            made.prepare(policy, ALONE)
+            list(_backwards(made, torch.Generator().manual_seed(0)))
+            grads[chunk] = torch.cat([value.grad.flatten() for value in policy.parameters(GENERATOR)])
+        found[chunk] = made.metrics()
+        assert sum(reward.shown) == sum(decoder.made) == found[chunk]["reward_calls"] == 40
+        assert max(reward.shown) == max(decoder.made) == min(chunk, 40)
+        assert found[chunk]["reward"] == pytest.approx(sum(reward.scores) / 40, rel=1e-5)
+    torch.testing.assert_close(grads[6], grads[64], rtol=1e-4, atol=1e-6)
+    assert found[6] == pytest.approx(found[64], rel=1e-4)
+    assert found[6]["reward_deviation"] > 0
+
+
+def test_a_picture_of_which_a_gate_blocks_one_copy_earns_nothing_and_counts_as_blocked():
+    class Gated(Watched):
+        def unsafe(self, images):
+            return images[:, 0, 0, 0] > 2.0
+
+        def presentable(self, images):
+            return torch.zeros_like(images)
+
+    config = dataclasses.replace(RING, images_per_prompt=3, chunk=2, reward_weight=1.0, probes=2, probe_deviation=1.0)
+    made = DiffInstructObjective(bed.PROMPTS, Gated(), Points(), config, latent_shape=bed.LATENT_SHAPE)
+    made.practice.prepare(SimpleNamespace(device=torch.device("cpu")), ALONE)
+    clean = torch.zeros(3, *bed.LATENT_SHAPE, requires_grad=True)
+    probes = torch.zeros(3, 2, *bed.LATENT_SHAPE)
+    probes[0, 1, 0], probes[1, :, 0], probes[2, 0, 0] = 3.0, 1.0, 0.5
+    earned, pictures, judged = made._rewarded(clean, [0] * 3, [0] * 3, probes)
+    assert judged.blocked.tolist() == [True, False, False] and len(pictures) == 3
+    torch.testing.assert_close(pictures[:, 0, 0, 0], torch.tensor([0.0, 1.0, 0.5]))
+    expected = [-((1.0 - bed.RADIUS) ** 2), -((0.5 - bed.RADIUS) ** 2 + bed.RADIUS**2) / 2]
+    assert judged.rewards[1:].tolist() == pytest.approx(expected, rel=1e-5)
+    earned.sum().backward()
+    assert not clean.grad[:2].any(), "blocked, and two copies that score the same"
+    assert clean.grad[2].any()
+
+
+def test_what_copies_need_lies_beside_what_the_network_keeps():
+    """The decoder as it says, and each of the pictures that are there at a time twice."""
+    picture, cpu = 3 * 4, torch.device("cpu")
+
+    class Telling(Points):
+        def decoding_bytes(self, shape: Any) -> int:
+            return 1000
+
+    def memory(reward: Any, **changes: Any) -> Any:
+        config = dataclasses.replace(RING, images_per_prompt=8, **({"chunk": 4, "probes": 5} | changes))
+        made = DiffInstructObjective(bed.PROMPTS, reward, Telling(), config, latent_shape=bed.LATENT_SHAPE)
+        return made.picture_memory(cpu)
+
+    black, soft = Watched(), Right(differentiable=True)
+    assert memory(black, reward_weight=1.0).beside(10**6, 4) == 1000 + 2 * 4 * picture
+    assert memory(black, reward_weight=1.0, chunk=40).beside(10**6, 8) == 1000 + 2 * 40 * picture
+    assert memory(black).beside(10**6, 4) == memory(soft).beside(10**6, 4) == 0, "watched only: it takes turns"
+    assert memory(soft, reward_weight=1.0).gradients
+
+
+def test_figures_of_noised_copies_say_so():
+    def told(reward: Any, weight: float) -> tuple[Any, Any]:
+        config = dataclasses.replace(RING, reward_weight=weight)
+        plan = DiffInstructPlan(
+            prompts=[], negative=None, reward=reward, held_out=reward, latent={}, vae=None, text_encoder="",
+            config=config,
+        )  # fmt: skip
+        made = DiffInstructObjective(bed.PROMPTS, reward, Points(), config, latent_shape=bed.LATENT_SHAPE)
+        return plan.curve_titles, made.about
+
+    black, soft = Watched(), Right(differentiable=True)
+    titles, about = told(black, 0.3)
+    assert titles["reward"] == "Reward: Right, of slightly noised copies"
+    assert titles["held_out_reward"] == "Held-out reward (never optimised): Right, of slightly noised copies"
+    assert (
+        titles["diversity"] == "Diversity, of slightly noised copies" and titles["loss"] == told(soft, 0.3)[0]["loss"]
+    )
+    assert about["words"].startswith("Right has no gradient: reward, held-out reward and diversity of an update are of")
+    for reward, weight in ((black, 0.0), (soft, 0.3)):
+        titles, about = told(reward, weight)
+        assert not any("noised" in title for title in titles.values()) and about == {}
+
+
 def small(**changes: Any) -> DiffInstructConfig:
     return DiffInstructConfig(
         **{"prompts_per_update": 2, "images_per_prompt": 2, "steps": 3, "guidance": 2.0, "init_timestep": 900} | changes

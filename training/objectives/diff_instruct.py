@@ -32,7 +32,7 @@ Differences from the papers (ours, unless said otherwise):
     - where both learn they do so in one optimizer step, each from what was before it;
     - losses are means over a latent's values, so that rates and weights do not depend on its size;
     - the reward enters late and slowly (`reward_from`, `reward_rise`): first a generator, then a preferred one;
-    - rewards without gradients, by `score_function_loss`;
+    - rewards without gradients, by `score_function_loss`; the figures of an update are of the noised copies then;
     - pictures that a safety gate blocks earn no reward, neither good nor bad;
     - a guard ends runs that collapse, see `collapse`.
 """
@@ -128,12 +128,26 @@ class DiffInstructObjective:
         config = self.config
         if self.follows_gradient:
             return self.practice.gradient_memory(device, batch=min(config.batch, config.chunk))
+        if self.feels:
+            step, copies = min(config.batch, config.chunk), config.batch * config.probes
+            return self.practice.waiting_memory(device, times=-(-min(config.chunk, copies) // step))
         return self.practice.decoding_memory()
 
     @property
     def follows_gradient(self) -> bool:
         """Whether the reward's gradient is followed; else its scores are compared."""
         return self.config.reward_weight > 0 and self.practice.reward.differentiable
+
+    @property
+    def feels(self) -> bool:
+        """Whether a reward acts that has no gradient to follow."""
+        return self.config.reward_weight > 0 and not self.practice.reward.differentiable
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What people are told of the run."""
+        told = "has no gradient: reward, held-out reward and diversity of an update are of slightly noised copies."
+        return {"words": f"{self.practice.reward.name} {told}"} if self.feels else {}
 
     # ---- one update ----
 
@@ -217,8 +231,7 @@ class DiffInstructObjective:
         self._figures["distance"] = float(torch.cat(gaps).mean())
         self._figures["reward_weight"] = reward_weight
         if images:
-            together = Judgement(*(torch.cat([getattr(part, n) for part in judged]) for n in ("rewards", "blocked")))
-            self._figures |= practice.figures(torch.cat(images), indices, together)
+            self._figures |= practice.figures(torch.cat(images), indices, _together(judged))
 
     def _matching(
         self, clean: torch.Tensor, noised: torch.Tensor, sigma: torch.Tensor, cond: Sequence[Any]
@@ -256,17 +269,35 @@ class DiffInstructObjective:
             probes: noise [B, probes, C, H, W] for rewards without gradients; None follows the gradient.
         """
         practice = self.practice
-        if probes is None:
-            with practice.full_precision():
-                pictures = lean_decode(practice.decoder, clean.float())
-            found = practice.score(pictures, owners, batch)
-            earned = torch.where(found.blocked, torch.zeros_like(found.rewards), practice.sign * found.rewards)
-            return earned, pictures.detach(), Judgement(found.rewards.detach(), found.blocked)
-        config, count = self.config, probes.shape[1]
-        copies = clean.detach()[:, None] + config.probe_deviation * probes
-        pictures = practice.decode(copies.flatten(0, 1))
+        if probes is not None:
+            return self._felt(clean, owners, batch, probes)
+        with practice.full_precision():
+            pictures = lean_decode(practice.decoder, clean.float())
+        found = practice.score(pictures, owners, batch)
+        earned = torch.where(found.blocked, torch.zeros_like(found.rewards), practice.sign * found.rewards)
+        return earned, pictures.detach(), Judgement(found.rewards.detach(), found.blocked)
+
+    def _felt(
+        self, clean: torch.Tensor, owners: Sequence[int], batch: Sequence[int], probes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, Judgement]:
+        """`_rewarded` without a gradient: by slightly noised copies, of which at most `chunk` are pictures at a time.
+
+        To decode and score the pictures themselves as well would cost as much as another copy, so that it is these that
+        are judged: each by the mean of its copies, and shown as the first of them.
+        """
+        practice, config, count = self.practice, self.config, probes.shape[1]
+        copies = (clean.detach()[:, None] + config.probe_deviation * probes).flatten(0, 1)
         spread = [owner for owner in owners for _ in range(count)]
-        found = practice.score(pictures, spread, [index for index in batch for _ in range(count)])
+        everyone = [index for index in batch for _ in range(count)]
+        shown, judged = [], []
+        for start in range(0, len(copies), config.chunk):
+            part = copies[start : start + config.chunk]
+            pictures = practice.decode(part)
+            judged.append(practice.score(pictures, spread[start : start + config.chunk], everyone))
+            shown.append(pictures[[row for row in range(len(part)) if (start + row) % count == 0]])
+            del pictures  # before the next ones are made
+            practice.on_phase("score", start + len(part), len(copies))
+        found = _together(judged)
         blocked = found.blocked.unflatten(0, (-1, count)).any(1)
         groups = torch.arange(len(owners)).repeat_interleave(count)
         losses = score_function_loss(
@@ -274,8 +305,8 @@ class DiffInstructObjective:
             groups.to(clean.device), deviation=config.probe_deviation,
         )  # fmt: skip
         earned = -losses.unflatten(0, (-1, count)).mean(1)
-        first = Judgement(found.rewards[::count], found.blocked[::count])
-        return torch.where(blocked.to(earned.device), torch.zeros_like(earned), earned), pictures[::count], first
+        mean = Judgement(found.rewards.unflatten(0, (-1, count)).mean(1), blocked)
+        return torch.where(blocked.to(earned.device), torch.zeros_like(earned), earned), torch.cat(shown), mean
 
     def _probes(self, count: int, generator: torch.Generator) -> torch.Tensor:
         drawn = self.practice.noise(count * self.config.probes, generator)
@@ -384,6 +415,10 @@ class DiffInstructObjective:
 
     def sample_requests(self) -> Sequence[Prompt]:
         return self.practice.prompts[:4]
+
+
+def _together(parts: Sequence[Judgement]) -> Judgement:
+    return Judgement(torch.cat([part.rewards for part in parts]), torch.cat([part.blocked for part in parts]))
 
 
 def check_comparing(

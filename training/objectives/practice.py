@@ -21,7 +21,7 @@ import torch
 from ..diffusion import Convention
 from ..diversity import feature_source, grouped_diversity, pixel_features
 from ..interfaces import LatentDecoder, Prompt, Reward, TrainingError, checked_scores
-from ..picture_memory import PictureMemory, decoding_memory, gradient_memory
+from ..picture_memory import PictureMemory, decoding_memory, gradient_memory, waiting_memory
 from ..precision import full_precision
 from ..presentable import compares_pictures, is_guarded, rest_of_batch, unsafe_pictures
 from ..rollout import Trajectories, play
@@ -107,6 +107,10 @@ class Practice:
     def decoding_memory(self) -> PictureMemory:
         """What decoding rollouts needs, which takes turns with learning."""
         return decoding_memory(self.decoder, self.latent_shape)
+
+    def waiting_memory(self, device: torch.device, *, times: int) -> PictureMemory:
+        """What decoding and scoring need while a network waits for its backward pass; see `waiting_memory`."""
+        return waiting_memory(self.decoder, self.latent_shape, device=device, times=times)
 
     def rollout_bytes(self, config: Any) -> int:
         """Bytes of a method's rollouts in float32, twice: gathered step by step, then stacked."""
