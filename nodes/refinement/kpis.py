@@ -1,0 +1,271 @@
+"""What a session came to, in figures: how soon, how well liked, what each round gained, and when to stop. Ours.
+
+| symbol | meaning                                                                                                |
+| ------ | ------------------------------------------------------------------------------------------------------ |
+| l_t    | level of round t: the judge's score of its chosen picture; the mean of its pictures if none was chosen   |
+| g_t    | gain of round t: l_t − l_{t−1}                                                                          |
+| b_t    | best level up to round t                                                                               |
+| ε      | the least gain that counts: `LEAST_GAIN` deviations of all the judge's scores on the way, unless given   |
+
+Further rounds *stopped paying* at the first round t with b_T − b_t < ε, where T is the last: after it the best level
+rose by less than ε. It is told once `PATIENCE` rounds have passed since. A session that is not accepted after `CAP`
+rounds is handed over to a person (or, where a person has done it, to another one): 3 to 10 rounds are what people take.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from .ab_arms import ARMS, Comparison, Outcome, compare, wilson
+from .agreement import Agreement, agreement
+from .records import Round
+from .session_reading import SessionRecord
+
+CAP = 6
+PATIENCE = 2
+LEAST_GAIN = 0.1
+
+# accepted: done. go on: the next round may still bring something. stop: it hardly will. hand over: to a person.
+Advice = Literal["accepted", "go on", "stop", "hand over"]
+
+
+@dataclass(frozen=True)
+class SessionKpis:
+    """One session.
+
+    Attributes:
+        accepted: whether a picture on the way to the head is what was meant.
+        rounds: on the way to the head.
+        rounds_to_accept: rounds that were answered until then, on all branches; None = not accepted.
+        regenerations: how often other pictures were asked for.
+        choices: how often a person was asked: answers and regenerations.
+        pictures: that were made, also of rounds that were passed over.
+        satisfaction: mean of the ratings on the way, 1 … 5; None = nobody rated.
+        ratings: number of the round on the way → its rating.
+        seconds_per_round: mean time that making a round took; None = there is none.
+        elapsed: seconds from the first pictures to the acceptance, or to the last change.
+        judge: the reward by which gains are told; "" = none.
+        levels, gains: l_t of every round on the way, g_t from the second on; None = the judge did not score it.
+        least_gain: ε.
+        stopped_paying: number of the round after which rounds stopped paying; None = they have not, or nobody knows.
+        advice: what to do now. reason: why, in words.
+    """
+
+    accepted: bool
+    rounds: int
+    rounds_to_accept: int | None
+    regenerations: int
+    choices: int
+    pictures: int
+    satisfaction: float | None
+    ratings: Mapping[int, int]
+    seconds_per_round: float | None
+    elapsed: int
+    judge: str
+    levels: tuple[float | None, ...]
+    gains: tuple[float | None, ...]
+    least_gain: float | None
+    stopped_paying: int | None
+    advice: Advice
+    reason: str
+
+
+@dataclass(frozen=True)
+class SeveralKpis:
+    """Several sessions together.
+
+    Attributes:
+        sessions, accepted: how many.
+        acceptance: Wilson's interval of the share that is accepted, at 95 %.
+        accepted_by: number of rounds → share of sessions that were accepted by then.
+        rounds_to_accept: mean over the accepted ones; None = none is.
+        regenerations, choices: means per session.
+        satisfaction: mean of all ratings; None = nobody rated.
+        satisfaction_by_round: number of the round → mean rating.
+        seconds_per_round: mean over all rounds.
+        agreement: of those who rated the same pictures.
+        arms: test of the acceptance of A against B, of the sessions that belong to an arm; None = there are none.
+    """
+
+    sessions: int
+    accepted: int
+    acceptance: tuple[float, float]
+    accepted_by: Mapping[int, float]
+    rounds_to_accept: float | None
+    regenerations: float
+    choices: float
+    satisfaction: float | None
+    satisfaction_by_round: Mapping[int, float]
+    seconds_per_round: float | None
+    agreement: Agreement
+    arms: Comparison | None
+
+
+def session_kpis(
+    record: SessionRecord, *, judge: str = "", least_gain: float | None = None, cap: int = CAP
+) -> SessionKpis:  # fmt: skip
+    """The figures of one session.
+
+    Args:
+        judge: a reward's name; "" = the one with the largest last weight among those that scored every picture.
+        least_gain: ε, in the judge's own unit; None = see the module.
+        cap: rounds after which a session that is not accepted is handed over.
+    """
+    path = record.state.path
+    judge = judge or judge_of(path)
+    levels = tuple(_level(round_, judge) for round_ in path)
+    if least_gain is None:
+        least_gain = _least_gain(path, judge)
+    stopped = stopped_paying(levels, least_gain)
+    accepted = bool(_accepted(path))
+    advice, reason = _advice(accepted, len(path), stopped, judge, least_gain, cap)
+    ratings = {round_.number: said.rating for round_ in path if (said := round_.feedback) and said.rating is not None}
+    answers = [row for row in record.rows if row.kind in ("committed", "accepted")]
+    again = sum(row.kind == "again" for row in record.rows)
+    return SessionKpis(
+        accepted,
+        len(path),
+        _rounds_to_accept(record),
+        again,
+        len(answers) + again,
+        sum(len(round_.pictures) for round_ in (*_made_once(record.rounds), *record.passed)),
+        statistics.fmean(ratings.values()) if ratings else None,
+        ratings,
+        statistics.fmean(round_.seconds for round_ in path) if path else None,
+        _elapsed(record),
+        judge,
+        levels,
+        gains(levels),
+        least_gain,
+        stopped,
+        advice,
+        reason,
+    )
+
+
+def several_kpis(records: Sequence[SessionRecord]) -> SeveralKpis:
+    """The figures of several sessions together: of those that have ended, accepted or given up."""
+    each = [session_kpis(record) for record in records]
+    to_accept = [kpis.rounds_to_accept for kpis in each if kpis.rounds_to_accept is not None]
+    by_round: dict[int, list[int]] = {}
+    for kpis in each:
+        for number, rating in kpis.ratings.items():
+            by_round.setdefault(number, []).append(rating)
+    ratings = [rating for given in by_round.values() for rating in given]
+    seconds = [round_.seconds for record in records for round_ in record.state.path]
+    count = len(each)
+    return SeveralKpis(
+        count,
+        len(to_accept),
+        wilson(Outcome(len(to_accept), count)),
+        {by: sum(taken <= by for taken in to_accept) / count for by in range(1, max(to_accept, default=0) + 1)},
+        statistics.fmean(to_accept) if to_accept else None,
+        statistics.fmean(kpis.regenerations for kpis in each) if each else 0.0,
+        statistics.fmean(kpis.choices for kpis in each) if each else 0.0,
+        statistics.fmean(ratings) if ratings else None,
+        {number: statistics.fmean(by_round[number]) for number in sorted(by_round)},
+        statistics.fmean(seconds) if seconds else None,
+        agreement([stars for record in records for stars in record.ratings.values()]),
+        _arms(records, each),
+    )
+
+
+# ---- gains ----
+
+
+def judge_of(path: Sequence[Round]) -> str:
+    """The reward with the largest last weight among those that scored every picture on the way; "" = there is none."""
+    scored = [set(picture.scores) for round_ in path for picture in round_.pictures]
+    common = set.intersection(*scored) if scored else set()
+    weights = next((round_.weights.after for round_ in reversed(path) if round_.weights), {})
+    return min(common, key=lambda name: (-weights.get(name, 0.0), name), default="")
+
+
+def gains(levels: Sequence[float | None]) -> tuple[float | None, ...]:
+    """What each round gained over the one before, from the second on; None where one of both has no level."""
+    return tuple(None if before is None or after is None else after - before for before, after in pairwise(levels))
+
+
+def stopped_paying(levels: Sequence[float | None], least_gain: float | None, patience: int = PATIENCE) -> int | None:
+    """The number of the round after which rounds stopped paying; see the module."""
+    known = [(number, level) for number, level in enumerate(levels, start=1) if level is not None]
+    if not known or least_gain is None:
+        return None
+    best = max(level for _, level in known)
+    first = next(number for number, level in known if level == best or best - level < least_gain)
+    return first if len(levels) - first >= patience else None
+
+
+def _level(round_: Round, judge: str) -> float | None:
+    shown = [round_.chosen] if round_.chosen else round_.pictures
+    scores = [picture.scores[judge] for picture in shown if judge in picture.scores]
+    return statistics.fmean(scores) if scores else None
+
+
+def _least_gain(path: Sequence[Round], judge: str) -> float | None:
+    scores = [picture.scores[judge] for round_ in path for picture in round_.pictures if judge in picture.scores]
+    return LEAST_GAIN * statistics.pstdev(scores) if len(scores) > 1 else None
+
+
+def _advice(
+    accepted: bool, rounds: int, stopped: int | None, judge: str, least_gain: float | None, cap: int
+) -> tuple[Advice, str]:  # fmt: skip
+    if accepted:
+        return "accepted", "This is it."
+    if rounds >= cap:
+        return "hand over", (
+            f"{rounds} rounds without a picture that was accepted (the cap is {cap}): somebody should look at what is "
+            "meant and at what the model can draw."
+        )
+    if stopped is not None:
+        return "stop", (
+            f"Since round {stopped} no round has gained {least_gain:.3g} by {judge!r}: further rounds like these "
+            "hardly pay. Take the best picture, go on from an earlier round, or ask for something else."
+        )
+    return "go on", "The next round may still bring it nearer." if rounds else "No round yet."
+
+
+# ---- counting ----
+
+
+def _rounds_to_accept(record: SessionRecord) -> int | None:
+    answered: set[str] = set()
+    accepted = _accepted(record.state.path)
+    for row in record.rows:
+        if row.kind in ("committed", "accepted"):
+            answered.add(row.round)
+        if row.kind == "accepted" and row.round in accepted:
+            return len(answered)
+    return None
+
+
+def _accepted(path: Sequence[Round]) -> set[str]:
+    return {round_.key for round_ in path if round_.feedback and round_.feedback.accepted}
+
+
+def _made_once(rounds: Sequence[Round]) -> list[Round]:
+    """Without those whose pictures were only answered anew after an undo."""
+    made = {
+        (round_.parent, round_.attempt, *(picture.hash for picture in round_.pictures)): round_ for round_ in rounds
+    }
+    return list(made.values())
+
+
+def _elapsed(record: SessionRecord) -> int:
+    begun = next((row.made for row in record.rows if row.kind == "proposed"), record.created)
+    ended = next((row.made for row in record.rows if row.kind == "accepted"), record.changed)
+    return max(0, ended - begun)
+
+
+def _arms(records: Sequence[SessionRecord], each: Sequence[SessionKpis]) -> Comparison | None:
+    found = {arm: [kpis for record, kpis in zip(records, each, strict=True) if record.state.arm == arm] for arm in ARMS}
+    if not any(found.values()):
+        return None
+    a, b = (
+        Outcome(sum(kpis.rounds_to_accept is not None for kpis in kpis_of), len(kpis_of)) for kpis_of in found.values()
+    )
+    return compare(a, b)
