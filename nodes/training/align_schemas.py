@@ -9,7 +9,7 @@ from ...training.objectives.diffusion_dpo import DiffusionDPOConfig
 from ...training.objectives.refl import Mode, ReFLConfig
 from .pairs import PAIRINGS
 from .plan_dpo import HELD_OUT
-from .schemas import DDPO_OBJECTIVE, PREVIEW, slot
+from .schemas import HELD_OUT_REWARD, PREVIEW, practice, slot
 
 DPO, REFL = (
     {field.name: field.default for field in dataclasses.fields(kind)} for kind in (DiffusionDPOConfig, ReFLConfig)
@@ -177,21 +177,11 @@ PAIRS_FROM_SCORES = [
     ),
 ]
 
-# What all methods share that practise on prompts for a reward.
-_PRACTICE = {found.id: found for found in DDPO_OBJECTIVE}
-
 REFL_OBJECTIVE = [
-    _PRACTICE["clip"],
-    _PRACTICE["vae"],
-    _PRACTICE["latent"],
-    slot(
-        "ATTUNE_REWARD",
-        "reward",
-        tooltip="What to raise. It must be differentiable: most image statistics and CLIP-like rewards are, words in "
-        "pictures and vision-language models are not.",
+    *practice(
+        "What to raise. It must be differentiable: most image statistics and CLIP-like rewards are, words in "
+        "pictures and vision-language models are not."
     ),
-    _PRACTICE["prompts"],
-    _PRACTICE["negative"],
     slot(
         "Combo",
         "mode",
@@ -295,5 +285,5 @@ REFL_OBJECTIVE = [
         tooltip="Pictures per call of the network. Lower it if memory runs out: the method stays the same, and a run "
         "that has begun goes on.",
     ),
-    _PRACTICE["held_out_reward"],
+    HELD_OUT_REWARD,
 ]

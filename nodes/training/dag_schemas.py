@@ -8,16 +8,14 @@ from typing import get_args
 from ...training.diffusion import Convention
 from ...training.objectives.dag_config import Baseline, Credit, DAGConfig
 from ...training.objectives.transitions import STEP_WEIGHTS
-from .schemas import DDPO_OBJECTIVE, Slot, slot
+from .schemas import HELD_OUT_REWARD, Slot, practice, slot
 
 DAG = {field.name: field.default for field in dataclasses.fields(DAGConfig)}
-# What all methods share that practise on prompts for a reward.
-_PRACTICE = {found.id: found for found in DDPO_OBJECTIVE}
 
 
 def _first(least_images: int) -> list[Slot]:
     return [
-        *(_PRACTICE[id] for id in ("clip", "vae", "latent", "reward", "prompts", "negative")),
+        *practice(),
         slot(
             "Int",
             "prompts_per_update",
@@ -159,7 +157,7 @@ def _last() -> list[Slot]:
             tooltip="Pictures per call of the network. Lower it if memory runs out: the method stays the same, and a "
             "run that has begun goes on.",
         ),
-        _PRACTICE["held_out_reward"],
+        HELD_OUT_REWARD,
         slot(
             "Int",
             "flow_warmup",

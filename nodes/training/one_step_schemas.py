@@ -7,23 +7,15 @@ from typing import get_args
 
 from ...training.objectives.diff_instruct_config import DiffInstructConfig, GuidanceAs
 from ...training.objectives.diff_instruct_losses import DISTANCES
-from .schemas import DDPO_OBJECTIVE, slot
+from .schemas import HELD_OUT_REWARD, practice, slot
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(DiffInstructConfig)}
-_PRACTICE = {found.id: found for found in DDPO_OBJECTIVE}
 
 DIFF_INSTRUCT_OBJECTIVE = [
-    _PRACTICE["clip"],
-    _PRACTICE["vae"],
-    _PRACTICE["latent"],
-    slot(
-        "ATTUNE_REWARD",
-        "reward",
-        tooltip="What people would prefer. With reward_weight 0 it is only shown. One without a gradient (words in "
-        "pictures, vision-language models) is felt for by probes, which is slow.",
+    *practice(
+        "What people would prefer. With reward_weight 0 it is only shown. One without a gradient (words in "
+        "pictures, vision-language models) is felt for by probes, which is slow."
     ),
-    _PRACTICE["prompts"],
-    _PRACTICE["negative"],
     slot(
         "Int",
         "prompts_per_update",
@@ -241,5 +233,5 @@ DIFF_INSTRUCT_OBJECTIVE = [
         tooltip="Pictures per call of the network. Lower it if memory runs out: the method stays the same, and a run "
         "that has begun goes on.",
     ),
-    _PRACTICE["held_out_reward"],
+    HELD_OUT_REWARD,
 ]

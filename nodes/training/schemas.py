@@ -173,32 +173,49 @@ SUPERVISED_OBJECTIVE = [
     ),
 ]
 
+
+def practice(reward: str = "What to raise: any reward of the pack.") -> list[Slot]:
+    """The first inputs of every method that practises on prompts for a reward; `reward`: the tooltip of that one."""
+    return [
+        slot("Clip", "clip", tooltip="The text encoder of the model that will be trained."),
+        slot("Vae", "vae", tooltip="The VAE of the model that will be trained."),
+        slot(
+            "Latent",
+            "latent",
+            tooltip="An Empty Latent Image: its width and height are those of the practice pictures. Larger "
+            "ones take longer. Batch size and content do not matter.",
+        ),
+        slot("ATTUNE_REWARD", "reward", tooltip=reward),
+        slot(
+            "String",
+            "prompts",
+            multiline=True,
+            default="",
+            placeholder="prompts to practise on, one per line",
+            tooltip="What to practise on, one prompt per line. More variety carries over to more prompts.",
+        ),
+        slot(
+            "String",
+            "negative",
+            multiline=True,
+            default="",
+            placeholder="negative prompt",
+            tooltip="Negative prompt of the practice pictures, as in KSampler. Empty = none.",
+        ),
+    ]
+
+
+# The last of them.
+HELD_OUT_REWARD = slot(
+    "ATTUNE_REWARD",
+    "held_out_reward",
+    optional=True,
+    tooltip="A second opinion that is reported and never optimised. If it falls while the reward rises, the model is "
+    "gaming the reward.",
+)
+
 DDPO_OBJECTIVE = [
-    slot("Clip", "clip", tooltip="The text encoder of the model that will be trained."),
-    slot("Vae", "vae", tooltip="The VAE of the model that will be trained."),
-    slot(
-        "Latent",
-        "latent",
-        tooltip="An Empty Latent Image: its width and height are those of the practice pictures. Larger "
-        "ones take longer. Batch size and content do not matter.",
-    ),
-    slot("ATTUNE_REWARD", "reward", tooltip="What to raise: any reward of the pack."),
-    slot(
-        "String",
-        "prompts",
-        multiline=True,
-        default="",
-        placeholder="prompts to practise on, one per line",
-        tooltip="What to practise on, one prompt per line. More variety carries over to more prompts.",
-    ),
-    slot(
-        "String",
-        "negative",
-        multiline=True,
-        default="",
-        placeholder="negative prompt",
-        tooltip="Negative prompt of the practice pictures, as in KSampler. Empty = none.",
-    ),
+    *practice(),
     slot(
         "Int",
         "prompts_per_update",
@@ -283,11 +300,5 @@ DDPO_OBJECTIVE = [
         tooltip="balanced: every sampler step counts alike. plain: as in the paper, where the last steps can weigh far "
         "more than the others.",
     ),
-    slot(
-        "ATTUNE_REWARD",
-        "held_out_reward",
-        optional=True,
-        tooltip="A second opinion that is reported and never optimised. If it falls while the reward "
-        "rises, the model is gaming the reward.",
-    ),
+    HELD_OUT_REWARD,
 ]

@@ -30,6 +30,18 @@ def test_no_value_is_shown_as_off_or_as_another(node, name, words):
     assert fault(words) == "", f"{node}: {name} {fault(words)}"
 
 
+def test_methods_that_practise_begin_with_the_same_inputs():
+    names = ("DDPO", "ReFL", "Diff-Instruct*", "DAG-DB", "DAG-KL")
+    tables = {name: NODES[f"{name} Objective"] for name in names}
+    first = ["clip", "vae", "latent", "reward", "prompts", "negative"]
+    assert {name: [slot.id for slot in slots[:6]] for name, slots in tables.items()} == dict.fromkeys(names, first)
+    for slots in tables.values():
+        assert [slot for slot in slots[:6] if slot.id != "reward"] == [
+            slot for slot in schemas.DDPO_OBJECTIVE[:6] if slot.id != "reward"
+        ]
+        assert schemas.HELD_OUT_REWARD in slots
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
