@@ -43,12 +43,15 @@ export const NODES = Object.freeze({
 });
 const KEYS = new Set(Object.values(NODES).map(({ key }) => key));
 
-/** The words of a node's output, or null where it has none for that class of node. */
+/**
+ * The words of a node's output, or null where it has none for that class of node. A node that ran for a list says the same once.
+ */
 export function wordsOf(kind, output) {
     const { key, verbatim } = NODES[kind] ?? {};
     const lines = output?.[key];
+    if (!Array.isArray(lines)) return null;
     // In a prompt, stars and bars are words as any others.
-    return Array.isArray(lines) ? lines.map(verbatim ? String : plain).join("\n") : null;
+    return verbatim ? lines.join("\n") : [...new Set(lines.map(plain))].join("\n");
 }
 
 /** Whether any of these classes could have made the output. */

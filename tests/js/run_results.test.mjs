@@ -40,6 +40,12 @@ test("every class shows its own part of the output", () => {
     for (const { hint, height } of Object.values(NODES)) assert.ok(hint.endsWith("after a run.") && height > 0);
 });
 
+test("what a node says of every entry of a list is shown once; prompts are as many as there are", () => {
+    const said = ["**1 step**", "1 step", "2 steps", "1 step"];
+    assert.equal(wordsOf("AttuneOneStepSampler", { text: said }), "1 step\n2 steps");
+    assert.equal(wordsOf("AttunePromptLines", { attune_prompts: ["a cat", "a cat"] }), "a cat\na cat");
+});
+
 test("outputs without words are not asked about", () => {
     assert.ok(mayHaveWords({ text: ["a"] }) && mayHaveWords({ attune_safety: ["a"] }));
     assert.ok(!mayHaveWords({ images: [] }) && !mayHaveWords(undefined) && !mayHaveWords({ text: "a" }));
