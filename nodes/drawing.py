@@ -55,6 +55,10 @@ class Canvas:
         elif flat:
             self.dot(*points[0], colour, radius=width)
 
+    def area(self, points: Sequence[tuple[float, float]], colour: str) -> None:
+        """A filled polygon."""
+        self._draw.polygon([(x * _SCALE, y * _SCALE) for x, y in points], fill=colour)
+
     def dot(self, x: float, y: float, colour: str, *, radius: float = 3) -> None:
         self._draw.ellipse(_scaled(x - radius, y - radius, x + radius, y + radius), fill=colour)
 
