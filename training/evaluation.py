@@ -86,14 +86,26 @@ class Evaluations:
             self.best_step, self.best_value, self.best_tie, self.since_best = step, value, tie, 0
         return found | {"best_step": float(self.best_step)}
 
+    def begin(self, tensors: Callable[[], dict[str, torch.Tensor]], share: Share = ALONE) -> None:
+        """Look at weights that an earlier run has left: if they are sound, this one can collapse from its beginning.
+
+        Args:
+            tensors, share: as of `measure`.
+        """
+        if self.collapse is None or not (self.can and self.config.evaluate_every):
+            return
+        found = share.mean({name: float(value) for name, value in self.objective.evaluate().items()})
+        if math.isfinite(found.get(self.metric, math.nan)) and not self.collapse(found):
+            self.sound_step, self.sound_tensors = 0, tensors()
+
     def exhausted(self) -> str:
         """Why the run should end, as a sentence; nothing if it should not."""
         if self.collapsed:
             given = self.best_step if self.best_tensors else self.sound_step
-            there = "there" if given == self.sound_step else f"those after update {self.sound_step}"
+            there = "there" if given == self.sound_step else f"those {after(self.sound_step)}"
             return (
-                f"{self.collapsed} The run ended, and what it gives are the weights after update {given}. With such a "
-                f"change the same run goes on from {there}."
+                f"{self.collapsed} The run ended, and what it gives are the weights {after(given)}. With such a change "
+                f"the same run goes on from {there}."
             )
         if not 0 < self.config.patience <= self.since_best:
             return ""
@@ -144,6 +156,11 @@ class Evaluations:
         if self.config.keep == "best" and not self.best_tensors:
             # The earlier part of the run kept none: what is best from now on is what can be given.
             self.best_step, self.best_value, self.best_tie, self.since_best = 0, -math.inf, -math.inf, 0
+
+
+def after(step: int) -> str:
+    """Of which update weights are, in words that go behind "the weights"."""
+    return f"after update {step}" if step else "that it began with"
 
 
 def given_by(evaluations: Mapping[str, Any], *, best: bool) -> tuple[int, Mapping[str, torch.Tensor]] | None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 
-from .evaluation import Evaluations, check_budget, over_budget
+from .evaluation import Evaluations, after, check_budget, over_budget
 from .interfaces import Auxiliary, Objective, RunCallbacks, Trainable, TrainingError
 from .memory import ANY_KNOB, ran_out, ways_out
 from .run_lock import only_one
@@ -75,6 +75,7 @@ def train(
     identity: Mapping[str, str] | None = None,
     knob: str = ANY_KNOB,
     share: Share = ALONE,
+    begun: bool = False,
 ) -> TrainResult:
     """Train the policy's first role.
 
@@ -90,6 +91,7 @@ def train(
             the policy's own fingerprint unless given: here, without a host, there is no other.
         knob: what to lower where memory runs out, as in `memory.ways_out`.
         share: this process's part of every batch. Every process saves its own state; all must go on with the same one.
+        begun: whether the policy holds weights of an earlier run, to go on from.
 
     Raises:
         TrainingError: loss or gradients stopped being finite (before the weights are touched, after saving the last
@@ -101,7 +103,7 @@ def train(
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), only_one(run_folder, share):
         run = _Run(policy, objective, config, callbacks or RunCallbacks(), run_folder, sampler, identity or {}, share)
         try:
-            return run.go(resume)
+            return run.go(resume, begun=begun)
         except Exception as error:
             if not ran_out(error):
                 raise
@@ -145,7 +147,7 @@ class _Run:
 
     # ---- the run ----
 
-    def go(self, resume: bool) -> TrainResult:
+    def go(self, resume: bool, *, begun: bool) -> TrainResult:
         began = time.perf_counter()
         if self.folder:
             self.folder.settle()
@@ -155,6 +157,8 @@ class _Run:
         try:
             if self.step == 0:
                 self._preview()
+                if begun:
+                    self._as_saved(lambda: self.evaluations.begin(self.trained.tensors, self.share))
             elif self.evaluations.missed(self.history[-1]):
                 # This is where the run was interrupted, before anybody was told of the update.
                 self._evaluate(self.history[-1])
@@ -213,11 +217,14 @@ class _Run:
 
     def _evaluate(self, report: dict[str, float]) -> None:
         """Let the objective look at the weights as they would be saved; its figures join the report."""
-        if not self.evaluations.due(self.step):
-            return
+        if self.evaluations.due(self.step):
+            report |= self._as_saved(lambda: self.evaluations.measure(self.step, self.trained.tensors, self.share))
+
+    def _as_saved(self, look: Callable[[], Any]) -> Any:
+        """What is found with the weights as they would be saved."""
         self.policy.training_mode(False)
         with self.trained.averaged(), torch.no_grad():
-            report |= self.evaluations.measure(self.step, self.trained.tensors, self.share)
+            return look()
 
     def _update(self) -> dict[str, float] | None:
         """One update, or None (and nothing changed) when the run should stop."""
@@ -318,10 +325,7 @@ class _Run:
     def _preview(self) -> None:
         if self.sampler is None or not self.config.sample_every:
             return
-        self.policy.training_mode(False)
-        with self.trained.averaged(), torch.no_grad():
-            images = self.sampler(self.policy)
-        self.callbacks.on_samples(self.step, images)
+        self.callbacks.on_samples(self.step, self._as_saved(lambda: self.sampler(self.policy)))
 
     # ---- states ----
 
@@ -380,9 +384,9 @@ class _Run:
         """
         sound, tensors = self.evaluations.return_to_sound()
         self.trained.put(tensors)
-        said = {"before": f"after update {self.step}", "now": f"after update {sound}"}
+        said = {"before": after(self.step), "now": after(sound)}
         self.changes.append({"after_update": self.step, "setting": "weights", **said})
-        log.info("Attune: the run had collapsed; it goes on from its weights after update %s", sound)
+        log.info("Attune: the run had collapsed; it goes on from the weights %s", after(sound))
 
     def _save(self) -> None:
         if self.folder is None or self.step == self.saved_step:

@@ -93,6 +93,7 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
                             share=share,
                             identity=fixed,
                             knob=memory_knob(plan),
+                            begun=request.start is not None,
                         )
                 except BaseException as error:
                     run.broke_off(policy, error)

@@ -423,6 +423,27 @@ def test_a_collapsed_run_goes_on_from_its_sound_weights_once_something_is_set_an
     assert [row["step"] for row in gone.history] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_run_that_goes_on_from_sound_weights_can_collapse_before_it_was_looked_at(denoiser):
+    """It gives what it began with. Fresh weights are not looked at: a one-step generator begins with a blur."""
+    knobs = {"evaluate_every": 1, "weight_decay": 0.0}
+    with Policy(denoiser, LORA) as policy:
+        start = policy.tensors()
+    begun = run(denoiser, Collapsing([1.0, -1.0]), {"begun": True}, **knobs)
+    assert (begun.status, begun.steps_done, begun.kept_step) == ("ended", 1, 0)
+    assert "gives are the weights that it began with" in begun.reason and "goes on from there" in begun.reason
+    assert all(torch.equal(value, start[name]) for name, value in parted(begun.tensors)[0].items())
+    for values, keeping in (([-1.0] * 6, {}), ([-1.0] * 7, {"begun": True})):
+        objective = Collapsing(values)
+        assert run(denoiser, objective, keeping, **knobs).status == "finished"
+        assert objective.evaluated == len(values)
+    unguarded = Belonging([1.0] * 6)
+    assert (
+        run(denoiser, unguarded, {"begun": True}, **knobs).history
+        == run(denoiser, Belonging([1.0] * 6), **knobs).history
+    )
+    assert unguarded.evaluated == 6
+
+
 def test_what_led_to_a_collapse_may_be_set_anew_after_it_alone(tmp_path):
     saved, now = ({"method setting": {"reward_weight": weight, "distance": "l2"}} for weight in (5.0, 0.0))
     (change,) = check_same_run(saved, now, folder=tmp_path, collapsed=True)
