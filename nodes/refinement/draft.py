@@ -1,0 +1,110 @@
+"""A round in the making: what the wire between the nodes of a refinement carries. Every node adds its part. Ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...training.interfaces import Reward
+from .records import RefinementError, Round, Schedule, SessionState, Weights
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A reward that counts in the session.
+
+    Attributes:
+        name: under which scores and weights are kept; unique in a draft.
+        role: by which the rule of the weights knows it; "" = none.
+        reward: as it was connected.
+    """
+
+    name: str
+    role: str
+    reward: Reward
+
+    @property
+    def is_cost(self) -> bool:
+        return not self.reward.higher_is_better
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A session, and what has been decided so far of its next round.
+
+    Attributes:
+        state: of the session, from which all of it follows.
+        prompt, negative: that the round is made with.
+        wanted, unwanted: what the feedback asked for and against, in words: directions for the embedding.
+        embedding: parameters of its update; empty = the prompt is encoded plainly.
+        schedule: None = not decided yet. weights: None = no rewards are weighed.
+        judges: the rewards that are weighed.
+        lora: identity of the LoRAs that the pictures were made with; "" = none.
+        began: when the run came to this session, by the machine's monotonic clock, in seconds.
+    """
+
+    state: SessionState
+    prompt: str
+    negative: str
+    wanted: tuple[str, ...] = ()
+    unwanted: tuple[str, ...] = ()
+    embedding: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    weights: Weights | None = None
+    judges: tuple[Judge, ...] = ()
+    lora: str = ""
+    began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, state: SessionState) -> Draft:
+        """A round that nothing has been decided of: the words of the last one, or those of a replay."""
+        recorded = state.replay
+        if recorded is not None:
+            return cls(
+                state, recorded.prompt, recorded.negative, embedding=recorded.embedding, weights=recorded.weights
+            )
+        last = state.last
+        return cls(state, state.current_prompt, state.negative if last is None else last.negative)
+
+    def with_(self, **parts: Any) -> Draft:
+        """The same with other parts. A replay keeps what is recorded of words, embedding and weights."""
+        if self.state.replay is not None:
+            for name in ("prompt", "negative", "embedding", "weights"):
+                parts.pop(name, None)
+        return replace(self, **parts)
+
+    @property
+    def seconds(self) -> float:
+        """Since the run came to this session."""
+        return max(0.0, time.monotonic() - self.began)
+
+    def decided(self) -> Schedule:
+        """The schedule.
+
+        Raises:
+            RefinementError: there is none yet.
+        """
+        if self.schedule is None:
+            raise RefinementError(
+                "This session has no schedule for its round. Put Round Schedule between Refinement Session and here."
+            )
+        return self.schedule
+
+
+def chosen_rounds(state: SessionState) -> list[Round]:
+    """The rounds of the path in which a picture was chosen, oldest first."""
+    return [past for past in state.path if past.chosen is not None]
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names that are told apart: the second of two equal ones becomes "name 2"."""
+    found: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in found:
+            number += 1
+            free = f"{name} {number}"
+        found.append(free)
+    return found

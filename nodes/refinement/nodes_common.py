@@ -1,0 +1,76 @@
+"""What the nodes of this family share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from .draft import Draft
+from .records import RefinementError, Round, SessionState
+from .store import SessionStore
+
+CATEGORY = "Attune/refinement"
+SessionWire = io.Custom("ATTUNE_SESSION")
+Reward = io.Custom("ATTUNE_REWARD")
+OUT_TOOLTIP = "The same session with what this node has decided of its round: for the next node of the loop."
+
+
+def session_input(node: Any, **more: Any) -> Any:
+    """The input that carries the session along."""
+    return node.input(
+        SessionWire,
+        "session",
+        tooltip="The session and its round in the making: from Refinement Session, through the nodes of the loop.",
+        **more,
+    )
+
+
+def session_output(node: Any) -> Any:
+    return node.output(SessionWire, id="session_out", display_name="session", tooltip=OUT_TOOLTIP)
+
+
+def chosen_latents(store: SessionStore, state: SessionState, past: Round) -> torch.Tensor | None:
+    """The latent [1, C, H, W] of a round's chosen picture; None where none was chosen or no latents were kept."""
+    place = None if past.feedback is None else past.feedback.chosen
+    if place is None or not past.latents:
+        return None
+    return store.files(state.key).latents.get(past.latents)[place : place + 1]
+
+
+def marked_latents(store: SessionStore, state: SessionState, *, liked: bool) -> torch.Tensor | None:
+    """The latents [N, C, H, W] of all pictures of the path that were liked, or disliked; None = there are none."""
+    found = []
+    for past in state.path:
+        places = () if past.feedback is None else past.feedback.liked if liked else past.feedback.disliked
+        if places and past.latents:
+            found.append(store.files(state.key).latents.get(past.latents)[list(places)])
+    if len({tuple(part.shape[1:]) for part in found}) > 1:
+        raise RefinementError(
+            "The pictures of this session's rounds have several sizes. Go back to the rounds of one size, or begin a "
+            "new session."
+        )
+    return torch.cat(found) if found else None
+
+
+def chosen_pictures(store: SessionStore, state: SessionState) -> list[torch.Tensor]:
+    """The liked pictures of every round of the path that has some, oldest first, each [N, h, w, 3] in [0, 1]."""
+    pictures = store.files(state.key).pictures
+    found = []
+    for past in state.path:
+        places = past.feedback.liked if past.feedback is not None else ()
+        if places:
+            pixels = [torch.from_numpy(pictures.get(past.pictures[place].hash)) for place in places]
+            found.append(torch.stack(pixels).float() / 255)
+    return found
+
+
+def draft_of(session: Any) -> Draft:
+    """
+    Raises:
+        RefinementError: something else is connected.
+    """
+    if not isinstance(session, Draft):
+        raise RefinementError("This is no session. Connect Refinement Session, or a node of its loop.")
+    return session

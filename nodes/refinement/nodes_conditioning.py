@@ -1,0 +1,144 @@
+"""Refine Conditioning: the words of a round as the model reads them, moved from where the last round was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..host.sampling import encode_prompts
+from ..host.schema import AttuneNode
+from .embedding_update import LARGEST_STEP, Embedding, EmbeddingConfig, EmbeddingStep, unrolled
+from .nodes_common import CATEGORY, draft_of, session_input, session_output
+from .records import RefinementError
+
+DEFAULTS = EmbeddingConfig()
+
+
+class AttuneRefineConditioning(AttuneNode):
+    """From words to conditioning, round after round."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            node_id="AttuneRefineConditioning",
+            display_name="Refine Conditioning",
+            category=CATEGORY,
+            description="Encodes the session's prompt for the sampler. It can follow a new prompt in part, and lean "
+            "towards what was asked for and away from what was not wanted.",
+            search_aliases=["embedding update", "clip text encode", "prompt embedding", "directions", "conditioning"],
+            inputs=[
+                session_input(cls),
+                cls.input(io.Clip, "clip", tooltip="The text encoder of the checkpoint."),
+                cls.input(
+                    io.Float,
+                    "follow",
+                    default=DEFAULTS.follow,
+                    min=0.05,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How far a round goes from the last round's conditioning to that of its new prompt. "
+                    "Lowering it changes pictures more gently, over more rounds. 1 = the new prompt at once.",
+                ),
+                cls.input(
+                    io.Float,
+                    "towards",
+                    default=DEFAULTS.towards,
+                    min=0.0,
+                    max=LARGEST_STEP,
+                    step=0.05,
+                    tooltip="How strongly to lean towards what you asked for, and to the words in liked. Raising it "
+                    "makes it plainer, and too much of it breaks pictures. 0 = off.",
+                ),
+                cls.input(
+                    io.Float,
+                    "away",
+                    default=DEFAULTS.away,
+                    min=0.0,
+                    max=LARGEST_STEP,
+                    step=0.05,
+                    tooltip="How strongly to lean away from what you did not want, and from the words in disliked. "
+                    "0 = off.",
+                ),
+                cls.input(
+                    io.Boolean,
+                    "keep_norm",
+                    default=DEFAULTS.keep_norm,
+                    tooltip="Keeps the length of every token's vector where the encoder puts it, so that leaning turns "
+                    "and does not shout. Off = vectors may grow.",
+                ),
+                cls.input(
+                    io.String,
+                    "liked",
+                    multiline=True,
+                    default="",
+                    placeholder="lean towards: one caption per line",
+                    tooltip="Captions of what you like, one per line, for example 'a cat in warm evening light'. Empty "
+                    "= only what your comments ask for.",
+                ),
+                cls.input(
+                    io.String,
+                    "disliked",
+                    multiline=True,
+                    default="",
+                    placeholder="lean away from: one caption per line",
+                    tooltip="Captions of what you do not like, one per line. Empty = only what your comments reject.",
+                ),
+            ],
+            outputs=[
+                session_output(cls),
+                cls.output(io.Conditioning, id="positive", display_name="positive", tooltip="For the sampler."),
+                cls.output(io.Conditioning, id="negative", display_name="negative", tooltip="For the sampler."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, session: Any, clip: Any, follow: float, towards: float, away: float, keep_norm: bool, liked: str,
+        disliked: str,
+    ) -> io.NodeOutput:  # fmt: skip
+        draft = draft_of(session)
+        config = EmbeddingConfig(follow, towards, away, keep_norm)
+        step = EmbeddingStep(
+            draft.prompt, (*draft.wanted, *_lines(liked)), (*draft.unwanted, *_lines(disliked)), config
+        )
+        draft = draft.with_(embedding=step.parameters())
+        steps = [EmbeddingStep.of(past.prompt, past.embedding) for past in draft.state.path]
+        steps.append(EmbeddingStep.of(draft.prompt, draft.embedding))
+        (plain,) = encode_prompts(clip, [draft.prompt])
+        found = unrolled(steps, lambda text: embedding_of(encode_prompts(clip, [text])[0]))
+        (negative,) = encode_prompts(clip, [draft.negative])
+        return io.NodeOutput(draft, with_embedding(plain, found), negative)
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def embedding_of(conditioning: Any) -> Embedding:
+    """What the host's CONDITIONING of one prompt says.
+
+    Raises:
+        RefinementError: it has several parts, as hooks and areas make them.
+    """
+    if len(conditioning) != 1:
+        raise RefinementError(
+            f"This text encoder gives a prompt in {len(conditioning)} parts (a schedule of hooks), which cannot be "
+            "moved as one. Set towards and away to 0 and follow to 1, or take the hooks off."
+        )
+    tokens, extras = conditioning[0]
+    return Embedding(tokens, extras.get("pooled_output"))
+
+
+def with_embedding(conditioning: Any, found: Embedding) -> Any:
+    """CONDITIONING with other vectors, all else as it was."""
+    if len(conditioning) != 1:
+        return conditioning
+    _, extras = conditioning[0]
+    extras = dict(extras)
+    if found.pooled is not None:
+        extras["pooled_output"] = found.pooled
+    return [[found.tokens, extras]]
+
+
+NODES: list[type[io.ComfyNode]] = [AttuneRefineConditioning]

@@ -1,0 +1,179 @@
+"""The loop of a refinement in the real server: rounds, undo, branches, replay, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attune.tests.host.graphs import base_graph, finished, node, shown_error, write_checkpoint
+from attune.tests.hosting import HostServer
+
+ROUTE = "/attune/refinement"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checkpoint(host: HostServer) -> Path:
+    return write_checkpoint(host)
+
+
+def graph(name: str, prompt: str = "a cat", *, rewards: bool = False, **changes: Any) -> dict[str, Any]:
+    """The whole loop for a session of that name.
+
+    Args:
+        changes: inputs of Commit Round, or of the node whose name stands before a double underscore.
+    """
+    made = {"ckpt": base_graph()["ckpt"], "latent": base_graph()["latent"]}
+    made |= {
+        "session": node(
+            "AttuneRefinementSession", prompt=prompt, session="my session", new_name=name, negative="", seed=3,
+            replay_round=0,
+        ),
+        "words": node(
+            "AttuneRefineConditioning", session=["session", 0], clip=["ckpt", 1], follow=1.0, towards=0.3, away=0.15,
+            keep_norm=True, liked="", disliked="",
+        ),
+        "schedule": node(
+            "AttuneRoundSchedule", session=["words", 0], pictures=3, steps=2, guidance=2.0, sampler="euler",
+            type="in turn", strength=1.0, decay=0.75, least_strength=0.3, seeds="by the weight of diversity",
+            test_type="off",
+        ),
+        "sampler": node(
+            "AttuneRoundSampler", session=["schedule", 0], model=["ckpt", 0], positive=["words", 1],
+            negative=["words", 2], latent=["latent", 0],
+        ),
+        "decoded": node("VAEDecode", samples=["sampler", 1], vae=["ckpt", 2]),
+        "commit": node(
+            "AttuneCommitRound", session=["sampler", 0], images=["decoded", 0], latents=["sampler", 1], decides="you",
+            comment="",
+        ),
+        "shown": node("PreviewImage", images=["decoded", 0]),
+    }  # fmt: skip
+    if rewards:
+        made |= {
+            "bright": node(
+                "AttuneImageStatisticsReward", statistic="brightness", goal="as high as possible", target=0.5
+            ),
+            "contrast": node(
+                "AttuneImageStatisticsReward", statistic="contrast", goal="as high as possible", target=0.5
+            ),
+            "weights": node(
+                "AttuneDynamicWeights", session=["sampler", 0], relevance=["bright", 0], other=["contrast", 0],
+                rule="learned", time_scale=2.0, half_after=10.0, diversity_rate=0.15, consistency_rate=0.1,
+                relevance_rate=0.075,
+            ),
+            "chart": node("PreviewImage", images=["weights", 2]),
+        }  # fmt: skip
+        made["commit"]["inputs"]["session"] = ["weights", 0]
+    for change, value in changes.items():
+        where, _, what = change.rpartition("__")
+        made[where or "commit"]["inputs"][what] = value
+    return made
+
+
+def key_of(record: dict[str, Any]) -> str:
+    return record["outputs"]["commit"]["attune_round"][0]["key"]
+
+
+def seen(host: HostServer, key: str) -> dict[str, Any]:
+    return host.get(f"{ROUTE}/session/{key}")
+
+
+def told(host: HostServer, action: str, view: dict[str, Any], **body: Any) -> dict[str, Any]:
+    return host.post(f"{ROUTE}/{action}", {"key": view["key"], "revision": view["revision"], **body})
+
+
+def refused(host: HostServer, action: str, body: dict[str, Any]) -> tuple[int, str]:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        host.post(f"{ROUTE}/{action}", body)
+    return caught.value.code, json.loads(caught.value.read())["error"]
+
+
+def drawn(host: HostServer, record: dict[str, Any]) -> np.ndarray:
+    return np.stack([host.pixels(host.output_path(part)) for part in record["outputs"]["shown"]["images"]])
+
+
+def test_a_session_goes_round_and_comes_back_bit_by_bit(host: HostServer):
+    first = finished(host, graph("loop"))
+    key, before = key_of(first), drawn(host, first)
+    view = seen(host, key)
+    assert view["number"] == 1 and len(view["open"]["pictures"]) == 3
+    assert "waits for you" in first["outputs"]["commit"]["text"][0]
+    view = told(host, "commit", view, round=view["open"]["key"], liked=[1], comment="größer, bitte 🐈", rating=4)
+    assert view["number"] == 2 and view["rounds"][0]["feedback"]["comment"] == "größer, bitte 🐈"
+
+    second = finished(host, graph("loop"))
+    assert "noise on the chosen picture" in second["outputs"]["schedule"]["text"][0]
+    assert not np.array_equal(drawn(host, second), before)
+    view = seen(host, key)
+    assert view["open"]["number"] == 2 and view["open"]["parent"] == view["path"][0]
+
+    # Undone, the first round waits for another answer, with the pictures it had.
+    view = told(host, "undo", view)
+    again = finished(host, graph("loop"))
+    assert seen(host, key)["open"]["number"] == 1 and np.array_equal(drawn(host, again), before)
+    view = told(host, "redo", seen(host, key))
+    assert view["number"] == 2
+    assert np.array_equal(drawn(host, finished(host, graph("loop"))), drawn(host, second))
+
+    replayed = finished(host, graph("loop", session__replay_round=1))
+    assert "bit by bit the same" in replayed["outputs"]["commit"]["text"][0]
+    other = finished(host, graph("loop", session__replay_round=1, latent__width=32))
+    assert "NOT the same bits" in other["outputs"]["commit"]["text"][0]
+
+
+def test_other_pictures_of_the_same_words(host: HostServer):
+    first = finished(host, graph("others"))
+    view = seen(host, key_of(first))
+    view = told(host, "again", view, round=view["open"]["key"])
+    assert view["attempt"] == 1
+    second = finished(host, graph("others"))
+    assert not np.array_equal(drawn(host, first), drawn(host, second))
+    view = seen(host, view["key"])
+    view = told(host, "commit", view, round=view["open"]["key"], liked=[0], accepted=True)
+    assert view["accepted"]
+
+
+def test_rewards_decide_rounds_of_a_chain(host: HostServer):
+    made = graph("chain", rewards=True, decides="the rewards", comment="warmer")
+    record = finished(host, made)
+    view = seen(host, key_of(record))
+    assert view["number"] == 2 and view["rounds"][0]["feedback"]["comment"] == "warmer"
+    scores = [next(iter(part["scores"].values())) for part in view["rounds"][0]["pictures"]]
+    assert len(set(scores)) == 3, scores
+    finished(host, made)
+    view = seen(host, view["key"])
+    assert view["number"] == 3 and view["rounds"][1]["weights"]
+
+
+def test_several_sessions_do_not_disturb_each_other(host: HostServer):
+    one, other = (finished(host, graph(name, prompt)) for name, prompt in (("one", "a cat"), ("other", "a rose")))
+    first, second = seen(host, key_of(one)), seen(host, key_of(other))
+    told(host, "commit", first, round=first["open"]["key"], liked=[0])
+    assert seen(host, second["key"]) == second
+
+
+def test_what_cannot_be_is_refused_and_changes_nothing(host: HostServer):
+    record = finished(host, graph("refused"))
+    view = seen(host, key_of(record))
+    good = {"key": view["key"], "revision": view["revision"], "round": view["open"]["key"]}
+    for action, body, code, words in (
+        ("commit", good | {"revision": view["revision"] + 7}, 409, "session"),
+        ("commit", good | {"liked": [9]}, 400, "no picture 10"),
+        ("commit", good | {"liked": [0], "disliked": [0]}, 400, "both liked and disliked"),
+        ("commit", good | {"comment": "x" * 300_000}, 400, "letters"),
+        ("commit", good | {"comment": 7}, 400, "must be a text"),
+        ("commit", good | {"system": "ignore all"}, 400, "does not take"),
+        ("explode", good, 400, "A session can be told"),
+        ("undo", {"key": "0" * 32, "revision": 0}, 404, "not there any more"),
+        ("undo", {"key": "../../etc", "revision": 0}, 400, "by its key"),
+    ):
+        found = refused(host, action, body)
+        assert found[0] == code and words in found[1], (action, found)
+    assert seen(host, view["key"]) == view
+    where, words = shown_error(host, graph("refused", decides="the rewards"))
+    assert where == "commit" and "none is weighed" in words
