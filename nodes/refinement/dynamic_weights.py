@@ -71,7 +71,7 @@ class WeightsConfig:
     normalised: bool = True
     other_share: float | None = None
     half_after: float = 10.0
-    prior: float = 0.5
+    prior: float = 1.0
     usual_noise: float = 0.5
     learning_rate: float = 0.1
     mu: float = 1.0

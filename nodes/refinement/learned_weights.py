@@ -113,7 +113,7 @@ class Learned:
     agreement: float
 
 
-def learn(choices: Sequence[Choice], names: Sequence[str], *, prior: float = 0.5, usual_noise: float = 0.5) -> Learned:
+def learn(choices: Sequence[Choice], names: Sequence[str], *, prior: float = 1.0, usual_noise: float = 0.5) -> Learned:
     """The most probable weights.
 
     Args:
