@@ -28,6 +28,7 @@ from .session_reading import SessionRecord
 CAP = 6
 PATIENCE = 2
 LEAST_GAIN = 0.1
+NO_JUDGES = ("diversity", "consistency")
 
 # accepted: done. go on: the next round may still bring something. stop: it hardly will. hand over: to a person.
 Advice = Literal["accepted", "go on", "stop", "hand over"]
@@ -111,13 +112,13 @@ def session_kpis(
     """The figures of one session.
 
     Args:
-        judge: a reward's name; "" = the one with the largest last weight among those that scored every picture.
+        judge: a reward's name; "" = see `judge_of`.
         least_gain: ε, in the judge's own unit; None = see the module.
         cap: rounds after which a session that is not accepted is handed over.
     """
     path = record.state.path
     judge = judge or judge_of(path)
-    levels = tuple(_level(round_, judge) for round_ in path)
+    levels = tuple(level_of(round_, judge) for round_ in path)
     if least_gain is None:
         least_gain = _least_gain(path, judge)
     stopped = stopped_paying(levels, least_gain)
@@ -178,11 +179,19 @@ def several_kpis(records: Sequence[SessionRecord]) -> SeveralKpis:
 
 
 def judge_of(path: Sequence[Round]) -> str:
-    """The reward with the largest last weight among those that scored every picture on the way; "" = there is none."""
+    """The reward with the largest last weight among those that scored every picture on the way; "" = there is none.
+
+    How different pictures are says nothing of how good one is: rewards of a role in `NO_JUDGES` are left out, where the
+    weights' details tell the roles ("roles": reward's name → role).
+    """
     scored = [set(picture.scores) for round_ in path for picture in round_.pictures]
     common = set.intersection(*scored) if scored else set()
-    weights = next((round_.weights.after for round_ in reversed(path) if round_.weights), {})
-    return min(common, key=lambda name: (-weights.get(name, 0.0), name), default="")
+    weights = next((round_.weights for round_ in reversed(path) if round_.weights), None)
+    roles = weights.details.get("roles") if weights else None
+    if isinstance(roles, dict):
+        common -= {name for name, role in roles.items() if role in NO_JUDGES}
+    after = weights.after if weights else {}
+    return min(common, key=lambda name: (-after.get(name, 0.0), name), default="")
 
 
 def gains(levels: Sequence[float | None]) -> tuple[float | None, ...]:
@@ -200,7 +209,8 @@ def stopped_paying(levels: Sequence[float | None], least_gain: float | None, pat
     return first if len(levels) - first >= patience else None
 
 
-def _level(round_: Round, judge: str) -> float | None:
+def level_of(round_: Round, judge: str) -> float | None:
+    """l_t, see the module; None = the judge did not score it."""
     shown = [round_.chosen] if round_.chosen else round_.pictures
     scores = [picture.scores[judge] for picture in shown if judge in picture.scores]
     return statistics.fmean(scores) if scores else None

@@ -73,6 +73,9 @@ def test_the_judge_is_the_heaviest_reward_that_scored_everything(sessions: Sessi
     )
     assert judge_of(state.path) == "b"
     assert session_kpis(sessions.record(state.key), judge="c").levels == (3.0, 3.0, None)
+    roles = {"roles": {"a": "", "b": "diversity", "c": "relevance"}}
+    state = play(sessions, state, pictures=scored(a=1, b=2), weights=Weights("rule", {}, {"b": 1.0}, roles))
+    assert judge_of(state.path) == "a", "how different pictures are is no measure of one"
 
 
 @pytest.mark.parametrize(

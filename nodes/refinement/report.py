@@ -1,0 +1,182 @@
+"""Everything about a session as one JSON document, from which the page, the picture and the timeline are drawn. Ours.
+
+    session: key, name, prompt and negative (the first wish), seed, revision, created, changed
+    rounds: every committed round on all branches, in that order; see `_round`
+    path: keys of the rounds from the first to the head
+    open: the round that waits for a person, or null
+    branches: one per round on which none builds: rounds (keys), current, accepted, level, prompt
+    kpis: see `kpis.SessionKpis`
+    agreement: see `agreement.Agreement`, and words
+    audit: sound, rows, last (hash of the last row), problems
+    several: figures of several sessions together, see `kpis.SeveralKpis`, or null
+
+Seeds are text. Times are seconds since 1970. Pictures are named by their hash. Texts are what people wrote: whoever
+shows them must escape them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .agreement import Agreement, agreement
+from .kpis import CAP, level_of, session_kpis, several_kpis
+from .plain_records import plain_picture, plain_round
+from .prompt_diff import diff_line, prompt_diff
+from .records import Round
+from .session_reading import SessionRecord
+from .tree import Tree
+
+FORMAT, VERSION = "attune session report", 1
+
+
+def session_report(
+    record: SessionRecord,
+    *,
+    judge: str = "",
+    least_gain: float | None = None,
+    cap: int = CAP,
+    several: Sequence[SessionRecord] = (),
+) -> dict[str, Any]:
+    """The document of one session.
+
+    Args:
+        judge, least_gain, cap: see `kpis.session_kpis`.
+        several: sessions whose figures are told together, for example both arms of a test.
+    """
+    state = record.state
+    kpis = session_kpis(record, judge=judge, least_gain=least_gain, cap=cap)
+    tree = Tree(record.rounds)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "session": {
+            "key": state.key,
+            "name": state.name,
+            "prompt": state.prompt,
+            "negative": state.negative,
+            "seed": str(state.seed),
+            "revision": state.revision,
+            "created": record.created,
+            "changed": record.changed,
+        },
+        "rounds": [_round(record, tree, round_, kpis.judge) for round_ in record.rounds],
+        "path": [round_.key for round_ in state.path],
+        "open": None if state.open is None else _round(record, tree, state.open, kpis.judge),
+        "branches": _branches(record, tree, kpis.judge),
+        "kpis": _plain(kpis),
+        "agreement": _agreement(agreement(record.ratings.values())),
+        "audit": {
+            "sound": record.verdict.sound,
+            "rows": record.verdict.rows,
+            "last": record.verdict.last,
+            "problems": list(record.verdict.problems),
+        },
+        "several": several_report(several) if several else None,
+    }
+
+
+def several_report(records: Sequence[SessionRecord]) -> dict[str, Any]:
+    """Figures of several sessions together."""
+    kpis = several_kpis(records)
+    plain = _plain(kpis)
+    plain["agreement"] = _agreement(kpis.agreement)
+    if kpis.arms is not None:
+        plain["arms"]["words"] = kpis.arms.words
+    return plain
+
+
+def comparison_report(record: SessionRecord, first: str, second: str, *, judge: str = "") -> dict[str, Any]:
+    """Two ways through a session side by side.
+
+    Args:
+        first, second: keys of the rounds at their ends.
+
+    Returns:
+        common, first, second: rounds as in the report; diff: from the first's last prompt to the second's; change: the
+        same as one line; judge, first_level, second_level.
+
+    Raises:
+        UnknownError: there is no such round.
+    """
+    tree = Tree(record.rounds)
+    compared = tree.compare(first, second)
+    judge = session_kpis(record, judge=judge).judge
+    before, after = tree.round(first), tree.round(second)
+    diff = prompt_diff(before.prompt, after.prompt)
+    return {
+        **{
+            name: [_round(record, tree, round_, judge) for round_ in getattr(compared, name)]
+            for name in ("common", "first", "second")
+        },
+        "diff": [list(part) for part in diff],
+        "change": diff_line(diff),
+        "judge": judge,
+        "first_level": level_of(before, judge),
+        "second_level": level_of(after, judge),
+    }
+
+
+def _round(record: SessionRecord, tree: Tree, round_: Round, judge: str) -> dict[str, Any]:
+    """What `plain_round` says, and of the round: on_path, regenerations, diff (list of [kind, text] from the parent's
+    prompt), change (the same as one line), level and gain by the judge; of a picture: liked, disliked, chosen, stars
+    (rater → 1 … 5).
+    """
+    parent = tree.round(round_.parent) if round_.parent else None
+    diff = prompt_diff(parent.prompt if parent else record.state.prompt, round_.prompt)
+    level, before = level_of(round_, judge), level_of(parent, judge) if parent else None
+    said = round_.feedback
+    return {
+        **plain_round(round_),
+        "pictures": [
+            {
+                **plain_picture(picture),
+                "liked": bool(said and place in said.liked),
+                "disliked": bool(said and place in said.disliked),
+                "chosen": bool(said and place == said.chosen),
+                "stars": dict(record.ratings.get((round_.key, place), {})),
+            }
+            for place, picture in enumerate(round_.pictures)
+        ],
+        "on_path": round_.key in {on_path.key for on_path in record.state.path},
+        "regenerations": sum(passed.parent == round_.parent for passed in record.passed),
+        "diff": [list(part) for part in diff],
+        "change": diff_line(diff),
+        "level": level,
+        "gain": None if level is None or before is None else level - before,
+    }
+
+
+def _branches(record: SessionRecord, tree: Tree, judge: str) -> list[dict[str, Any]]:
+    head = record.state.last.key if record.state.last else None
+    found = []
+    for branch in tree.branches():
+        keys = [round_.key for round_ in branch]
+        last = branch[-1]
+        found.append(
+            {
+                "rounds": keys,
+                "current": head in keys,
+                "accepted": any(round_.feedback.accepted for round_ in branch if round_.feedback),
+                "level": level_of(last, judge),
+                "prompt": last.prompt,
+            }
+        )
+    return found
+
+
+def _agreement(found: Agreement) -> dict[str, Any]:
+    return {**_plain(found), "words": found.words}
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as JSON holds them: keys are text, what is no number is null."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(content) for key, content in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(content) for content in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
