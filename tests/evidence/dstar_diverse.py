@@ -32,7 +32,7 @@ def main(quick: bool) -> None:
         details={
             "rewards compared at": rewards,
             "branches": [{name: run[name] for name in ("score", "kl")} for run in found],
-            "teacher": found[0]["teacher"],
+            "teacher": found[0]["teacher of the branches"],
         }
         | conditions(quick=quick),
     )

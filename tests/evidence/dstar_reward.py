@@ -18,9 +18,9 @@ TIME = Claim("dstar-reward.time", 0.06, "<=", "×", "the same: time of sampling,
 
 def main(quick: bool) -> None:
     watch, found = Stopwatch(), runs(quick=quick)
-    rewards = [run["score"][-1]["reward"] / run["teacher"]["reward"] for run in found]
+    rewards = [run["score"][-1]["reward"] / run["teacher of the branches"]["reward"] for run in found]
     times = [run["seconds"]["one step"] / run["seconds"]["teacher"] for run in found]
-    judges = [run["score"][-1]["judge"] / run["teacher"]["judge"] for run in found]
+    judges = [run["score"][-1]["judge"] / run["teacher of the branches"]["judge"] for run in found]
     for claim, values in ((CLAIM, rewards), (TIME, times)):
         record(
             claim,
@@ -34,7 +34,7 @@ def main(quick: bool) -> None:
             details={
                 "held-out judge, of the teacher's": judges,
                 "branches": [run["score"] for run in found],
-                "teacher": found[0]["teacher"],
+                "teacher": found[0]["teacher of the branches"],
                 "seconds": [run["seconds"] for run in found],
             }
             | conditions(quick=quick),
