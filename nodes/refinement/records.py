@@ -84,6 +84,7 @@ class Schedule:
             raise RefinementError(f"A round makes 1 to {MOST_PICTURES} pictures, not {len(self.seeds)}.")
         for seed in self.seeds:
             check_seed(seed)
+        check_switch(self.fresh, "Fresh noise")
         check_name(self.sampler, "The sampler's name")
         check_name(self.arm, "The name of the arm of an A/B test", empty=True)
 
@@ -132,6 +133,7 @@ class Feedback:
     def __post_init__(self) -> None:
         check_text(self.comment, "The comment")
         check_name(self.rater, "The rater's name", empty=True)
+        check_switch(self.accepted, "Accepted")
         for name in ("liked", "disliked"):
             positions = tuple(getattr(self, name))
             if not all(_is_whole(place) and 0 <= place < MOST_PICTURES for place in positions):
@@ -350,6 +352,15 @@ def check_name(name: str, what: str, *, empty: bool = False) -> None:
     check_text(name, what)
     if len(name) > LONGEST_NAME or not (name or empty):
         raise RefinementError(f"{what} must have {0 if empty else 1} to {LONGEST_NAME} letters; it has {len(name)}.")
+
+
+def check_switch(value: bool, what: str) -> None:
+    """
+    Raises:
+        RefinementError: neither true nor false.
+    """
+    if not isinstance(value, bool):
+        raise RefinementError(f"{what} is true or false, not {value!r}.")
 
 
 def check_seed(seed: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .records import Round, UnknownError
+from .records import Feedback, Round, UnknownError
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,17 @@ class Tree:
     def branches(self) -> tuple[tuple[Round, ...], ...]:
         """The ways to every round on which none builds, in the order in which those were committed."""
         return tuple(self.path(round_.key) for round_ in self.rounds if round_.key not in self._children)
+
+    def earlier_answer(self, waiting: Round) -> Feedback | None:
+        """What was last said to the same pictures, before an undo; None = nothing was."""
+        shown = [(picture.hash, picture.seed) for picture in waiting.pictures]
+        same = [
+            round_.feedback
+            for round_ in self.children(waiting.parent)
+            if round_.attempt == waiting.attempt
+            and [(picture.hash, picture.seed) for picture in round_.pictures] == shown
+        ]
+        return same[-1] if same else None
 
     def compare(self, first: str, second: str) -> Comparison:
         """The ways to two rounds side by side.

@@ -63,6 +63,7 @@ def a_round(**changed) -> Round:
         ({"seeds": (LARGEST_SEED + 1,)}, str(LARGEST_SEED + 1)),
         ({"seeds": (1.0,)}, "1.0"),
         ({"sampler": ""}, "sampler"),
+        ({"fresh": 1}, "Fresh"),
         ({"arm": "a" * 201}, "arm"),
     ],
 )
@@ -86,6 +87,7 @@ def test_the_largest_seed_and_lists_are_taken() -> None:
         {"rating": 0},
         {"rating": 6},
         {"rating": True},
+        {"accepted": "no"},
         {"rater": "r\udc00"},
     ],
 )

@@ -234,6 +234,10 @@ def test_after_undo_the_pictures_wait_for_another_answer(sessions: SessionStore,
     waiting = state.open
     assert dataclasses.replace(waiting, key=first.key, feedback=first.feedback) == first and waiting.feedback is None
     assert propose(sessions, state) == waiting, "and a run makes them again as they were"
+    assert sessions.tree(state.key).earlier_answer(waiting) == first.feedback, "which a page can begin with"
+    other = propose(sessions, state, (8, 9))
+    assert sessions.tree(state.key).earlier_answer(other) is None
+    waiting = propose(sessions, state)
     state = sessions.commit(state.key, state.revision, waiting.key, Feedback("brighter", liked=(1,)))
     assert sessions.tree(state.key).rounds == (first, state.last), "both answers stand in the tree"
     with pytest.raises(RefinementError, match="nothing to redo"):
