@@ -26,6 +26,8 @@ MOST_PIECES = 24
 _UNREAD, _JOINED, _BORROWED = 100, 2, 1
 _SENTENCE = re.compile(r"[.!?…。！？]+(?=\s|$|[^\w\s])|[\n;]+|\s[–—-]+\s|[!?]+")
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "\u00a0": " "})
+# What no comment holds: control characters, and marks by which language models tell turns apart.
+_MARKS = re.compile(r"<\|[^|<>]*\|>|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _EDGES = re.compile(r"^[^\w+(]+|[^\w)%\"']+$")
 
 
@@ -67,7 +69,7 @@ def read_feedback(feedback: str, prompt: str) -> Reading:
 
 
 def _sentences(feedback: str) -> list[str]:
-    text = feedback.translate(_QUOTES)
+    text = _MARKS.sub("\n", feedback.translate(_QUOTES))
     found = []
     for sentence in _SENTENCE.split(text):
         clean = " ".join(sentence.split())
@@ -161,9 +163,8 @@ def _resolved(clauses: Sequence[Clause], reader: ClauseReader) -> list[Edit]:
             )
             del edits[gone]
         # "I don't like the hat, remove it" asks for one thing.
-        new = [
-            edit for edit in new if (edit.operation, edit.what) not in {(old.operation, old.what) for old in edits[-1:]}
-        ]
+        done = {edit.what for edit in edits[-1:] if edit.operation == "remove"}
+        new = [edit for edit in new if edit.operation != "remove" or edit.what not in done]
         edits += new
         gone = len(edits) - 1 if len(new) == 1 and new[0].operation == "remove" else -1
         topic = next((thing for thing in (clause.topic, *map(_thing, reversed(new))) if thing), topic)
