@@ -78,6 +78,15 @@ def test_interval_holds_the_truth(count, least):
     assert inside / 150 >= least
 
 
+def test_what_chance_adds_is_taken_back():
+    """Without a preference TV of 12 choices among four is 0.2 on average; the interval is not pulled up by that."""
+    rng = np.random.default_rng(2)
+    found = [fairness(rounds_of(rng, 12, (0.25,) * 4), "colour", seed=n) for n in range(100)]
+    assert np.mean([one.distance for one in found]) == pytest.approx(0.2, abs=0.03)
+    assert np.mean([one.interval[0] > 0.02 for one in found]) <= 0.2
+    assert np.mean([sum(one.interval) / 2 for one in found]) < 0.19
+
+
 def test_students_quantile():
     """Of tables: 2.3646 with 7 degrees of freedom, 2.2010 with 11, 2.0227 with 39."""
     assert [_student(freedom) for freedom in (7, 11, 39)] == pytest.approx([2.3646, 2.2010, 2.0227], abs=0.01)
