@@ -146,6 +146,12 @@ class Applying(Places):
 
     def _took_place(self, what: str) -> bool:
         """Whether the prompt holds it already, or another of its kind, whose place it took: winter for summer."""
+        if set(what.lower().split()) & self.language.looks:
+            old = self.find_look()
+            if old:
+                self._free(old.core, old.stop)
+                self.prompt.replace(old.core, old.stop, self._without_article(what))
+                return True
         bare = " ".join(self.prompt.plain(what))
         kind = self.language.kind(bare) or self.language.kind(bare.split()[-1] if bare else "")
         if kind not in self.language.scene_kinds or len(bare.split()) > 3:
@@ -258,6 +264,12 @@ class Applying(Places):
             if not self._took_place(new):
                 self.add_to_scene(new)
             self._to_negative(old, 0)
+            return
+        style = self.find_style()
+        bare = " ".join(self.prompt.plain(new))
+        if style and bare in self.language.styles and style.core <= place[0] and place[1] <= style.stop:
+            self._free(style.core, style.stop)
+            self.write_style(style, bare, artist=False)
             return
         phrase = self.prompt.phrase_at(place[1] - 1)
         words = self.prompt.plain(new)

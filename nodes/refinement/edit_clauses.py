@@ -127,6 +127,9 @@ class ClauseReader(Describer):
         if split:
             return None
         at = slots["thing"] if self.names(slots["thing"]) else ""
+        quality, _, thing = self.bare(slots["what"]).rpartition(" ")
+        if quality and not at and len(things) == 1 and not self.prompt.find(things[0]) and self.names(thing):
+            return Clause((Edit(operation, quality, at=thing, amount=steps),))
         return Clause(tuple(Edit(operation, self.bare(thing), at=at, amount=steps) for thing in things))
 
     _less = _more
@@ -272,10 +275,16 @@ class ClauseReader(Describer):
             if split is None and verb:
                 guess = re.fullmatch(r"((?:the|his|her|its|their)\s+\w+)\s+(.+)", what, re.IGNORECASE)
                 split = (guess[1], guess[2]) if guess else None
-            if split is None and what.split()[0].lower() in self.language.articles:
+            looks = set(what.lower().split()) & self.language.looks
+            if split is None and not looks and self.amount(what)[1].split()[0].lower() in self.language.articles:
                 return None
             thing, what = split or ("it", what)
+            # "one of them" is none that could be told from the others.
+            if what.lower().split()[0] == "of" and set(what.lower().split()) & self.language.pronouns:
+                return None
+            # "her whole body" is no description of her.
+            guess = split is not None and (bool(verb) or not self.is_pronoun(thing))
             known = split is not None and all(map(self.is_adjective, re.split(r"[\s,]+", what)))
             each = re.split(r"[\s,]+", what) if known else [what]
-            found = [edit for one in each for edit in self.described(thing, one, guess=split is not None)]
+            found = [edit for one in each for edit in self.described(thing, one, guess=guess)]
         return Clause(tuple(replace(edit, said=said) for edit in found)) if found else None

@@ -186,7 +186,8 @@ class Describer:
             operation = _RELATIVE.get(relative[1].lower(), "less")
             if operation == "remove":
                 return [Edit("remove", self.bare(relative[2]))]
-            return [Edit(operation, self.bare(relative[2]), at=self._scene_or(thing), amount=steps)]
+            what = self.bare(relative[2])
+            return [Edit(operation, what, at=self._scene_or(thing, what), amount=steps)]
         plain_thing = self.prompt.plain(thing)
         if plain_thing == [self.language.style_word]:
             return [Edit("style", self.bare(plain))]
@@ -212,12 +213,14 @@ class Describer:
         if low in self.language.sizes or adjective in self.language.sizes:
             return [self.sized(thing, low, steps)]
         if adjective and adjective not in self.language.vague:
-            return [Edit("more", adjective, at=self._scene_or(thing), amount=steps)]
+            return [Edit("more", adjective, at=self._scene_or(thing, adjective), amount=steps)]
         style = re.sub(rf"^(?:in )?(?:an? |the )?|\s+{self.language.style_word}$", "", low)
         if style in self.language.styles and (whole or low.endswith(self.language.style_word)):
             return [Edit("style", style)]
         if low.endswith(f" {self.language.style_word}"):
             return [Edit("style", re.sub(r"^(?:in )?(?:an? |the )?", "", plain, flags=re.IGNORECASE))]
+        if set(low.split()) & self.language.looks and len(low.split()) <= _MOST_ADJECTIVES + 1:
+            return [Edit("add", plain)]
         made = re.fullmatch(r"(?:made )?(?:out )?of (.+)", plain, re.IGNORECASE)
         if made:
             return [Edit("add", f"made of {made[1]}", at=about)]
@@ -227,13 +230,18 @@ class Describer:
             old = thing if self.is_pronoun(thing) else about or self.subject
             return [Edit("replace", old, to=plain)] if old else []
         if self.language.kind(low) is not None or (guess and 0 < len(low.split()) <= _MOST_ADJECTIVES):
-            at = self._scene_or(thing) if whole and not self._is_of_a_thing_alone(low) else about
-            return [Edit("add", plain, at=at)]
+            return [Edit("add", plain, at=self._scene_or(thing, low) if whole else about)]
+
         return []
 
-    def _scene_or(self, thing: str) -> str:
-        """The thing, or "" where a pronoun means the picture."""
-        return "" if self.is_pronoun(thing) or self.is_whole(thing) else self.bare(thing)
+    def _scene_or(self, thing: str, quality: str) -> str:
+        """The thing, or "" where "it" means the picture: a picture can be dark, and not old."""
+        if self.is_whole(thing):
+            return ""
+        if self.is_pronoun(thing):
+            personal = thing.lower() in self.language.persons
+            return thing if personal or self._is_of_a_thing_alone(quality.lower()) else ""
+        return self.bare(thing)
 
     def _is_of_a_thing_alone(self, low: str) -> bool:
         kind = self.language.kind(low.split()[-1])

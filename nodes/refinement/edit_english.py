@@ -20,7 +20,7 @@ RULES = (
     # Fixed phrases of cameras; "negative:" as the prompt boxes of other programs have it.
     Rule("negative", r"(?:negative|neg)(?: prompt)? ?[:=] ?{what}"),
     Rule("add", r"zoom(?:ed)? out(?: .*)?|(?:from )?f[ua]rther away|more distance", what="wide shot"),
-    Rule("add", r"zoom(?:ed)? in(?: .*)?|(?:get |go |come |move )?closer|more close ?up", what="close-up"),
+    Rule("add", r"zoom(?:ed)? in(?: .*)?|(?:get |go |come |move )?closer(?: to .+)?|more close ?up", what="close-up"),
     # Keeping, and no longer keeping.
     Rule("release", rf"(?:no longer|stop|{_DO_NOT}) (?:keep|keeping|protect|protecting) {{what}}(?: any ?more)?"),
     Rule("release", r"{what} (?:may|can) (?:now )?(?:change|vary|be changed)(?: again| now)?"),
@@ -55,6 +55,7 @@ RULES = (
              r"(?:,? (?:is|are|will be|would be) (?:enough|plenty|sufficient|fine|better|nicer))?"),
     Rule("count", r"(?P<verb>add )?(?P<number>another|one more|1 more) {what}"),
     # More.
+    Rule("more", r"(?:add|with|show) (?:some |a bit |a lot |much |even )?more {what}(?: to .+)?"),
     Rule("more", r"{amount}(?P<verb>more) {what}"),
     Rule("more", r"(?P<verb>increase|boost|strengthen|emphasi[sz]e|accentuate|stress|intensify|turn up|bring out|"
              r"amplify|enhance|"
@@ -88,7 +89,7 @@ RULES = (
              r"with|before|in front of|onto) "
              r"(?:an? |the )?{what} (?:background|backdrop)"),
     Rule("background", r"(?:use |have |with |give it |add |make it |)(?:an? |the )?{what} (?:background|backdrop)"),
-    Rule("background", r"(?:have |put |use )?{what} behind (?:it|him|her|them|the .+)"),
+    Rule("background", r"(?:have |put |use |add |with )?{what} behind (?:it|him|her|them|the .+)"),
     # Style.
     Rule("style", r"(?:the )?style ?[:=] ?{what}"),
     Rule("style", r"(?:draw|paint|render|make|show|do|put|have)? ?(?:it |this |that )?(?:in|with|using) (?:the|"
@@ -122,6 +123,7 @@ RULES = (
     Rule("add", r"surround {thing} (?:with|by) {what}", to="surrounded by"),
     Rule("add", r"(?:cover|fill|decorate|dress) {thing} (?:with|in) {what}", to="with"),
     Rule("be", rf"(?:can|could|should|may|might|would) {{thing}} {_BE} {{what}}"),
+    Rule("do", rf"{{thing}} {_MUST} (?P<what>look (?:to|at|into|towards?|up|down|away|over)\b.*)"),
     Rule("be", rf"{{thing}} {_MUST} (?:also |rather |just |all )?{_BE} (?:like )?{{what}}"),
     Rule("be", r"{thing} to be {what}"),
     Rule("do", r"(?:let|have) {what}"),
@@ -161,7 +163,8 @@ ENGLISH = EditLanguage(
         r"(?:can|could|would|will|may|might) (?:you|we)(?: please)?(?: try to)?",
         r"(?:i|we) (?:think|guess|feel|believe|find|suggest|wonder if)(?: that)?",
         r"(?:i|we)(?:'d| would) (?:appreciate|be happy|be glad) (?:it )?if (?:you could |you )?",
-        r"(?:it )?would be (?:nicer?|better|great|good|cool|lovely)(?: if(?: you| we)?(?: could)?| to|(?= with))",
+        r"(?:it )?would (?:be|look) (?:much |a lot )?(?:nicer?|better|great|good|cool|lovely)"
+        r"(?: if(?: you| we)?(?: could)?| to|(?= (?:with|without|at|in|on|as)\b))",
         r"(?:let's|let us|try to|try and|go ahead and|feel free to|make sure(?: that)?(?: to)?|be sure to|remember to)",
         r"what if(?: we| you)?",
     ),
@@ -188,6 +191,7 @@ ENGLISH = EditLanguage(
         r"\b(it|that|this|there|he|she|what|here)'s\b": r"\1 is",
         r"\b(they|we|you)'re\b": r"\1 are",
         r"\bi'm\b": "i am",
+        r"\b(?!the |an? |any |main |in |my |this )(\w+) colou?r (?=(?:to|should|must|could)\b)": r"\1 ",
         r"^((?:way |much |a bit )?(?:less|more|fewer) \w+(?: \w+)?) (?=(?:more|less|fewer) )": r"\1, ",
         r"\bits (?=(?:way |far |a bit |much )*(?:too|so)\b)": "it is ",
     },
@@ -198,6 +202,7 @@ ENGLISH = EditLanguage(
         "such so"
     ),
     pronouns=words("it him her them they he she this that these those one its"),
+    persons=words("him her them they he she those these ones"),
     whole=words("everything all picture image scene the_picture the_image the_scene the_whole_thing overall"),
     connectors=tuple(
         words(
@@ -284,7 +289,8 @@ ENGLISH = EditLanguage(
                 "watercolor_painting drawing pencil_drawing sketch pencil_sketch ink_drawing charcoal_drawing "
                 "illustration comic_book digital_art concept_art fantasy_art vector_art line_art pixel_art 3d_render "
                 "render clay_model collage engraving woodcut linocut mosaic poster sculpture fresco icon emoji "
-                "screenprint pastel_drawing stained_glass_window studio_photo black_and_white_photo food_photography "
+                "screenprint black_and_white pastel_drawing stained_glass_window studio_photo "
+                "black_and_white_photo food_photography "
                 "film_still movie_still polaroid cartoon_drawing children's_book_illustration"
             ),
             "noun",
@@ -316,7 +322,7 @@ ENGLISH = EditLanguage(
         "okay ok beautiful pretty interesting this that so it there here more less"
     ),
     worn_on=words("on onto"),
-    states=words("is are was were has had does do did am be been"),
+    states=words("is are was were has had does do did am be been looks seems feels appears look seem feel appear"),
     wearing={"wear": "wearing", "have": "with", "get": "with", "hold": "holding", "carry": "carrying"},
     family=words("y ed ful ish like en ous ly er ness ing"),
     irregular={

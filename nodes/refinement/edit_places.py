@@ -121,6 +121,13 @@ class Places:
         ends = {self.language.style_word, self.language.background_word, *self.language.looks}
         return bool(low) and (low[-1] in ends or said in self.language.styles or (low[0], low[1:2]) == ("in", ["the"]))
 
+    def find_look(self) -> Phrase | None:
+        """The phrase that says from where the picture looks: "side view"."""
+        for phrase in self.prompt.phrases():
+            if self.prompt.words[self.prompt.head(phrase)].text.lower() in self.language.looks:
+                return phrase
+        return None
+
     # ---- style -------------------------------------------------------------------------------------------------------
 
     def find_style(self) -> Phrase | None:

@@ -186,7 +186,7 @@ def _with_topic(edit: Edit, topic: str, reader: ClauseReader) -> Edit:
     for name in ("what", "at"):
         if reader.is_pronoun(getattr(edit, name)):
             found[name] = topic
-    if "at" in found and not topic and edit.operation == "add" and reader.is_of_a_thing(edit.what):
+    if "at" in found and not topic and edit.operation in ("add", "more", "less"):
         found["at"] = reader.subject
     if "what" in found and not topic and edit.operation == "replace":
         found["what"] = reader.subject

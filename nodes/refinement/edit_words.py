@@ -109,7 +109,8 @@ class EditLanguage:
         clause_breaks: regular expression of what stands between clauses, besides commas and the ends of sentences.
         translations: words of feedback → words of prompts.
         articles, determiners: before a noun; determiners may be left out when a thing is looked for.
-        pronouns, whole: words for what was last spoken of, and for the whole picture.
+        pronouns, whole: words for what was last spoken of, and for the whole picture; persons: those of the pronouns
+            that never mean the picture.
         connectors: begin a further phrase: "on", "in front of".
         joiners: of a list: "and".
         ing_nouns: nouns in -ing, which do not begin a phrase.
@@ -149,6 +150,7 @@ class EditLanguage:
     determiners: frozenset[str] = frozenset()
     pronouns: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
+    persons: frozenset[str] = frozenset()
     connectors: tuple[str, ...] = ()
     joiners: frozenset[str] = frozenset()
     ing_nouns: frozenset[str] = frozenset()

@@ -17,6 +17,7 @@ from attune.tests.evidence import _feedbacks
 
 CAT = "a cat on a red background"
 FOX = "a small fox on the left, flat style, on a green background"
+WOMAN = "portrait of a young woman with long hair, soft light, photo"
 MAN = "a man with a red hat walking in a park, oil painting"
 
 # (prompt, feedback, the prompt after it, the negative prompt after it)
@@ -90,6 +91,16 @@ CASES = [
     (FOX, "move it to the right", "a small fox on the right, flat style, on a green background", ""),
     (FOX, "could you put the fox at the top please", "a small fox at the top, flat style, on a green background", ""),
     (CAT, "on the left", "a cat on the left on a red background", ""),
+    # people, and what a photographer says
+    (WOMAN, "her hair should be shorter", "portrait of a young woman with short hair, soft light, photo", ""),
+    (WOMAN, "a bit older please", "portrait of an old woman with long hair, soft light, photo", ""),
+    (WOMAN, "make her happier", "portrait of a happy young woman with long hair, soft light, photo", ""),
+    (WOMAN, "change her hair colour to red", "portrait of a young woman with red long hair, soft light, photo", ""),
+    (WOMAN, "more dramatic light", "portrait of a young woman with long hair, dramatic soft light, photo", ""),
+    (WOMAN, "not a photo but an oil painting", "portrait of a young woman with long hair, soft light, oil painting", ""),
+    (WOMAN, "side view", "portrait of a young woman with long hair, soft light, side view, studio photo", ""),
+    ("a bowl, top view", "I'd prefer a side view", "a bowl, side view", ""),
+    ("two dogs in snow", "with hills behind them", "two dogs in snow, hills in the background", ""),
     # several at once, and what "it" means
     (MAN, "make the hat blue and the park green", "a man with a blue hat walking in a green park, oil painting", ""),
     (CAT, "Add a hat. Make it green.", "a cat with a green hat on a red background", ""),
@@ -132,6 +143,9 @@ def test_politeness_and_punctuation_do_not_matter(form: str):
 @pytest.mark.parametrize(
     "feedback",
     [
+        "She looks sad",
+        "make one of them black",
+        "I don't know",
         "something is off",
         "der Hintergrund soll blau sein",
         "it's ugly",
