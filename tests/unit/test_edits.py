@@ -97,8 +97,8 @@ CASES = [
     (WOMAN, "make her happier", "portrait of a happy young woman with long hair, soft light, photo", ""),
     (WOMAN, "change her hair colour to red", "portrait of a young woman with red long hair, soft light, photo", ""),
     (WOMAN, "more dramatic light", "portrait of a young woman with long hair, dramatic soft light, photo", ""),
-    (WOMAN, "not a photo but an oil painting", "portrait of a young woman with long hair, soft light, oil painting", ""),
-    (WOMAN, "side view", "portrait of a young woman with long hair, soft light, side view, studio photo", ""),
+    (WOMAN, "no photo, an oil painting", "portrait of a young woman with long hair, soft light, oil painting", ""),
+    (WOMAN, "side view", "portrait of a young woman with long hair, soft light, side view, photo", ""),
     ("a bowl, top view", "I'd prefer a side view", "a bowl, side view", ""),
     ("two dogs in snow", "with hills behind them", "two dogs in snow, hills in the background", ""),
     # several at once, and what "it" means
