@@ -17,6 +17,8 @@ log = logging.getLogger("attune")
 REWARDS = "rewards"
 # User adapters, and the set encoders that belong to them.
 USER_ADAPTERS = "user_adapters"
+# Language models; the name that other packs use as well.
+LANGUAGE_MODELS = "LLM"
 REWARD_EXTENSIONS = {".safetensors", ".pt", ".pth", ".bin"}
 DEMO_FOLDER = Path(__file__).parents[2] / "workflows" / "demo"
 DEMO_LORAS = DEMO_FOLDER / "loras"
@@ -37,6 +39,7 @@ def register_folders() -> None:
         # A folder that is new to the host has an empty extension set, which would let every file through.
         paths, known = folder_paths.folder_names_and_paths[name]
         folder_paths.folder_names_and_paths[name] = (paths, set(known) | extensions)
+    _add(LANGUAGE_MODELS, Path(folder_paths.models_dir) / LANGUAGE_MODELS)
     _add("checkpoints", DEMO_FOLDER)
     _add("loras", DEMO_LORAS)
 

@@ -67,7 +67,7 @@ class AttuneRefinementSession(AttuneNode):
                 ),
                 cls.input(
                     io.Int,
-                    "seed",
+                    "session_seed",
                     default=0,
                     min=0,
                     max=LARGEST_SEED,
@@ -102,7 +102,7 @@ class AttuneRefinementSession(AttuneNode):
     def fingerprint_inputs(cls, **inputs: Any) -> str:
         try:
             # A wire's value is not known yet; what it holds then stands in the graph.
-            if any(inputs.get(name) is None for name in ("prompt", "session", "new_name", "negative", "seed")):
+            if any(inputs.get(name) is None for name in ("prompt", "session", "new_name", "negative", "session_seed")):
                 return "a wire"
             # Made now, as `execute` would: a session that comes later would count as a change.
             state = current(**inputs)
@@ -112,9 +112,9 @@ class AttuneRefinementSession(AttuneNode):
 
     @classmethod
     def execute(
-        cls, prompt: str, session: str, new_name: str, negative: str, seed: int, replay_round: int
+        cls, prompt: str, session: str, new_name: str, negative: str, session_seed: int, replay_round: int
     ) -> io.NodeOutput:
-        state = current(prompt, session, new_name, negative, seed, replay_round)
+        state = current(prompt, session, new_name, negative, session_seed, replay_round)
         draft = Draft.of(state)
         told = session_text(state, prompt)
         shown = {"key": state.key, "revision": state.revision}
@@ -122,7 +122,7 @@ class AttuneRefinementSession(AttuneNode):
 
 
 def current(
-    prompt: str, session: str, new_name: str = "", negative: str = "", seed: int = 0, replay_round: int = 0
+    prompt: str, session: str, new_name: str = "", negative: str = "", session_seed: int = 0, replay_round: int = 0
 ) -> SessionState:
     """The session that the widgets mean, as it stands. A wish that no round follows from yet is the widgets' wish.
 
@@ -140,9 +140,9 @@ def current(
         )
     if not prompt.strip() and known is None:
         raise RefinementError("The wish is empty. Write into prompt what the first round is to show.")
-    state = store.state(known.key) if known else store.find_or_create(name, prompt, negative, seed)
+    state = store.state(known.key) if known else store.find_or_create(name, prompt, negative, session_seed)
     if not state.path and prompt.strip() and not store.tree(state.key).rounds:
-        state = store.reword(state.key, state.revision, prompt, negative, seed)
+        state = store.reword(state.key, state.revision, prompt, negative, session_seed)
     if not replay_round:
         return state
     if replay_round > len(state.path):

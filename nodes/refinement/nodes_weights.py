@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -115,6 +116,8 @@ class AttuneDynamicWeights(AttuneNode):
         weights = weigh(
             config, roles, state.number, before=before, choices=choices_so_far(state, judges, running), gram=gram
         )
+        # Reports tell gains by a reward that looks at the prompt: they must know which one does.
+        weights = replace(weights, details={**weights.details, "roles": roles})
         draft = draft.with_(weights=weights, judges=judges)
         used = draft.weights or weights
         total = TotalReward(judges, used.after, running, previous)

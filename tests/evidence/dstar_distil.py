@@ -13,7 +13,7 @@ CLAIM = Claim("dstar-distil", 0.95, ">=", "×", "one step after distillation: ma
 
 
 def main(quick: bool) -> None:
-    watch, found = Stopwatch(), runs(quick=quick, branches={})
+    watch, found = Stopwatch(), runs(quick=quick)
     values = [run["distilled"]["match"] / run["teacher"]["match"] for run in found]
     record(
         CLAIM,

@@ -30,7 +30,7 @@ def graph(name: str, prompt: str = "a cat", *, rewards: bool = False, **changes:
     made = {"ckpt": base_graph()["ckpt"], "latent": base_graph()["latent"]}
     made |= {
         "session": node(
-            "AttuneRefinementSession", prompt=prompt, session="my session", new_name=name, negative="", seed=3,
+            "AttuneRefinementSession", prompt=prompt, session="my session", new_name=name, negative="", session_seed=3,
             replay_round=0,
         ),
         "words": node(

@@ -1,0 +1,145 @@
+/**
+ * The state of a Commit Round page: the session as the server has it, and what a person is about to say. Pure; runs under Node.
+ *
+ * @typedef {{key: string, name: string, revision: number, number: number, attempt: number, prompt: string, accepted: boolean,
+ *           path: string[], rounds: Round[], open: Round|null, can_redo: boolean}} Session   as `views.session_view` gives it
+ * @typedef {{key: string, parent: string|null, number: number, prompt: string, changes: [string, string][],
+ *           pictures: {hash: string, seed: string, scores: Object<string, number>}[], weights: Object<string, number>|null,
+ *           feedback: object|null}} Round
+ * @typedef {{liked: number[], disliked: number[], comment: string, rating: number|null}} Said
+ */
+
+export const MOST_STARS = 5;
+
+const NOTHING = Object.freeze({ liked: [], disliked: [], comment: "", rating: null });
+
+export function initialState() {
+    return Object.freeze({ session: null, at: null, said: NOTHING, of: "", question: null, busy: "", error: "" });
+}
+
+/** What the node's properties hold, so that a reload loses nothing; null if it is nothing of ours. */
+export function savedBy(value) {
+    if (!value || typeof value !== "object" || !/^[0-9a-f]{32}$/.test(value.key ?? "")) return null;
+    const places = (list) => (Array.isArray(list) ? list.filter((place) => Number.isInteger(place) && place >= 0) : []);
+    const liked = places(value.liked);
+    return {
+        key: value.key,
+        of: typeof value.of === "string" ? value.of : "",
+        said: {
+            liked,
+            disliked: places(value.disliked).filter((place) => !liked.includes(place)),
+            comment: typeof value.comment === "string" ? value.comment : "",
+            rating: Number.isInteger(value.rating) && value.rating >= 1 && value.rating <= MOST_STARS ? value.rating : null,
+        },
+    };
+}
+
+/** What is to be kept in the node's properties. */
+export function saved(state) {
+    return state.session ? { key: state.session.key, of: state.of, ...state.said } : null;
+}
+
+/** The round that is shown: one that was gone back to, or the one that waits, or the last. */
+export function shown(state) {
+    if (!state.session) return null;
+    const { rounds, open, path } = state.session;
+    if (state.at) return rounds.find(({ key }) => key === state.at) ?? open;
+    return open ?? rounds.find(({ key }) => key === path.at(-1)) ?? null;
+}
+
+/** Whether the shown round waits for an answer. */
+export function waits(state) {
+    const round = shown(state);
+    return Boolean(round) && round === state.session?.open;
+}
+
+/** What a person has said, or is about to say, to the shown round. */
+export function said(state) {
+    const round = shown(state);
+    if (!round) return NOTHING;
+    return waits(state) ? state.said : (round.feedback ?? NOTHING);
+}
+
+/** Why the round cannot be refined yet; "" if it can. */
+export function missing(state) {
+    if (!waits(state)) return "Press Run for the next round.";
+    const { liked, disliked, comment } = state.said;
+    return liked.length || disliked.length || comment.trim() ? "" : "Choose a picture, or say what should change.";
+}
+
+/** How a picture's mark changes: liked, or disliked, or neither again. */
+function marked(before, place, side) {
+    const other = side === "liked" ? "disliked" : "liked";
+    const has = before[side].includes(place);
+    return {
+        ...before,
+        [side]: has ? before[side].filter((own) => own !== place) : [...before[side], place],
+        [other]: before[other].filter((own) => own !== place),
+    };
+}
+
+/** The rounds of the timeline: the path, what was undone behind it, and what waits. */
+export function timeline(session) {
+    const byKey = new Map(session.rounds.map((round) => [round.key, round]));
+    const entries = session.path.map((key) => ({ round: byKey.get(key), kind: "path" })).filter(({ round }) => round);
+    const own = new Set(session.path);
+    const others = session.rounds.filter(({ key }) => !own.has(key)).map((round) => ({ round, kind: "other" }));
+    if (session.open) entries.push({ round: session.open, kind: "open" });
+    return [...entries, ...others];
+}
+
+/**
+ * Actions: {kind: "session", session} the server's; {kind: "like"|"dislike", place}; {kind: "comment", text};
+ * {kind: "rate", stars}; {kind: "look", at}; {kind: "busy", what}; {kind: "failed", text}; {kind: "gone", text};
+ * {kind: "question", question}; {kind: "restored", of, said}
+ */
+export function reduce(state, action) {
+    switch (action.kind) {
+        case "session": {
+            const { session } = action;
+            const waiting = session.open?.key ?? "";
+            const same = state.session?.key === session.key || !state.session;
+            // What was begun to be said goes with its round; the round that waits may be another one now.
+            const kept = same && state.of === waiting;
+            const at = session.rounds.some(({ key }) => key === state.at) ? state.at : null;
+            const earlier = session.open?.feedback;
+            const count = session.open?.pictures.length ?? 0;
+            const fits = (list) => list.filter((place) => place < count);
+            const said = kept ? { ...state.said, liked: fits(state.said.liked), disliked: fits(state.said.disliked) } : NOTHING;
+            return { ...state, session, at: action.stay ? at : null, said: earlier && !kept ? pick(earlier) : said, of: waiting, error: "" };
+        }
+        case "restored":
+            return { ...state, said: action.said, of: action.of };
+        case "like":
+        case "dislike":
+            return waits(state) ? { ...state, said: marked(state.said, action.place, `${action.kind}d`) } : state;
+        case "comment":
+            return waits(state) ? { ...state, said: { ...state.said, comment: action.text } } : state;
+        case "rate":
+            return waits(state)
+                ? { ...state, said: { ...state.said, rating: state.said.rating === action.stars ? null : action.stars } }
+                : state;
+        case "look":
+            return { ...state, at: action.at === state.session?.open?.key ? null : action.at };
+        case "question":
+            return { ...state, question: action.question };
+        case "busy":
+            return { ...state, busy: action.what };
+        case "failed":
+            return { ...state, error: action.text, busy: "" };
+        case "gone":
+            return { ...initialState(), error: action.text };
+        default:
+            return state;
+    }
+}
+
+function pick({ liked, disliked, comment, rating }) {
+    return { liked: [...liked], disliked: [...disliked], comment, rating };
+}
+
+/** What is sent to commit the round; accepted = this is it. */
+export function commitBody(state, accepted) {
+    const { key, revision, open } = state.session;
+    return { key, revision, round: open.key, ...state.said, accepted };
+}

@@ -1,0 +1,167 @@
+"""Refine Prompt: what you said to the last round becomes the prompt of the next one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..host.language_models import give_back, language_roots, place_and_type
+from ..host.progress import Progress
+from ..host.schema import AttuneNode
+from .draft import Draft
+from .edits import edit_prompt
+from .language_models import language_models, load_language_model, model_digest
+from .nodes_common import CATEGORY, draft_of, session_input, session_output
+from .records import RefinementError, SessionState
+from .refiner import BackEnd, Exchange, ExternalText, LocalBackEnd, Refined, refine
+
+RULES, LOCAL, EXTERNAL = "rules", "local LLM", "external text"
+BACK_ENDS = (RULES, LOCAL, EXTERNAL)
+NO_MODEL = "none: put a model into models/LLM"
+
+
+class AttuneRefinePrompt(AttuneNode):
+    """Words about a picture become words for a picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        models = list(language_models(language_roots())) or [NO_MODEL]
+        return cls.schema(
+            node_id="AttuneRefinePrompt",
+            display_name="Refine Prompt",
+            category=CATEGORY,
+            description="Carries out on the prompt what you said of the last round, such as 'make the background blue, "
+            "no hat', and shows what it changed. What it does not understand it says.",
+            search_aliases=["llm", "prompt editing", "rewrite", "instruction", "gguf", "refiner", "comment"],
+            is_output_node=True,
+            inputs=[
+                session_input(cls),
+                cls.input(
+                    io.Combo,
+                    "back_end",
+                    options=list(BACK_ENDS),
+                    default=RULES,
+                    tooltip="rules: reads English sentences by a grammar, at once and always in the same way. local "
+                    "LLM: a language model on this computer, for anything else. external text: what is wired into "
+                    "external, from any node. Where an answer cannot be used, the rules take over and say so.",
+                ),
+                cls.input(
+                    io.Combo,
+                    "model",
+                    options=models,
+                    default=models[0],
+                    tooltip="For local LLM: a GGUF file or a model folder in models/LLM. Nothing is downloaded.",
+                ),
+                cls.input(
+                    io.Combo,
+                    "device",
+                    options=["default", "cpu"],
+                    default="default",
+                    advanced=True,
+                    tooltip="Where the language model computes. 'default' is your graphics card if there is one.",
+                ),
+                cls.input(
+                    io.Boolean,
+                    "ask_open",
+                    default=False,
+                    tooltip="Asks for what the prompt leaves open (a style, a background) where your comment is clear. "
+                    "Off = asks only where the comment can be read in several ways.",
+                ),
+                cls.input(
+                    io.String,
+                    "external",
+                    optional=True,
+                    force_input=True,
+                    tooltip="For external text: the new prompt, or JSON with prompt and negative.",
+                ),
+            ],
+            outputs=[
+                session_output(cls),
+                cls.output(io.String, id="refined", display_name="prompt", tooltip="The prompt of this round."),
+                cls.output(io.String, id="refined_negative", display_name="negative",
+                           tooltip="What this round is not to show."),
+                cls.output(io.String, id="changes", display_name="changes", tooltip="What was changed, what was not "
+                           "understood, and what should be made clear."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, model: str | None = None) -> bool:
+        # Models come and go while a page is open; `execute` says what is there instead.
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, back_end: str | None = None, model: str | None = None, **others: Any) -> str:
+        path = language_models(language_roots()).get(model or "") if back_end == LOCAL else None
+        return model_digest(path) if path is not None else ""
+
+    @classmethod
+    def execute(
+        cls, session: Any, back_end: str, model: str, device: str = "default", ask_open: bool = False,
+        external: str = "",
+    ) -> io.NodeOutput:  # fmt: skip
+        draft = draft_of(session)
+        if draft.state.replay is not None:
+            told = f"Round {draft.state.replay.number} is made again with the words it had."
+            return cls._given(draft, told)
+        found = _refined(draft.state, back_end, model, device, external, ask_open)
+        last = draft.state.last
+        left = (last.prompt,) if last is not None and last.prompt != found.prompt else ()
+        draft = draft.with_(prompt=found.prompt, negative=found.negative, unwanted=left)
+        return cls._given(draft, found.summary(), found)
+
+    @classmethod
+    def _given(cls, draft: Draft, told: str, found: Refined | None = None) -> io.NodeOutput:
+        shown: dict[str, Any] = {"text": [told]}
+        if found is not None and found.question is not None:
+            asked = found.question
+            choices = [{"label": choice.label, "feedback": choice.feedback} for choice in asked.choices]
+            shown["attune_question"] = [{"key": draft.state.key, "text": asked.text, "choices": choices}]
+        return io.NodeOutput(draft, draft.prompt, draft.negative, told, ui=shown)
+
+
+def _refined(
+    state: SessionState, back_end: str, model: str, device: str, external: str, ask_open: bool
+) -> Refined:  # fmt: skip
+    last = state.last
+    said = last.feedback.comment if last is not None and last.feedback is not None else ""
+    negative = state.negative if last is None else last.negative
+    history = [Exchange(past.prompt, past.feedback.comment) for past in state.path[:-1] if past.feedback is not None]
+    kept = kept_of(state)
+
+    def asked(engine: BackEnd | None) -> Refined:
+        return refine(
+            state.current_prompt, negative, said, history, kept=kept, back_end=engine, ask_open=ask_open
+        )  # fmt: skip
+
+    if back_end == EXTERNAL:
+        if not external.strip():
+            raise RefinementError("back_end is external text, but nothing is wired into external, or it is empty.")
+        return asked(ExternalText(external))
+    if back_end != LOCAL or not said.strip():
+        return asked(None)
+    path = language_models(language_roots()).get(model)
+    if path is None:
+        roots = " or ".join(str(root) for root in language_roots())
+        raise RefinementError(
+            f"There is no language model {model!r}. Put a GGUF file or a model folder into {roots}, press R, and "
+            "choose it; or set back_end to rules."
+        )
+    place, dtype = place_and_type(device)
+    try:
+        return asked(LocalBackEnd(load_language_model(path, device=place, dtype=dtype), Progress()))
+    finally:
+        give_back()
+
+
+def kept_of(state: SessionState) -> tuple[str, ...]:
+    """What the comments of all rounds but the last protect, read anew from them in order."""
+    kept: tuple[str, ...] = ()
+    for past in state.path[:-1]:
+        if past.feedback is not None:
+            kept = edit_prompt(past.prompt, past.negative, past.feedback.comment, kept=kept).kept
+    return kept
+
+
+NODES: list[type[io.ComfyNode]] = [AttuneRefinePrompt]
