@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/module.py attune.tests.thumbnails [NAME …]
 
-Each template runs to its end, unshortened; where it asks a person, the warmest pictures are chosen and it runs again.
+Each template runs to its end, unshortened; where it asks a person, it is answered and runs again.
 Its largest picture, cut below where it is much taller than wide, becomes `workflows/NAME.jpg`; if there are several of
 that size, all of them side by side. Look at the pictures before you commit them.
 """
@@ -27,7 +27,16 @@ WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 TALLEST = 1.1
 """Height over width; a template browser shows the upper part of a card."""
 WIDEST, SEVERAL = 1024, 4
-CHOOSE = "AttuneChooseImages"
+CHOOSE, COMMIT = "AttuneChooseImages", "AttuneCommitRound"
+# What a person says to the rounds of a refinement.
+SAID = {
+    "refine_in_rounds": ("make the background blue", "in a 3d style", "on a yellow background"),
+    "refine_with_local_llm": ("on a green background please", "no, rather orange"),
+    "refine_by_pictures": ("", ""),
+    "ab_test_schedules": ("on a pink background", ""),
+}
+# Templates in which the rewards decide, and of how many runs.
+RUNS = {"weights_and_pareto": 5}
 # The one thing that a template needs and the pack does not bring along.
 OVERRIDES = {
     "describe_my_taste": {
@@ -73,6 +82,15 @@ def choose_warmest(server: HostServer, page: dict[str, Any]) -> None:
         server.post(f"{address}/decide", profile | {"question": question["key"], "choice": best})
 
 
+def answer_round(server: HostServer, page: dict[str, Any], comment: str) -> None:
+    """Like the picture of a round that its rewards like best, or the first, and say something."""
+    session = server.get(f"/attune/refinement/session/{page['key']}")
+    scores = [sum(picture["scores"].values()) for picture in session["open"]["pictures"]]
+    body = {"key": session["key"], "revision": session["revision"], "round": session["open"]["key"]}
+    liked = [scores.index(max(scores))]
+    server.post("/attune/refinement/commit", body | {"liked": liked, "comment": comment, "rating": 4})
+
+
 def main(names: Sequence[str]) -> None:
     """Run the named templates, or all."""
     templates = [WORKFLOWS / f"{name}.json" for name in names] or sorted(WORKFLOWS.glob("*.json"))
@@ -84,6 +102,11 @@ def main(names: Sequence[str]) -> None:
             if result.nodes(CHOOSE):
                 choose_warmest(server, result.ui(CHOOSE, "attune_choose")[0])
                 result = server.run(template, OVERRIDES.get(template.stem))
+            for comment in SAID.get(template.stem, ()):
+                answer_round(server, result.ui(COMMIT, "attune_round")[0], comment)
+                result = server.run(template)
+            for _ in range(1, RUNS.get(template.stem, 1)):
+                result = server.run(template)
             target = template.with_suffix(".jpg")
             thumbnail(server.images(result)).save(target, quality=88)
             print(f"{target.name}: {result.seconds:.0f} s", flush=True)

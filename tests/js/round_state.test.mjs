@@ -1,0 +1,88 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { commitBody, initialState, missing, reduce, saved, savedBy, shown, timeline, waits } from "../../js/round_state.js";
+
+const KEY = "0".repeat(32);
+const round = (key, parent, number, feedback = null) => ({
+    key, parent, number, prompt: "a cat", changes: [], weights: null, feedback,
+    pictures: ["a", "b", "c"].map((hash) => ({ hash: `${key}${hash}`, seed: "1", scores: {} })),
+});
+const said = { comment: "bigger", liked: [1], disliked: [], rating: 3, accepted: false };
+const session = (more = {}) => ({
+    key: KEY, name: "s", revision: 1, number: 1, attempt: 0, prompt: "a cat", accepted: false, path: [], rounds: [],
+    open: round("one", null, 1), can_redo: false, ...more,
+});
+const at = (more) => reduce(initialState(), { kind: "session", session: session(more) });
+
+test("marks of a picture exclude each other and go when pressed again", () => {
+    let state = reduce(at(), { kind: "like", place: 1 });
+    state = reduce(state, { kind: "dislike", place: 1 });
+    assert.deepEqual([state.said.liked, state.said.disliked], [[], [1]]);
+    state = reduce(state, { kind: "dislike", place: 1 });
+    assert.deepEqual(state.said.disliked, []);
+});
+
+test("a round without a choice or words cannot be refined", () => {
+    assert.match(missing(at()), /Choose a picture/);
+    assert.equal(missing(reduce(at(), { kind: "like", place: 0 })), "");
+    assert.equal(missing(reduce(at(), { kind: "comment", text: "bigger" })), "");
+    assert.match(missing(reduce(at(), { kind: "comment", text: "  " })), /Choose/);
+});
+
+test("what was begun to be said stays with its round and goes with it", () => {
+    let state = reduce(reduce(at(), { kind: "like", place: 2 }), { kind: "comment", text: "no hat" });
+    state = reduce(state, { kind: "session", session: session({ revision: 2 }) });
+    assert.equal(state.said.comment, "no hat");
+    const next = session({ revision: 3, path: ["one"], rounds: [round("one", null, 1, said)], open: round("two", "one", 2) });
+    state = reduce(state, { kind: "session", session: next });
+    assert.deepEqual(state.said, { liked: [], disliked: [], comment: "", rating: null });
+});
+
+test("marks of pictures that are gone go with them", () => {
+    const state = reduce(reduce(at(), { kind: "like", place: 2 }), { kind: "session", session: session({ open: { ...round("one", null, 1), pictures: [] } }) });
+    assert.deepEqual(state.said.liked, []);
+});
+
+test("a round that was undone comes back with its answer", () => {
+    const state = at({ open: { ...round("one", null, 1), feedback: said } });
+    assert.deepEqual(state.said, { liked: [1], disliked: [], comment: "bigger", rating: 3 });
+});
+
+test("a saved draft is restored for its own round only, and rubbish is nobody's", () => {
+    const state = reduce(reduce(at(), { kind: "like", place: 1 }), { kind: "rate", stars: 5 });
+    const kept = savedBy(JSON.parse(JSON.stringify(saved(state))));
+    assert.deepEqual(kept, { key: KEY, of: "one", said: { liked: [1], disliked: [], comment: "", rating: 5 } });
+    let back = reduce(initialState(), { kind: "restored", of: kept.of, said: kept.said });
+    back = reduce(back, { kind: "session", session: session() });
+    assert.deepEqual(back.said.liked, [1]);
+    const other = reduce(reduce(initialState(), { kind: "restored", of: "three", said: kept.said }), { kind: "session", session: session() });
+    assert.deepEqual(other.said.liked, []);
+    for (const value of [null, 7, {}, { key: "../.." }, { key: KEY, liked: "all", rating: 9, comment: {} }]) {
+        const found = savedBy(value);
+        if (found) assert.deepEqual(found.said, { liked: [], disliked: [], comment: "", rating: null });
+    }
+});
+
+test("a look at an earlier round shows its answer and changes nothing", () => {
+    const one = round("one", null, 1, said);
+    let state = at({ path: ["one"], rounds: [one], open: round("two", "one", 2) });
+    assert.equal(shown(state).key, "two");
+    state = reduce(state, { kind: "look", at: "one" });
+    assert.equal(shown(state), one);
+    assert.equal(waits(state), false);
+    assert.equal(reduce(state, { kind: "like", place: 0 }), state);
+    assert.equal(shown(reduce(state, { kind: "look", at: "two" })).key, "two");
+});
+
+test("the timeline has the way, what waits, and other branches last", () => {
+    const rounds = [round("one", null, 1, said), round("aside", "one", 2, said)];
+    const found = timeline(session({ path: ["one"], rounds, open: round("two", "one", 2) }));
+    assert.deepEqual(found.map(({ round: { key }, kind }) => [key, kind]), [["one", "path"], ["two", "open"], ["aside", "other"]]);
+});
+
+test("what is sent names the round and the revision that were seen", () => {
+    const state = reduce(at({ revision: 9 }), { kind: "like", place: 0 });
+    assert.deepEqual(commitBody(state, true), {
+        key: KEY, revision: 9, round: "one", liked: [0], disliked: [], comment: "", rating: null, accepted: true,
+    });
+});
