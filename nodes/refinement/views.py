@@ -28,6 +28,11 @@ def view_of(state: SessionState, tree: Tree) -> dict[str, Any]:
     """See `session_view`."""
     path = [past.key for past in state.path]
     before = state.current_prompt
+    waiting = None if state.open is None else round_view(state.open, before)
+    if waiting is not None and state.open is not None:
+        # After Undo the round that waits was answered before: the page begins with that answer.
+        earlier = tree.earlier_answer(state.open)
+        waiting["feedback"] = None if earlier is None else feedback_view(earlier)
     return {
         "key": state.key,
         "name": state.name,
@@ -38,7 +43,7 @@ def view_of(state: SessionState, tree: Tree) -> dict[str, Any]:
         "accepted": state.accepted,
         "path": path,
         "rounds": [round_view(found, _prompt_before(found, tree, state.prompt)) for found in tree.rounds],
-        "open": None if state.open is None else round_view(state.open, before),
+        "open": waiting,
         "can_redo": bool(tree.children(state.last.key if state.last else None)),
     }
 

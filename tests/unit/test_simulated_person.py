@@ -1,0 +1,93 @@
+"""Simulated people see real pixels, choose what they mean, and say what is wrong in words that the rules can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attune.nodes.refinement.edits import edit_prompt
+from attune.nodes.rewards.load import load_reward
+from attune.training.demo import data
+from attune.training.demo.pipeline import prompt_text
+from attune.training.demo.simulated_person import ATTRIBUTES, PHRASES, Eyes, Habits, SimulatedPerson, share
+from attune.training.interfaces import TrainingError
+
+DEMO = Path(__file__).resolve().parents[2] / "workflows" / "demo"
+CAREFUL = Habits(noise=0.01, blunder=0.0, silence=0.0)
+
+
+class Told:
+    """Eyes that see what the test says: one picture's pixels name a row."""
+
+    def __init__(self, *seen: data.Attributes) -> None:
+        self.seen = seen
+
+    def see(self, images: torch.Tensor) -> list[data.Attributes]:
+        return list(self.seen[: len(images)])
+
+
+def pictures(count: int) -> torch.Tensor:
+    return torch.zeros(count, 64, 64, 3)
+
+
+MEANT = data.Attributes("cat", "flat", "blue")
+
+
+def test_the_real_judge_sees_the_background_of_real_pixels():
+    eyes = Eyes(load_reward(DEMO / "attune_demo_judge.safetensors", "cpu"))
+    for name, colour in data.BACKGROUNDS.items():
+        picture = torch.tensor(colour).float().div(255).expand(1, 64, 64, 3)
+        assert eyes.see(picture)[0].background == name
+
+
+def test_a_careful_person_takes_the_best_and_names_one_thing_that_is_wrong():
+    others = (("dog", "3d", "red"), ("cat", "flat", "red"), ("cat", "3d", "red"))
+    seen = [data.Attributes(*other) for other in others]
+    answer = SimulatedPerson(MEANT, Told(*seen), CAREFUL).answer(pictures(3))
+    assert answer.chosen == 1 and not answer.accepted and "blue" in answer.comment
+
+
+def test_what_is_meant_is_accepted_without_a_word():
+    answer = SimulatedPerson(MEANT, Told(MEANT), CAREFUL).answer(pictures(1))
+    assert answer.accepted and answer.comment == "" and share(MEANT, MEANT) == 1
+
+
+def test_noise_mixes_up_close_pictures_as_its_formula_says():
+    seen = [MEANT, data.Attributes("cat", "flat", "red")]
+    habits = Habits(noise=0.3, blunder=0.0, silence=0.0)
+    chosen = [SimulatedPerson(MEANT, Told(*seen), habits, seed=seed).answer(pictures(2)).chosen for seed in range(1500)]
+    expected = 1 / (1 + np.exp(-(1 / 3) / 0.3))
+    assert abs(np.mean(np.array(chosen) == 0) - expected) < 0.04
+
+
+def test_the_same_seed_says_the_same():
+    seen = [data.Attributes("dog", "3d", "red")] * 3
+    first, second = (
+        [SimulatedPerson(MEANT, Told(*seen), seed=5).answer(pictures(3)) for _ in range(1)] for _ in range(2)
+    )
+    assert first == second
+
+
+def test_phrases_are_carried_out_by_the_rules_or_said_not_to_be_understood():
+    """People do not know the grammar; it must read most of what they say, and own up to the rest."""
+    carried_out = []
+    for name in ATTRIBUTES:
+        was, what = {"concept": ("dog", "cat"), "style": ("3d", "flat"), "background": ("red", "blue")}[name]
+        before = {"concept": "cat", "style": "flat", "background": "blue"} | {name: was}
+        after = before | {name: what}
+        for phrase in PHRASES[name]:
+            comment = phrase.format(what=what, was=was, a_what=data.with_article(what))
+            found = edit_prompt(prompt_text(**before), "", comment)
+            carried_out.append(found.prompt == prompt_text(**after))
+            assert carried_out[-1] or found.unread, (comment, found)
+    assert sum(carried_out) >= len(carried_out) - 1, carried_out
+
+
+def test_habits_out_of_range_are_refused():
+    with pytest.raises(TrainingError, match="above 0"):
+        Habits(noise=0)
+    with pytest.raises(TrainingError, match="probability"):
+        Habits(blunder=2)

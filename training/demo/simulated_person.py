@@ -1,0 +1,162 @@
+"""Simulated people who refine a picture of the demo model: a hidden wish, noisy choices, comments in plain words.
+
+A person means a picture of one concept in one style on one background. It looks at real pictures and sees in each what
+is there: the background by its pixels, style and concept by a judge that nothing is trained on. From these it
+
+    chooses   the picture with most of what is meant, by a softmax over the share of matched attributes, so that close
+              ones are mixed up: P(i) ∝ exp(share_i / noise)
+    comments  on one attribute that the chosen picture lacks, in one of many ways to say it
+    accepts   a picture in which it sees all that is meant
+
+A person may be wrong about what it sees (`blunder`), say nothing (`silence`), or look for what can be said in its own
+order. All draws follow from the seed. For evidence and for trying a workflow without people; it is no model of taste.
+
+Source: ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..interfaces import TrainingError
+from . import data
+from .pipeline import prompt_text
+from .quality import background_of
+
+ATTRIBUTES = ("concept", "style", "background")
+# {what} is the wished value, {was} what is seen instead.
+PHRASES = {
+    "background": (
+        "make the background {what}",
+        "the background should be {what}",
+        "I'd like a {what} background please",
+        "put it on a {what} background",
+        "not {was}, the background should be {what}",
+    ),
+    "style": (
+        "in a {what} style",
+        "make it look {what}",
+        "the style should be {what}, not {was}",
+        "please use a {what} style instead",
+    ),
+    "concept": (
+        "replace the {was} with {a_what}",
+        "it should be {a_what}",
+        "I want {a_what} instead of the {was}",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How careful a person is.
+
+    Attributes:
+        noise: of choices, > 0; 0.05 nearly always takes the best, 1 nearly any.
+        blunder: probability of mistaking an attribute of a picture for another one, 0 … 1.
+        silence: probability of not commenting on a round, 0 … 1.
+    """
+
+    noise: float = 0.15
+    blunder: float = 0.05
+    silence: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.noise > 0:
+            raise TrainingError(f"The noise of choices must be above 0, not {self.noise!r}.")
+        for name in ("blunder", "silence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(f"{name} is a probability, not {getattr(self, name)!r}.")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a person says to a round.
+
+    Attributes:
+        chosen: position of the picture. comment: "" = nothing. accepted: whether it is what was meant.
+    """
+
+    chosen: int
+    comment: str
+    accepted: bool
+
+
+class Eyes:
+    """What is seen in pictures.
+
+    Args:
+        judge: has `image_features` and `text_features` of unit vectors, such as `features.DemoReward`.
+    """
+
+    def __init__(self, judge: object) -> None:
+        self.judge = judge
+        self._concepts = judge.text_features([prompt_text(name) for name in data.CONCEPT_NAMES])
+
+    @torch.no_grad()
+    def see(self, images: torch.Tensor) -> list[data.Attributes]:
+        """Images [B, 64, 64, 3] in [0, 1] → concept, style and background of each."""
+        features = self.judge.image_features(images)
+        backgrounds = background_of(images)
+        concepts = [data.CONCEPT_NAMES[place] for place in (features @ self._concepts.T).argmax(1)]
+        found = []
+        for feature, concept, background in zip(features, concepts, backgrounds, strict=True):
+            texts = self.judge.text_features([prompt_text(concept, style, background) for style in data.STYLES])
+            found.append(data.Attributes(concept, data.STYLES[int((texts @ feature).argmax())], background))
+        return found
+
+
+def share(seen: data.Attributes, meant: data.Attributes) -> float:
+    """Of `ATTRIBUTES` that agree, 0 … 1."""
+    return sum(getattr(seen, name) == getattr(meant, name) for name in ATTRIBUTES) / len(ATTRIBUTES)
+
+
+class SimulatedPerson:
+    """See the module.
+
+    Args:
+        meant: the hidden wish.
+        eyes: with which it looks.
+        habits: how careful it is.
+        seed: of everything it draws.
+    """
+
+    def __init__(self, meant: data.Attributes, eyes: Eyes, habits: Habits | None = None, *, seed: int = 0) -> None:
+        self.meant, self.eyes, self.habits = meant, eyes, habits or Habits()
+        self._draws = np.random.default_rng([seed, 23])
+
+    def first_wish(self) -> str:
+        """What it says at first: the concept alone, as people begin vaguely."""
+        return prompt_text(self.meant.concept)
+
+    def answer(self, images: torch.Tensor) -> Answer:
+        """Look at a round's pictures [B, 64, 64, 3] and say something."""
+        seen = [self._mistaken(found) for found in self.eyes.see(images)]
+        shares = np.array([share(found, self.meant) for found in seen])
+        weights = np.exp((shares - shares.max()) / self.habits.noise)
+        chosen = int(self._draws.choice(len(seen), p=weights / weights.sum()))
+        accepted = shares[chosen] == 1
+        silent = accepted or self._draws.random() < self.habits.silence
+        return Answer(chosen, "" if silent else self._comment(seen[chosen]), bool(accepted))
+
+    def _mistaken(self, seen: data.Attributes) -> data.Attributes:
+        """What the person takes it for."""
+        values = {name: getattr(seen, name) for name in ATTRIBUTES}
+        choices: dict[str, Sequence[str]] = {
+            "concept": data.CONCEPT_NAMES, "style": data.STYLES, "background": list(data.BACKGROUNDS)
+        }  # fmt: skip
+        for name in ATTRIBUTES:
+            if self._draws.random() < self.habits.blunder:
+                values[name] = str(self._draws.choice(choices[name]))
+        return data.Attributes(**values)
+
+    def _comment(self, seen: data.Attributes) -> str:
+        wrong = [name for name in ATTRIBUTES if getattr(seen, name) != getattr(self.meant, name)]
+        name = str(self._draws.choice(wrong))
+        phrase = str(self._draws.choice(PHRASES[name]))
+        what, was = getattr(self.meant, name), getattr(seen, name)
+        return phrase.format(what=what, was=was, a_what=data.with_article(what))
