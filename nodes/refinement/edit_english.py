@@ -95,8 +95,8 @@ RULES = (
     Rule("style", r"(?:draw|paint|render|make|show|do|put|have)? ?(?:it |this |that )?(?:in|with|using) (?:the|"
              r"an?) style of {what}", to="artist"),
     Rule("style", r"(?:in |like )(?:the )?(?P<what>[\w. ]+)(?:'s|s') style", to="artist"),
-    Rule("style", r"(?:draw|paint|render|make|show|do|put|have|give)? ?(?:it |this |that )?(?:in|with|using|"
-             r"into)? ?(?:an? |the )?{what} (?:style|look|aesthetic)"),
+    Rule("style", r"(?:draw|paint|render|make|show|do|put|have|give|use|try|take|choose)? ?(?:it |this |that )?"
+             r"(?:in|with|using|into)? ?(?:an? |the )?{what} (?:style|look|aesthetic)(?: instead)?"),
     Rule("style", rf"(?:(?:make |have |let )?{_PICTURE} )?(?:{_MUST} )?(?:look|looking|looks)(?: more)? (?:like|"
              rf"as) (?:an? |some )?{{what}}"),
     Rule("style", r"(?:draw|paint|render|make|show|do|have) (?:it|this|that) (?:as|like) (?:an? )?{what}"),
