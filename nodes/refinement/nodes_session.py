@@ -101,9 +101,9 @@ class AttuneRefinementSession(AttuneNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> str:
         try:
-            # A wire's value is not known yet; what it holds then stands in the graph.
+            # A wire's value is not known yet, nor which session it means: any that moves counts.
             if any(inputs.get(name) is None for name in ("prompt", "session", "new_name", "negative", "session_seed")):
-                return "a wire"
+                return " ".join(f"{found.key} {found.revision}" for found in sessions().summaries())
             # Made now, as `execute` would: a session that comes later would count as a change.
             state = current(**inputs)
             return f"{state.key} {state.revision}"

@@ -119,8 +119,9 @@ class AttuneDynamicWeights(AttuneNode):
         # Reports tell gains by a reward that looks at the prompt: they must know which one does.
         weights = replace(weights, details={**weights.details, "roles": roles})
         draft = draft.with_(weights=weights, judges=judges)
-        used = draft.weights or weights
-        total = TotalReward(judges, used.after, running, previous)
+        # A replay keeps the weights it had, which other rewards than today's may have had.
+        recorded = draft.weights is not None and any(draft.weights.after.get(judge.name) for judge in judges)
+        total = TotalReward(judges, draft.weights.after if recorded else weights.after, running, previous)
         told = weights_text(draft)
         return io.NodeOutput(
             draft, total, weights_chart(weights_of_rounds(draft)), front_of(draft, running), told, ui={"text": [told]}

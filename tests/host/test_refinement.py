@@ -114,6 +114,7 @@ def test_a_session_goes_round_and_comes_back_bit_by_bit(host: HostServer):
 
     # Undone, the first round waits for another answer, with the pictures it had.
     view = told(host, "undo", view)
+    assert view["open"]["feedback"]["comment"] == "größer, bitte 🐈"
     again = finished(host, graph("loop"))
     assert seen(host, key)["open"]["number"] == 1 and np.array_equal(drawn(host, again), before)
     view = told(host, "redo", seen(host, key))
@@ -175,5 +176,11 @@ def test_what_cannot_be_is_refused_and_changes_nothing(host: HostServer):
         found = refused(host, action, body)
         assert found[0] == code and words in found[1], (action, found)
     assert seen(host, view["key"]) == view
+    picture = view["open"]["pictures"][0]["hash"]
+    assert host.request(f"{ROUTE}/picture/{view['key']}/{picture}").startswith(b"\x89PNG")
+    for name in ("0" * 64, "..%2F..%2Fattune.sqlite3"):
+        with pytest.raises(urllib.error.HTTPError) as missing:
+            host.request(f"{ROUTE}/picture/{view['key']}/{name}")
+        assert missing.value.code == 404
     where, words = shown_error(host, graph("refused", decides="the rewards"))
     assert where == "commit" and "none is weighed" in words
