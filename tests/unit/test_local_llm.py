@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import unicodedata
@@ -18,7 +19,7 @@ from attune.nodes.refinement.language_models import (
     load_language_model,
     model_digest,
 )
-from attune.nodes.refinement.local_llm import CannotAnswer, answer_json, data_text, question_ids
+from attune.nodes.refinement.local_llm import CannotAnswer, _Writer, answer_json, data_text, question_ids, token_texts
 from attune.nodes.refinement.records import RefinementError
 from attune.nodes.refinement.refiner import Exchange, LocalBackEnd, Request, conversation, refine
 from attune.scripts.environment import fetch_language_model
@@ -129,10 +130,9 @@ def test_models_without_a_template_or_without_a_systems_turn_are_asked_too(tmp_p
     assert text.index("You edit prompts") < text.index('"a dog in a garden') < text.index('"feedback": "bigger"')
 
 
-def test_the_cache_changes_nothing(tiny: LanguageModel):
-    """Greedy writing with the cache = the likeliest allowed token of the whole text, each time."""
-    from attune.nodes.refinement.local_llm import _Writer
-
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_cache_changes_nothing(tiny: LanguageModel, cached: bool):
+    """With a cache or without: each token is the likeliest allowed one after the whole text."""
     ids = question_ids(tiny, conversation(tiny, Request(CAT, "", "bigger")))
     writer = _Writer(tiny, ids, lambda done, total: None, 8)
     seen: list[int] = []
@@ -142,7 +142,22 @@ def test_the_cache_changes_nothing(tiny: LanguageModel):
             logits = tiny.model(input_ids=torch.tensor([ids + seen])).logits[0, -1]
         assert int(logits.masked_fill(~writer.allowed, -torch.inf).argmax()) == token
         seen.append(token)
+        writer.cache = writer.cache if cached else None
         writer._feed([token])
+
+
+@pytest.mark.parametrize("which", ["smol", "tiny"])
+def test_no_token_that_is_offered_can_break_the_json(which: str, request: pytest.FixtureRequest):
+    model = request.getfixturevalue(which)
+    writer = _Writer(model, question_ids(model, [{"role": "user", "content": "x"}]), lambda done, total: None, 1)
+    offered = [text for text, allowed in zip(token_texts(model), writer.allowed.tolist(), strict=True) if allowed]
+    assert len(offered) > 200 and any('"' in text for text in offered)
+    special = {model.tokenizer.decode([index]) for index in model.tokenizer.all_special_ids}
+    assert special & set(offered) == {model.tokenizer.eos_token}
+    for text in set(offered) - special:
+        inside, _, behind = text.partition('"')
+        assert json.loads(f'{{"a": "{inside}"}}') == {"a": inside}
+        assert not re.search(r"\w", behind)
 
 
 def test_a_models_marks_in_data_are_no_marks(tiny: LanguageModel):
