@@ -98,21 +98,30 @@ class Evaluations:
         if math.isfinite(found.get(self.metric, math.nan)) and not self.collapse(found):
             self.sound_step, self.sound_tensors = 0, tensors()
 
-    def exhausted(self) -> str:
-        """Why the run should end, as a sentence; nothing if it should not."""
+    def exhausted(self, step: int) -> str:
+        """Why the run should end after `step` updates, as a sentence; nothing if it should not."""
         if self.collapsed:
-            given = self.best_step if self.best_tensors else self.sound_step
+            # Best ones may be left from a time when they were to be kept.
+            given = self.best_step if self.config.keep == "best" and self.best_tensors else self.sound_step
             there = "there" if given == self.sound_step else f"those {after(self.sound_step)}"
-            return (
-                f"{self.collapsed} The run ended, and what it gives are the weights {after(given)}. With such a change "
-                f"the same run goes on from {there}."
-            )
+            told = f"{self.collapsed} The run ended, and what it gives are the weights {after(given)}."
+            return f"{told} {self._way_on(step, there)}"
         if not 0 < self.config.patience <= self.since_best:
             return ""
         besides = f" (where it stayed the same, {self.tie_metric})" if self.tie_metric else ""
         return (
             f"{self.metric}{besides} has not become better in {self.since_best} evaluations since update "
             f"{self.best_step}, so the run ended (patience)."
+        )
+
+    def _way_on(self, step: int, there: str) -> str:
+        """How a run that has collapsed after `step` updates goes on, as a sentence."""
+        if step < self.config.steps:
+            return f"With such a change the same run goes on from {there}."
+        if self.config.schedule == "constant":
+            return f"With such a change and more steps the same run goes on from {there}."
+        return (
+            "It has no update left: make such a change in a new run that begins with what this one gives (start_lora)."
         )
 
     def recall(self, report: Mapping[str, float]) -> None:

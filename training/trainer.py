@@ -162,6 +162,7 @@ class _Run:
             elif self.evaluations.missed(self.history[-1]):
                 # This is where the run was interrupted, before anybody was told of the update.
                 self._evaluate(self.history[-1])
+                self._save(again=True)  # a collapse that is found now must be known when it is gone on with
                 self.callbacks.on_report(self.step, self.history[-1])
             reason = self._reason_to_end()
             while self.step < self.config.steps and not reason:
@@ -213,7 +214,7 @@ class _Run:
 
     def _reason_to_end(self) -> str:
         """Why the run should end before its last update; nothing if it should not."""
-        return self.evaluations.exhausted() or over_budget(self.history, self.config)
+        return self.evaluations.exhausted(self.step) or over_budget(self.history, self.config)
 
     def _evaluate(self, report: dict[str, float]) -> None:
         """Let the objective look at the weights as they would be saved; its figures join the report."""
@@ -388,8 +389,12 @@ class _Run:
         self.changes.append({"after_update": self.step, "setting": "weights", **said})
         log.info("Attune: the run had collapsed; it goes on from the weights %s", after(sound))
 
-    def _save(self) -> None:
-        if self.folder is None or self.step == self.saved_step:
+    def _save(self, *, again: bool = False) -> None:
+        """
+        Args:
+            again: also where the state after this update is saved already.
+        """
+        if self.folder is None or (self.step == self.saved_step and not again):
             return
         if self.writing_weights or not self.resting.intact:
             # Half of an update is in the weights or in the objective: the state on disk is the last complete one.

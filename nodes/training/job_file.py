@@ -46,7 +46,10 @@ def job_of(graph: Mapping[str, Any], node: str, *, run: str, version: str) -> di
         inputs = job_inputs(entry["class_type"], entry["inputs"])
         kept[name] = {"class_type": entry["class_type"], "inputs": inputs}
         waiting += [value[0] for value in inputs.values() if _is_link(value) and value[0] in graph]
-    kept[node]["inputs"] |= {name: value for name, value in _AS_A_JOB.items() if name in kept[node]["inputs"]}
+    for entry in kept.values():
+        # Those before it, too: what they give would be another LoRA each time, and this run one that cannot be resumed.
+        if entry["class_type"] == TRAINING_NODE:
+            entry["inputs"] |= {name: value for name, value in _AS_A_JOB.items() if name in entry["inputs"]}
     ordered = {name: kept[name] for name in graph if name in kept}
     return {"format": FORMAT, "run": run, "node": node, "graph": ordered, "pack": version}
 

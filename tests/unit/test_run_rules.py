@@ -423,6 +423,49 @@ def test_a_collapsed_run_goes_on_from_its_sound_weights_once_something_is_set_an
     assert [row["step"] for row in gone.history] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_collapse_that_a_resume_finds_is_known_when_the_run_goes_on(denoiser, tmp_path):
+    """The evaluation that would have found it was interrupted; with something set anew the run is not stuck there."""
+
+    class Torn(Collapsing):
+        def evaluate(self) -> dict[str, float]:
+            if self.evaluated == 2:
+                raise KeyboardInterrupt
+            return super().evaluate()
+
+    knobs = {"evaluate_every": 1, "weight_decay": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        run(denoiser, Torn(FIGURES_OF_A_COLLAPSE), {"run_folder": tmp_path}, **knobs)
+    found = run(denoiser, Collapsing(FIGURES_OF_A_COLLAPSE), {"run_folder": tmp_path}, **knobs)
+    assert (found.status, found.steps_done, found.kept_step) == ("ended", 3, 2)
+    assert StateFolder(tmp_path).newest()["evaluations"]["collapsed"] == "All alike."
+    gone = run(denoiser, Collapsing([0.0] * 6), {"run_folder": tmp_path}, **(knobs | {"learning_rate": 1e-3}))
+    assert (gone.status, gone.steps_done) == ("finished", 6)
+    assert [change["setting"] for change in gone.changes] == ["training learning_rate", "weights"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "words"),
+    [
+        ("constant", 6, "With such a change the same run goes on from there."),
+        ("constant", 3, "With such a change and more steps the same run goes on from there."),
+        ("linear", 3, "It has no update left: make such a change in a new run"),
+    ],
+)
+def test_a_collapse_says_how_to_go_on_with_the_updates_that_are_left(denoiser, schedule, steps, words):
+    knobs = {"evaluate_every": 1, "weight_decay": 0.0, "schedule": schedule, "steps": steps}
+    result = run(denoiser, Collapsing(FIGURES_OF_A_COLLAPSE), **knobs)
+    assert (result.kept_step, result.steps_done) == (2, 3) and words in result.reason
+
+
+def test_the_weights_that_a_collapse_is_said_to_give_are_those_it_gives(denoiser, tmp_path):
+    """Also where best ones are left from the time when they were to be kept."""
+    knobs = {"evaluate_every": 1, "weight_decay": 0.0}
+    run(denoiser, Collapsing([3.0, 1.0]), {"run_folder": tmp_path}, keep="best", **(knobs | {"steps": 2}))
+    # Its count of evaluations is that of before the last one.
+    result = run(denoiser, Collapsing([3.0, -1.0]), {"run_folder": tmp_path}, keep="last", **knobs)
+    assert result.kept_step == 2 and "gives are the weights after update 2" in result.reason
+
+
 def test_a_run_that_goes_on_from_sound_weights_can_collapse_before_it_was_looked_at(denoiser):
     """It gives what it began with. Fresh weights are not looked at: a one-step generator begins with a blur."""
     knobs = {"evaluate_every": 1, "weight_decay": 0.0}
@@ -590,6 +633,16 @@ def test_a_job_holds_what_the_training_depends_on_and_resumes():
     assert GRAPH["2"]["inputs"]["if_run_exists"] == "start fresh", "the prompt itself is left as it is"
     with pytest.raises(AttuneError, match="no node '9'"):
         job_of(GRAPH, "9", run="mine", version="1")
+
+
+def test_a_run_whose_lora_a_job_goes_on_from_resumes_in_it_too():
+    """Begun anew each time the job is carried out, it would give another LoRA to go on from."""
+    earlier = {"model": ["1", 0], "if_run_exists": "start fresh", "job_file_only": True}
+    graph = GRAPH | {"0": {"class_type": "AttuneTrainLora", "inputs": earlier}}
+    graph["2"] = {"class_type": "AttuneTrainLora", "inputs": GRAPH["2"]["inputs"] | {"start_lora": ["0", 1]}}
+    inputs = job_of(graph, "2", run="mine", version="1")["graph"]["0"]["inputs"]
+    assert inputs == {"model": ["1", 0], "if_run_exists": "resume", "job_file_only": False}
+    assert earlier["if_run_exists"] == "start fresh"
 
 
 def test_settings_reach_the_node_by_class_or_id(tmp_path):
