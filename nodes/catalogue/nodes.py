@@ -98,8 +98,8 @@ class AttuneLoraCatalogue(AttuneNode):
             ],
             outputs=[
                 cls.output(io.Model, id="model_out", display_name="model", tooltip="The model with the LoRA on it."),
-                cls.output(LoraModel, id="lora_out", display_name="lora", tooltip="For Merge LoRAs and the host's Load "
-                           "LoRA Model."),
+                cls.output(LoraModel, id="lora_out", display_name="lora", tooltip="For Merge LoRAs, start_lora of "
+                           "Train LoRA and the host's Load LoRA Model. Always at full strength."),
                 cls.output(io.String, id="name", display_name="lora_name", tooltip="Its file, as the host's loaders "
                            "list it."),
                 cls.output(io.String, id="report", display_name="report", tooltip="All that is known of it, and what "

@@ -165,8 +165,9 @@ class AttuneTrainLora(AttuneNode):
             outputs=[
                 cls.output(io.Model, id="model_out", display_name="model", tooltip="The model with the LoRA applied; "
                           "as it came in where a user adapter was trained."),
-                cls.output(LoraModel, id="lora", display_name="lora", tooltip="For the host's Load LoRA Model and Save "
-                           "LoRA Weights. Nothing of a user adapter, which goes into Apply Preference."),
+                cls.output(LoraModel, id="lora", display_name="lora", tooltip="For start_lora of another Train LoRA, "
+                           "and the host's Load LoRA Model and Save LoRA Weights. Nothing of a user adapter, which "
+                           "goes into Apply Preference."),
                 cls.output(LossMap, id="loss_map", display_name="loss_map", tooltip="For the host's Plot Loss Graph."),
                 cls.output(io.Image, id="report_image", display_name="report_image", tooltip="The curves."),
                 cls.output(io.String, id="lora_name", display_name="lora_name", tooltip="The saved file, as Load LoRA "

@@ -24,6 +24,7 @@ from ...training.adapters import (
     save_lora,
     weights_id,
 )
+from ...training.adapters.files import DIFFERENCES
 from ...training.adapters.user_attention import (
     UserAdapterConfig,
     UserAdapterMetadata,
@@ -39,6 +40,7 @@ from .records import ARCHITECTURES, pack_version
 LORA, USER_ADAPTER = "LoRA", "user adapter"
 WHOLE_WEIGHTS = "LoRA of whole weights"
 ENCODER_ENDING = "_encoder"
+DOWN = ".lora_down.weight"
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,16 @@ def trained_weights(tensors: Mapping[str, torch.Tensor]) -> int:
     return sum(value.numel() for key, value in tensors.items() if not key.endswith(".alpha"))
 
 
+def _with_alphas(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A layer that says no alpha means its rank, as everywhere where LoRA files are read."""
+    meant = {
+        f"{name.removesuffix(DOWN)}.alpha": torch.tensor(float(value.shape[0]))
+        for name, value in tensors.items()
+        if name.endswith(DOWN)
+    }
+    return {**meant, **tensors}
+
+
 @dataclass
 class LoraProduct:
     """A LoRA in the host's LoRA folder, or whole weights in the form of one.
@@ -158,15 +170,21 @@ class LoraProduct:
             return
         try:
             own = module_tensors(self.start, policy.paths, rename=self.rename)
-            policy.load_tensors(own, policy.roles[0])
+            policy.load_tensors(_with_alphas(own), policy.roles[0])
         except TrainingError as error:
             raise TrainingError(
                 f"This run cannot go on with the LoRA at start_lora. {error}{self._settings_of_start()}"
             ) from error
 
     def _settings_of_start(self) -> str:
-        """What to set where the LoRA to begin with is of another rank, after a blank."""
-        ranks = {value.shape[0] for name, value in self.start.items() if name.endswith(".lora_down.weight")}
+        """What to set where the LoRA to begin with is of another kind or rank, after a blank."""
+        ranks = {value.shape[0] for name, value in self.start.items() if name.endswith(DOWN)}
+        whole = not ranks and any(name.endswith(DIFFERENCES) for name in self.start)
+        if not ranks and not whole:
+            return " Connect one that Train LoRA has trained."
+        if whole != (self.config.kind == "full"):
+            kind = "full" if whole else "low rank"
+            return f" It is {kind}: set trains in Train LoRA to that."
         if len(ranks) != 1 or ranks == {self.config.rank}:
             return ""
         return f" Its rank is {ranks.pop()}: set rank in LoRA Settings to that."

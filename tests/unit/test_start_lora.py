@@ -96,8 +96,27 @@ def test_whole_weights_go_on_from_whole_weights(denoiser: DiffusersDenoiser) -> 
     with Policy(denoiser, whole, roles=ROLES) as policy:
         product(start, whole).begin(policy)
         assert _same(lora_file_tensors(policy.tensors(GENERATOR)), start)
-        with pytest.raises(TrainingError, match=r"Choose whole weights \(full\)"):
+        with pytest.raises(TrainingError, match=r"Choose whole weights \(full\).* It is low rank: set trains"):
             product(thin, whole).begin(policy)
+    with (
+        Policy(denoiser, LORA, roles=ROLES) as policy,
+        pytest.raises(TrainingError, match="It is full: set trains in Train LoRA to that"),
+    ):
+        product(start).begin(policy)
+
+
+def test_a_layer_without_an_alpha_acts_as_in_every_loader(denoiser: DiffusersDenoiser) -> None:
+    """As with an alpha of its rank, whatever alpha the run has; what is no LoRA is refused with what to do."""
+    start, strong = moved(denoiser), replace(LORA, alpha=4.0 * LORA.rank)
+    silent = {name: value for name, value in start.items() if not name.endswith(".alpha")}
+    assert float(next(value for name, value in start.items() if name.endswith(".alpha"))) == LORA.rank
+    with Policy(denoiser, strong, roles=ROLES) as policy:
+        product(silent, strong).begin(policy)
+        for name, value in lora_file_tensors(policy.tensors(GENERATOR)).items():
+            if name.endswith(".lora_up.weight"):
+                torch.testing.assert_close(4 * value, start[name])
+        with pytest.raises(TrainingError, match=r"is not a LoRA tensor.* Connect one that Train LoRA has trained"):
+            product({"a.lora_A.weight": torch.zeros(1)}).begin(policy)
 
 
 def test_another_rank_is_refused_with_what_to_set(denoiser: DiffusersDenoiser) -> None:
