@@ -341,7 +341,10 @@ def _about_prediction(step: OneStep, facts: ModelFacts) -> list[str]:
     if not wanted or facts.prediction in wanted:
         return []
     if facts.prediction == "flow" or wanted[0] == "flow":
-        return [f"{preset.name} wants a model that predicts {wanted[0]}; this one predicts {facts.prediction}."]
+        return [
+            f"{preset.name} wants a model that predicts {wanted[0]}; this one predicts {facts.prediction}. Load such a "
+            "model, or choose another preset."
+        ]
     return [
         f"{preset.name} with {step.steps} step{'s' if step.steps > 1 else ''} wants sampling "
         f"'{SAMPLING_NAMES[wanted[0]]}', but this model is set to '{SAMPLING_NAMES[facts.prediction]}'. Set it by "

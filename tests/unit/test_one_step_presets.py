@@ -147,7 +147,7 @@ def test_what_fits_is_not_commented(name: str, steps: int, facts: ModelFacts):
         ("DMD2-SDXL 4 steps", 4, ModelFacts("sdxl", "lcm"), "wants sampling 'eps', but this model is set to 'lcm'"),
         ("DI*-SDXL 1 step", 1, ModelFacts("sd15", "eps"), "is made for SDXL; this is Stable Diffusion 1.5. Load that"),
         ("SDXL-Turbo, SD-Turbo", 1, ModelFacts("sd2", "v"), "wants sampling 'eps', but this model is set to 'v_pred"),
-        ("LCM, LCM-LoRA", 4, ModelFacts("sd15", "flow"), "wants a model that predicts eps; this one predicts flow."),
+        ("LCM, LCM-LoRA", 4, ModelFacts("sd15", "flow"), "predicts flow. Load such a model, or choose another"),
         (DEMO.name, 1, ModelFacts("demo", "v"), "carries no one-step LoRA, so one step is a blur. Put LoraLoaderModel"),
         (AUTO, 1, SDXL, "Nothing on this model says how its generator was trained"),
         ("DI*-SDXL 1 step", 1, ModelFacts("sdxl", "eps", (TrainedLora("mine", 623, "eps"),)),
