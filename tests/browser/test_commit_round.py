@@ -30,7 +30,7 @@ AGAIN = """async () => {
     const node = app.graph.nodes.find((each) => each.type === "AttuneCommitRound");
     app.canvas.ds.offset = [300 - node.pos[0], 120 - node.pos[1]];
 }"""
-COMMENT = "make the background blue 🐈 <img src=x onerror=hacked=1>"
+COMMENT = "make the background blue.\n🐈 <img src=x onerror=hacked=1>"
 
 
 def opened(page: Page, name: str) -> Locator:
@@ -41,7 +41,7 @@ def opened(page: Page, name: str) -> Locator:
     page.evaluate(OPEN, [workflow, name])
     page.get_by_test_id("queue-button").get_by_role("button").first.click()
     round_ = page.locator(".attune-round").filter(visible=True)
-    expect(round_.locator(".attune-round-cell")).to_have_count(4, timeout=60_000)
+    expect(round_.locator(".attune-round-cell")).to_have_count(4, timeout=120_000)
     return round_
 
 
@@ -68,7 +68,7 @@ def test_a_round_is_refined_by_clicks_and_words(renderer: str, page: Page, host:
     expect(round_.locator(".attune-round-cell.liked")).to_have_count(1)
 
     round_.get_by_role("button", name="Refine").click()
-    expect(round_.locator(".attune-round-stop")).to_have_count(2, timeout=60_000)
+    expect(round_.locator(".attune-round-stop")).to_have_count(2, timeout=120_000)
     expect(round_.locator(".attune-round-words ins").first).to_contain_text("blue")
     session = session_of(host, name)
     said = session["rounds"][0]["feedback"]
@@ -87,7 +87,7 @@ def test_other_pictures_and_this_is_it(page: Page, host: HostServer, page_errors
     round_ = opened(page, "other pictures")
     before = session_of(host, "other pictures")["open"]["pictures"]
     round_.get_by_role("button", name="Other pictures").click()
-    page.wait_for_function("() => window.ended >= 2", timeout=60_000)
+    page.wait_for_function("() => window.ended >= 2", timeout=120_000)
     expect(round_.locator(".attune-round-cell")).to_have_count(4)
     session = session_of(host, "other pictures")
     assert session["attempt"] == 1 and session["open"]["pictures"] != before
