@@ -8,7 +8,7 @@
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { shareWithCanvas } from "./canvas_events.js";
-import { addPage, keepLow, makeRoom, onConfigured } from "./node_widget.js";
+import { addPage, makeRoom, onConfigured } from "./node_widget.js";
 import { createRequest } from "./requests.js";
 import { commitBody, initialState, missing, reduce, saved, savedBy, waits } from "./round_state.js";
 import { createRoundPage } from "./round_view.js";
@@ -19,7 +19,6 @@ const EVENT = "attune.refinement";
 const ROUTES = "/attune/refinement";
 const HEIGHT = 420;
 const WIDTH = 460;
-const BOX_HEIGHT = 50;
 
 const request = createRequest(api);
 /** Every page of this kind; the host keeps only the shown tab's nodes. */
@@ -92,7 +91,6 @@ function attach(node) {
     addPage(node, page, { name: PROPERTY, kind: "ATTUNE_ROUND", height: () => HEIGHT, onRemoved });
     views.add(view);
     page.render(state);
-    keepLow(node, ["comment"], BOX_HEIGHT);
     onConfigured(node, () => {
         const before = savedBy(node.properties[PROPERTY]);
         if (!before) return;

@@ -56,7 +56,6 @@ class AttuneCommitRound(AttuneNode):
                     io.String,
                     "comment",
                     default="",
-                    multiline=True,
                     placeholder="only if the rewards decide: what is said of every round",
                     tooltip="What is said when the rewards decide, for example by a node that simulates a person. Your "
                     "own comments belong into the page below. Empty = nothing.",
