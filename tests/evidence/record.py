@@ -179,20 +179,25 @@ def plot_path(claim: Claim, *, quick: bool, part: str = "") -> Path:
 
 def commit() -> str:
     """The commit that was measured; "+changes" when the tree differs from it."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    head = git("rev-parse", "HEAD")
+    head = _git("rev-parse", "HEAD")
     if head is None:
         return "unknown"
     # Results themselves change while they are recorded; they are not what was measured.
-    changed = git("status", "--porcelain", "--", ".", ":!tests/evidence/results", ":!README.md")
+    changed = _git("status", "--porcelain", "--", ".", ":!tests/evidence/results", ":!README.md")
     return f"{head}+changes" if changed else head
+
+
+def last_change(folder: str) -> str:
+    """The last commit that changed a folder of the pack; "unknown" outside of a repository."""
+    return _git("log", "-1", "--format=%H", "--", folder) or "unknown"
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def versions() -> dict[str, str]:
