@@ -38,6 +38,7 @@ _UNSAID = {
     "method setting noise_from": 0.0,
     "method setting credit": "step",
     "LoRA kind": "low rank",
+    "LoRA part": "whole network",
 }
 # Named before others, which may differ because of it.
 _FIRST = ("LoRA kind",)

@@ -22,6 +22,7 @@ METHOD_WIDGETS = {
 OTHER_WIDGETS = {
     "LoRA seed": "training_seed",
     "LoRA kind": "trains",
+    "LoRA part": "part",
     "training seed": "training_seed",
     "base precision": "base_precision",
 }

@@ -57,7 +57,7 @@ class AttuneLoraSettings(AttuneNode):
             category=CATEGORY,
             description="How large the trained LoRA is and which layers it changes. Without this node Train LoRA uses "
             "the same defaults.",
-            search_aliases=["rank", "network dim", "alpha", "target modules"],
+            search_aliases=["rank", "network dim", "alpha", "target modules", "up blocks", "block weights"],
             inputs=inputs(cls, schemas.LORA_SETTINGS),
             outputs=[
                 cls.output(LoraSettings, id="lora_settings", display_name="lora_settings", tooltip="For Train LoRA.")
@@ -65,8 +65,10 @@ class AttuneLoraSettings(AttuneNode):
         )
 
     @classmethod
-    def execute(cls, rank: int, alpha: float, dropout: float, **targets: bool) -> io.NodeOutput:
-        return io.NodeOutput(lora_config(rank, alpha, dropout, targets))
+    def execute(
+        cls, rank: int, alpha: float, dropout: float, part: str = LoraConfig.part, **targets: bool
+    ) -> io.NodeOutput:
+        return io.NodeOutput(lora_config(rank, alpha, dropout, targets, part))
 
 
 class AttuneSupervisedObjective(AttuneNode):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-from ...training.adapters import LoraConfig
+from ...training.adapters import PARTS, LoraConfig
 from ...training.objectives.ddpo import DDPOConfig
 from ...training.objectives.supervised import SupervisedConfig
 from ...training.objectives.transitions import STEP_WEIGHTS
@@ -81,6 +81,16 @@ LORA_SETTINGS = [
     *(
         slot("Boolean", widget, default=name in LORA["targets"], tooltip=_TARGET_TOOLTIPS[widget])
         for widget, name in TARGET_WIDGETS.items()
+    ),
+    slot(
+        "Combo",
+        "part",
+        options=list(PARTS),
+        default=LORA["part"],
+        optional=True,
+        tooltip="Where in a U-Net the chosen layers must lie. up path: the blocks that draw the picture, for a small "
+        "LoRA that learns in seconds. down path: those that read it. Models without such paths (SD3, Flux) need whole "
+        "network.",
     ),
 ]
 

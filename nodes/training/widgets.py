@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...training.adapters import Kind, LoraConfig
+from ...training.adapters import WHOLE, Kind, LoraConfig
 from ...training.interfaces import AttuneError
 from ...training.objectives.supervised import SupervisedConfig
 from .plans import EncodedText, PreviewSettings, SupervisedPlan, caption_lines, picture_key
@@ -26,7 +26,7 @@ TARGET_WIDGETS = {
 _PREVIEWS = 4
 
 
-def lora_config(rank: int, alpha: float, dropout: float, targets: Mapping[str, bool]) -> LoraConfig:
+def lora_config(rank: int, alpha: float, dropout: float, targets: Mapping[str, bool], part: str = WHOLE) -> LoraConfig:
     """LoRA settings of the node's widgets.
 
     Raises:
@@ -35,7 +35,7 @@ def lora_config(rank: int, alpha: float, dropout: float, targets: Mapping[str, b
     chosen = tuple(name for widget, name in TARGET_WIDGETS.items() if targets.get(widget))
     if not chosen:
         raise AttuneError("No layers are chosen, so the LoRA would do nothing. Switch on at least one group of layers.")
-    return LoraConfig(rank=rank, alpha=alpha or float(rank), dropout=dropout, targets=chosen)
+    return LoraConfig(rank=rank, alpha=alpha or float(rank), dropout=dropout, targets=chosen, part=part)
 
 
 def trained_shape(settings: LoraConfig | None, trains: Kind) -> LoraConfig:

@@ -20,7 +20,7 @@ from attune.tests.small_unets import (
     picture,
     tiny_denoiser,
 )
-from attune.training.adapters import TARGETS, LoraConfig, Policy, matching_layers
+from attune.training.adapters import PARTS, TARGETS, WHOLE, LoraConfig, Policy, lora_file_tensors, matching_layers
 from attune.training.denoisers import DiffusersDenoiser
 from attune.training.interfaces import Denoiser, TrainingError
 
@@ -331,6 +331,64 @@ def test_plain_names_find_their_layers_and_only_theirs(target: str) -> None:
             assert bool(re.fullmatch(TARGETS[target], path)) is expected, (target, path)
 
 
+# Part → the beginnings of the paths of its layers: in the host, and in diffusers.
+PLACES = {
+    "up path": ("output_blocks.", "up_blocks."),
+    "middle and up path": ("output_blocks.", "middle_block.", "up_blocks.", "mid_block."),
+    "down path": ("input_blocks.", "down_blocks."),
+}
+
+
+def host_blocks() -> nn.Module:
+    """As the host names the blocks of a U-Net, beside layers that belong to none."""
+
+    def block() -> nn.Module:
+        layers = {name: Attention(nn.Linear(4, 4)) for name in ("attn1", "attn2")}
+        return nn.ModuleDict({"1": nn.ModuleDict(layers)})
+
+    blocks = {name: block() for name in ("input_blocks", "middle_block", "output_blocks")}
+    return nn.ModuleDict({**blocks, "attn1": Attention(nn.Linear(4, 4))})
+
+
+@pytest.mark.parametrize("part", list(PLACES))
+def test_a_part_takes_the_layers_of_its_blocks_and_no_others(part: str) -> None:
+    assert set(PLACES) == set(PARTS) - {WHOLE}
+    for module in (host_blocks(), tiny_denoiser().module):
+        for targets in (("cross-attention", "self-attention"), ("everything",)):
+            everywhere = matching_layers(module, targets)
+            found = matching_layers(module, targets, part)
+            assert list(found) == [path for path in everywhere if path.startswith(PLACES[part])]
+            assert 0 < len(found) < len(everywhere)
+
+
+def test_a_policy_of_a_part_is_an_ordinary_one_with_fewer_layers(denoiser: DiffusersDenoiser) -> None:
+    whole = Policy(denoiser, LoraConfig(rank=2))
+    with whole:
+        every = whole.tensors()
+    with Policy(denoiser, LoraConfig(rank=2, part="up path")) as policy, torch.no_grad():
+        own = policy.tensors()
+        assert own and all(
+            name.startswith("up_blocks.") and torch.equal(value, every[name]) for name, value in own.items()
+        )
+        before = policy(*inputs())
+        disturb(policy)
+        assert not torch.equal(policy(*inputs()), before)
+        assert all(key.startswith("lora_unet_up_blocks_") for key in lora_file_tensors(policy.tensors()))
+        with pytest.raises(TrainingError, match=r"not in this network.*self-attention, up path"):
+            policy.load_tensors(every)
+
+
+def test_a_network_without_paths_is_told_to_be_taken_whole() -> None:
+    transformer = nn.ModuleDict({"joint_blocks": nn.ModuleDict({"attn": Attention(nn.Linear(4, 4))})})
+    assert matching_layers(transformer, ("self-attention",))
+    with pytest.raises(TrainingError, match=r"has no up path: it is no U-Net\. Set part to whole network"):
+        matching_layers(transformer, ("self-attention",), "up path")
+    with pytest.raises(
+        TrainingError, match=r"No layer of this network's up path is called convolution.*cross-attention"
+    ):
+        matching_layers(host_blocks(), ("convolution",), "up path")
+
+
 def test_targets_that_match_nothing_list_what_exists() -> None:
     base = nn.ModuleDict({"ff": nn.Sequential(nn.Linear(4, 4)), "time_embed": nn.Sequential(nn.Linear(4, 4))})
     with (
@@ -354,6 +412,7 @@ def test_targets_that_match_nothing_list_what_exists() -> None:
         ({"targets": ("elbows",)}, "'elbows'.*cross-attention"),
         ({"targets": "everything"}, "'everything'"),
         ({"seed": -3}, "-3"),
+        ({"part": "left"}, "'left'"),
     ],
 )
 def test_impossible_settings_are_quoted(keywords: dict[str, Any], quoted: str) -> None:

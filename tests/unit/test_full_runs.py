@@ -17,7 +17,7 @@ from attune.nodes.training.run_schemas import TRAIN_LORA
 from attune.nodes.training.widgets import lora_config, trained_shape
 from attune.tests.small_unets import CONTEXT, frozen_denoiser
 from attune.training import memory
-from attune.training.adapters import LoraConfig, Policy
+from attune.training.adapters import WHOLE, LoraConfig, Policy
 from attune.training.denoisers import DiffusersDenoiser
 from attune.training.interfaces import Auxiliary, Prompt, RunCallbacks, TrainingError
 from attune.training.memory import MemorySettings, advice, estimate, module_bytes
@@ -82,6 +82,13 @@ def test_runs_that_say_nothing_of_the_kind_are_low_rank_and_go_on(tmp_path: Path
     with pytest.raises(TrainingError, match=r"LoRA kind \(trains in the node\) = 'low rank', now it is 'full'"):
         # The rank differs because of it.
         check_same_run(earlier, {"method": "ddpo", "LoRA": {"rank": 4, "kind": "full"}}, folder=tmp_path)
+
+
+def test_runs_that_say_nothing_of_the_part_are_of_the_whole_network_and_go_on(tmp_path: Path) -> None:
+    earlier = {"LoRA": {"rank": 8}}
+    assert check_same_run(earlier, {"LoRA": {"rank": 8, "part": WHOLE}}, folder=tmp_path) == []
+    with pytest.raises(TrainingError, match=r"LoRA part \(part in the node\) = 'whole network', now it is 'up path'"):
+        check_same_run(earlier, {"LoRA": {"rank": 8, "part": "up path"}}, folder=tmp_path)
 
 
 # ---- memory ----
@@ -182,6 +189,6 @@ def test_a_product_of_whole_weights_says_so_and_takes_no_base_of_few_bits() -> N
     full = product(ALL)
     assert (full.noun, full.precisions) == ("LoRA of whole weights", False)
     assert full.words(tensors) == "whole layers, 2 million weights"
-    assert full.settings() == {"lora": {"dropout": 0.0, "targets": ("everything",), "kind": "full"}}
+    assert full.settings() == {"lora": {"dropout": 0.0, "targets": ("everything",), "kind": "full", "part": WHOLE}}
     low = product(LoraConfig(rank=4))
     assert (low.noun, low.precisions, low.settings()["lora"]["rank"]) == ("LoRA", True, 4)

@@ -14,12 +14,14 @@ from .files import (
     weights_id,
     weights_id_of,
 )
-from .lora import TARGETS, Kind, LoraConfig, Policy, matching_layers
+from .lora import PARTS, TARGETS, WHOLE, Kind, LoraConfig, Policy, matching_layers
 from .quantised import PRECISIONS, BasePrecision, LayerWeights, check_available, precision_of, quantised
 
 __all__ = [
+    "PARTS",
     "PRECISIONS",
     "TARGETS",
+    "WHOLE",
     "BasePrecision",
     "Kind",
     "LayerWeights",

@@ -59,6 +59,23 @@ They hold for the host's U-Nets (`...attn1.to_q`, `in_layers.2`), diffusers U-Ne
 transformers (`double_blocks.0.img_attn.qkv`); joint attention over picture and text counts as self-attention.
 """
 
+WHOLE = "whole network"
+_BLOCKS = {
+    "down path": ("input_blocks", "down_blocks"),
+    "middle": ("middle_block", "mid_block"),
+    "up path": ("output_blocks", "up_blocks"),
+}
+PARTS: dict[str, tuple[str, ...]] = {
+    WHOLE: (),
+    "up path": _BLOCKS["up path"],
+    "middle and up path": _BLOCKS["middle"] + _BLOCKS["up path"],
+    "down path": _BLOCKS["down path"],
+}
+"""Plain names of the parts of a U-Net, each with what its blocks are called: in the host, and in diffusers.
+
+The way down reads the picture, the way up draws it; layers before, after and beside the blocks belong to no part.
+"""
+
 
 @dataclass(frozen=True)
 class LoraConfig:
@@ -72,6 +89,7 @@ class LoraConfig:
         seed: of the random start.
         kind: "low rank": as above; "full": a difference of a layer's whole weight, and of its bias, see `full`. It has
             no rank, alpha nor random start: these are put to their defaults, so that no run depends on them.
+        part: in which part of a U-Net the layers must lie, one of `PARTS`.
 
     Raises:
         TrainingError: a value out of range; the message quotes it.
@@ -83,6 +101,7 @@ class LoraConfig:
     targets: tuple[str, ...] = ("cross-attention", "self-attention")
     seed: int = 0
     kind: Kind = "low rank"
+    part: str = WHOLE
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
@@ -102,6 +121,8 @@ class LoraConfig:
             raise TrainingError(f"LoRA seed must be a whole number from 0 to 2^64 - 1, not {self.seed!r}.")
         if self.kind not in get_args(Kind):
             raise TrainingError(f"LoRA kind must be one of {', '.join(get_args(Kind))}; not {self.kind!r}.")
+        if self.part not in PARTS:
+            raise TrainingError(f"LoRA part must be one of {', '.join(PARTS)}; not {self.part!r}.")
         object.__setattr__(self, "targets", tuple(self.targets))
         object.__setattr__(self, "alpha", float(self.alpha))
         if self.kind == "full":
@@ -109,26 +130,42 @@ class LoraConfig:
                 object.__setattr__(self, name, getattr(type(self), name))
 
 
-def matching_layers(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
-    """The layers that `targets` name, by path.
+def matching_layers(module: nn.Module, targets: Sequence[str], part: str = WHOLE) -> dict[str, nn.Module]:
+    """The layers that `targets` name, by path, as far as they lie in that part.
 
     Raises:
-        TrainingError: a name matches nothing at all together with the others; lists what this network has.
+        TrainingError: a name matches nothing at all together with the others; lists what this network, or its part,
+            has. Or the network has no such part.
     """
-    available = adaptable_layers(module)
+    available = _layers_of(module, part)
     pattern = re.compile("|".join(f"(?:{TARGETS[name]})" for name in targets))
     found = {path: layer for path, layer in available.items() if pattern.fullmatch(path)}
     if found:
         return found
     usable = [name for name, expression in TARGETS.items() if any(re.fullmatch(expression, p) for p in available)]
     if usable:
+        where = "this network" if part == WHOLE else f"this network's {part}"
         raise TrainingError(
-            f"No layer of this network is called {' or '.join(targets)}, so the LoRA would do nothing. "
+            f"No layer of {where} is called {' or '.join(targets)}, so the LoRA would do nothing. "
             f"Choose among: {', '.join(usable)}."
         )
     raise TrainingError(
         f"This network ({type(module).__name__}) has no linear or convolution layer that a LoRA could adapt."
     )
+
+
+def _layers_of(module: nn.Module, part: str) -> dict[str, nn.Module]:
+    """The layers of a part that an adapter could go on, by path."""
+    available = adaptable_layers(module)
+    if part == WHOLE:
+        return available
+    pattern = re.compile(rf"(?:.*\.)?(?:{'|'.join(PARTS[part])})\..+")
+    found = {path: layer for path, layer in available.items() if pattern.fullmatch(path)}
+    if available and not found:
+        raise TrainingError(
+            f"This network ({type(module).__name__}) has no {part}: it is no U-Net. Set part to {WHOLE}."
+        )
+    return found
 
 
 _KINDS = {"low rank": LowRank, "full": Full}
@@ -171,7 +208,7 @@ class Policy:
         carrying = any("base_layer" in layer._modules for layer in module.modules())
         if carrying or hasattr(module, "peft_config"):
             raise TrainingError("This network already carries adapters. Let the other training end first.")
-        found = matching_layers(module, self.config.targets)
+        found = matching_layers(module, self.config.targets, self.config.part)
         # The host runs prompts in inference mode, and parameters made there can never be trained.
         with torch.inference_mode(False):
             self._flags = [(p, p.requires_grad) for p in module.parameters()]
@@ -336,7 +373,8 @@ class Policy:
         if told:
             raise TrainingError(
                 f"This LoRA was trained for another architecture or with other LoRA settings: {'; '.join(told)}. "
-                f"Choose {self._kind.fitting} ({', '.join(self.config.targets)})."
+                f"Choose {self._kind.fitting} ({', '.join(self.config.targets)}"
+                f"{'' if self.config.part == WHOLE else f', {self.config.part}'})."
             )
         with torch.no_grad():
             for name, value in named.items():
