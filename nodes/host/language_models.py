@@ -1,8 +1,7 @@
-"""Language models in the host: which there are, loading one, and giving its memory back."""
+"""Language models in the host: which there are, and where and in which type one computes."""
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import comfy.model_management
@@ -10,7 +9,7 @@ import folder_paths
 import torch
 
 from .folders import LANGUAGE_MODELS
-from .vision_language import compute_device, make_room
+from .vision_language import compute_device
 
 
 def language_roots() -> list[Path]:
@@ -18,16 +17,9 @@ def language_roots() -> list[Path]:
     return [Path(path) for path in folder_paths.get_folder_paths(LANGUAGE_MODELS)]
 
 
-def place_and_type(choice: str) -> tuple[torch.device, torch.dtype]:
-    """Where a language model computes, and in which type: 16 bit on a graphics card, exact on a CPU."""
+def language_type(choice: str) -> torch.dtype:
+    """In which type a language model computes: 16 bit on a graphics card, exact on a CPU."""
     device = compute_device(choice)
     if device.type == "cpu":
-        return device, torch.float32
-    make_room(device)
-    return device, torch.bfloat16 if comfy.model_management.should_use_bf16(device) else torch.float16
-
-
-def give_back() -> None:
-    """After a model was let go of: its memory is the image model's again."""
-    gc.collect()
-    comfy.model_management.soft_empty_cache()
+        return torch.float32
+    return torch.bfloat16 if comfy.model_management.should_use_bf16(device) else torch.float16

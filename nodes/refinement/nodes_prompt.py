@@ -6,12 +6,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..host.language_models import give_back, language_roots, place_and_type
-from ..host.progress import Progress
+from ...training.digests import telling
+from ..host.language_models import language_roots, language_type
+from ..host.managed import KeptModel
+from ..host.progress import Progress, stop_reading
 from ..host.schema import AttuneNode
+from .ambiguity import Question
 from .draft import Draft
 from .edits import edit_prompt
-from .language_models import language_models, load_language_model, model_digest
+from .language_models import LanguageModel, language_models, load_language_model, model_digest
 from .nodes_common import CATEGORY, draft_of, session_input, session_output
 from .records import RefinementError, SessionState
 from .refiner import BackEnd, Exchange, ExternalText, LocalBackEnd, Refined, refine
@@ -19,6 +22,7 @@ from .refiner import BackEnd, Exchange, ExternalText, LocalBackEnd, Refined, ref
 RULES, LOCAL, EXTERNAL = "rules", "local LLM", "external text"
 BACK_ENDS = (RULES, LOCAL, EXTERNAL)
 NO_MODEL = "none: put a model into models/LLM"
+_MODEL: KeptModel[LanguageModel] = KeptModel()
 
 
 class AttuneRefinePrompt(AttuneNode):
@@ -94,7 +98,8 @@ class AttuneRefinePrompt(AttuneNode):
     @classmethod
     def fingerprint_inputs(cls, back_end: str | None = None, model: str | None = None, **others: Any) -> str:
         path = language_models(language_roots()).get(model or "") if back_end == LOCAL else None
-        return model_digest(path) if path is not None else ""
+        with telling(stop_reading):
+            return model_digest(path) if path is not None else ""
 
     @classmethod
     def execute(
@@ -114,11 +119,16 @@ class AttuneRefinePrompt(AttuneNode):
     @classmethod
     def _given(cls, draft: Draft, told: str, found: Refined | None = None) -> io.NodeOutput:
         shown: dict[str, Any] = {"text": [told]}
-        if found is not None and found.question is not None:
-            asked = found.question
-            choices = [{"label": choice.label, "feedback": choice.feedback} for choice in asked.choices]
-            shown["attune_question"] = [{"key": draft.state.key, "text": asked.text, "choices": choices}]
+        if found is not None:
+            shown["attune_question"] = [_question(draft.state, found.question)]
         return io.NodeOutput(draft, draft.prompt, draft.negative, told, ui=shown)
+
+
+def _question(state: SessionState, asked: Question | None) -> dict[str, Any]:
+    """What is asked about the round that is being made, for the page of Commit Round; without a text: nothing is."""
+    choices = [{"label": choice.label, "feedback": choice.feedback} for choice in asked.choices] if asked else []
+    named = {"key": state.key, "revision": state.revision, "round": state.number}
+    return {**named, "text": asked.text if asked else "", "choices": choices}
 
 
 def _refined(
@@ -135,24 +145,36 @@ def _refined(
             state.current_prompt, negative, said, history, kept=kept, back_end=engine, ask_open=ask_open
         )  # fmt: skip
 
+    if back_end != LOCAL:
+        _MODEL.release()
     if back_end == EXTERNAL:
         if not external.strip():
             raise RefinementError("back_end is external text, but nothing is wired into external, or it is empty.")
         return asked(ExternalText(external))
     if back_end != LOCAL or not said.strip():
         return asked(None)
-    path = language_models(language_roots()).get(model)
+    return asked(LocalBackEnd(_loaded(model, device), Progress()))
+
+
+def _loaded(name: str, device: str) -> LanguageModel:
+    """A language model on its device, kept for the next round.
+
+    Raises:
+        RefinementError: there is none of that name, or it cannot be loaded.
+    """
+    path = language_models(language_roots()).get(name)
     if path is None:
         roots = " or ".join(str(root) for root in language_roots())
         raise RefinementError(
-            f"There is no language model {model!r}. Put a GGUF file or a model folder into {roots}, press R, and "
+            f"There is no language model {name!r}. Put a GGUF file or a model folder into {roots}, press R, and "
             "choose it; or set back_end to rules."
         )
-    place, dtype = place_and_type(device)
-    try:
-        return asked(LocalBackEnd(load_language_model(path, device=place, dtype=dtype), Progress()))
-    finally:
-        give_back()
+    with telling(Progress()):
+        digest = model_digest(path)
+    dtype = language_type(device)
+    return _MODEL.ready(
+        f"{name} {digest} {dtype} {device}", lambda: load_language_model(path, dtype=dtype), on_cpu=device == "cpu"
+    )
 
 
 def kept_of(state: SessionState) -> tuple[str, ...]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
-import torch
 from comfy_api.latest import io
-from torch import nn
 
 from ...training import digests
 from ..host.folders import user_folder
-from ..host.weights import thaw_module
+from ..host.managed import Managed
 from ..store import FILE_NAME, Store, shared_store
 from .cache import SHARED
 from .kept_digests import KeptDigests
@@ -40,23 +37,6 @@ def manage(reward: Any, *, on_cpu: bool) -> None:
             the network is on), `patchers` and `between`; the latter three are set here.
         on_cpu: compute on the CPU, whatever the host has.
     """
-    management = comfy.model_management
-    load_device = torch.device("cpu") if on_cpu else management.get_torch_device()
-    offload_device = torch.device("cpu") if on_cpu else management.text_encoder_offload_device()
-    # The host writes a `device` attribute onto the module it manages; the libraries' own modules forbid that.
-    holder = nn.ModuleDict({"reward": reward.network})
-    patcher = comfy.model_patcher.ModelPatcher(holder, load_device=load_device, offload_device=offload_device)
-
-    def place() -> torch.device:
-        # Asking again for what is there could push the model in training out of memory. But the host may have moved a
-        # part of it away, and still lists it.
-        whole = patcher in management.loaded_models() and patcher.loaded_size() >= patcher.model_size()
-        if not whole:
-            with torch.inference_mode():
-                management.load_models_gpu([patcher], force_full_load=True)
-            with torch.inference_mode(False):
-                thaw_module(holder)
-        return load_device
-
-    reward.place, reward.patchers = place, (patcher,)
-    reward.between = management.throw_exception_if_processing_interrupted
+    managed = Managed(reward.network, on_cpu=on_cpu)
+    reward.place, reward.patchers = managed.place, (managed.patcher,)
+    reward.between = comfy.model_management.throw_exception_if_processing_interrupted
