@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...training.interfaces import Reward
+from ..round_lesson import RoundLesson
 from .records import RefinementError, Round, Schedule, SessionState, Weights
+from .round_lora import newest_version
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Draft:
         embedding: parameters of its update; empty = the prompt is encoded plainly.
         schedule: None = not decided yet. weights: None = no rewards are weighed.
         judges: the rewards that are weighed.
-        lora: identity of the LoRAs that the pictures were made with; "" = none.
+        lora: the LoRAs that the pictures were made with, see `round_lora`; "" = none.
         began: when the run came to this session, by the machine's monotonic clock, in seconds.
     """
 
@@ -79,6 +81,15 @@ class Draft:
     def seconds(self) -> float:
         """Since the run came to this session."""
         return max(0.0, time.monotonic() - self.began)
+
+    def lesson(self) -> RoundLesson:
+        """What the round asks of training."""
+        state = self.state
+        version, number = newest_version(state)
+        return RoundLesson(
+            state.key, state.name, state.number, state.last.key if state.last is not None else "", self.prompt,
+            self.negative, version, number, again=state.replay is not None,
+        )  # fmt: skip
 
     def decided(self) -> Schedule:
         """The schedule.

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..host.applied_loras import carried
+from ..host.applied_loras import carried, version_on
+from ..host.folders import lora_folder
 from ..host.round_sampling import Levels, levels_of, sample_round
 from ..host.sampling import empty_latent, sampler_names, seeded_noise
 from ..host.schema import AttuneNode
@@ -19,6 +20,7 @@ from .nodes_routes import sessions
 from .noise_levels import sigmas
 from .plain_records import canonical
 from .records import MOST_PICTURES, MOST_STEPS, RefinementError, Schedule
+from .round_lora import lora_record
 from .schedules import SEEDS, TYPES, RoundScheduleConfig, round_schedule
 
 DEFAULTS = RoundScheduleConfig()
@@ -165,7 +167,8 @@ class AttuneRoundSampler(AttuneNode):
             seed=schedule.seeds[0],
         )  # fmt: skip
         loras = carried(model)
-        lora = hashlib.sha256(canonical(loras).encode()).hexdigest() if loras else ""
+        digest = hashlib.sha256(canonical(loras).encode()).hexdigest() if loras else ""
+        lora = lora_record(digest, version_on(model, lora_folder(), draft.state.key))
         return io.NodeOutput(draft.with_(lora=lora), {"samples": samples}, list(schedule.seeds))
 
 

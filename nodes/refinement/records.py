@@ -202,7 +202,7 @@ class Round:
         weights: None = no rewards were weighed.
         feedback: None = the round is open.
         seconds: it took to make.
-        lora: hash of the LoRA it was made with; "" = none.
+        lora: hash of the LoRAs it was made with, and the session's own version, see `round_lora`; "" = none.
         latents: digest of the batch's latents; "" = not kept.
         made: seconds since 1970.
     """

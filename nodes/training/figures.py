@@ -295,6 +295,8 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "dag-kl": _BY_FLOW,
     "refl": _BY_REWARD,
     "draft": _BY_REWARD,
+    "multi-round-ppo": _BY_REWARD,
+    "multi-round-refl": _BY_REWARD,
     "diff-instruct": _BY_TEACHER,
     "diffusion-dpo": _BY_PAIRS,
     "personal-dpo": _BY_PAIRS,

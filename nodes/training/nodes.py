@@ -23,13 +23,24 @@ from ..host.folders import run_folder
 from ..host.progress import EVENT, workflow_id
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
-from . import nodes_ab, nodes_dag, nodes_dpo, nodes_one_step, nodes_personal, nodes_refl, run_schemas, schemas
+from . import (
+    nodes_ab,
+    nodes_dag,
+    nodes_dpo,
+    nodes_multi_round,
+    nodes_one_step,
+    nodes_personal,
+    nodes_refl,
+    run_schemas,
+    schemas,
+)
 from .compare import SamplingSettings, compare
 from .live import LIVE
 from .plan_rewards import DDPOPlan, reward_plan
 from .plans import PreviewSettings, prompt_lines
 from .products import what_instead
 from .records import pause_of
+from .rounds import goes_on, start_of
 from .run import run_training
 from .run_records import TrainingRequest, export_job
 from .widgets import RUN_EXISTS, evaluation_interval, lora_config, single, supervised_plan, trained_shape
@@ -205,18 +216,22 @@ class AttuneTrainLora(AttuneNode):
             **getattr(objective, "trainer", {}),
             **knobs,
         )
+        name, asked = run_name.strip(), if_run_exists == RUN_EXISTS[0]
         request = TrainingRequest(
-            model, objective, trained_shape(lora_settings, trains), trainer, run_name.strip(),
-            resume=if_run_exists == RUN_EXISTS[0], node_id=cls.hidden.unique_id,
+            model, objective, trained_shape(lora_settings, trains), trainer, name, anew=not asked,
+            resume=goes_on(objective, run_folder(name), trainer.steps, asked=asked), node_id=cls.hidden.unique_id,
             workflow_id=workflow_id(cls.hidden.extra_pnginfo), graph=cls.hidden.prompt, memory=MemorySettings(**words),
-            start=start_lora,
+            start=start_of(objective, start_lora),
         )  # fmt: skip
         outcome = run_training(request)
         chart, text = to_tensor(outcome.chart), json.dumps(outcome.report)
         shown = json.dumps({**outcome.report, "live": outcome.live})
-        lora = ExecutionBlocker(what_instead(outcome.lora_name)) if outcome.tensors is None else outcome.tensors
+        file = outcome.lora_name or ExecutionBlocker(None)  # without words: a round without a LoRA is no error
+        lora = outcome.tensors
+        if lora is None:
+            lora = ExecutionBlocker(what_instead(outcome.lora_name)) if outcome.lora_name else file
         return io.NodeOutput(
-            outcome.model, lora, {"loss": outcome.losses}, chart, outcome.lora_name, text,
+            outcome.model, lora, {"loss": outcome.losses}, chart, file, text,
             ui={"attune_report": [shown]},
         )  # fmt: skip
 
@@ -307,4 +322,5 @@ NODES: list[type[io.ComfyNode]] = [
     *nodes_personal.NODES,
     *nodes_refl.NODES,
     *nodes_one_step.NODES,
+    *nodes_multi_round.NODES,
 ]

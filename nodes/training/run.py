@@ -21,6 +21,7 @@ from .fitting import Fit, begun_precision, blocks_of, fitting
 from .plans import ObjectivePlan
 from .products import Product
 from .records import reward_record, saved_step
+from .rounds import without_training
 from .run_records import FollowerRecords, RunRecords, TrainingOutcome, TrainingRequest, words_of
 
 
@@ -40,6 +41,9 @@ def run_training(request: TrainingRequest) -> TrainingOutcome:
     check_models = getattr(plan, "check_models", None)
     if check_models:
         check_models(model, request.start)
+    given = without_training(request)
+    if given is not None:
+        return given
     folder, share = run_folder(request.run_name), launched_share(cpu=model.load_device.type == "cpu")
     check_free(folder, share)
     _check_steps(request, folder)

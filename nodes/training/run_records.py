@@ -46,7 +46,7 @@ class TrainingRequest:
     """What the Train LoRA node asks for.
 
     `model` is the host's MODEL, `graph` the prompt in API format, if known, `start` the host's LORA_MODEL with the
-    weights to begin with; None = fresh ones.
+    weights to begin with; None = fresh ones. `anew`: a round is learned although its LoRA is there, see `rounds`.
     """
 
     model: Any
@@ -60,6 +60,7 @@ class TrainingRequest:
     graph: Mapping[str, Any] | None = None
     memory: MemorySettings = field(default_factory=MemorySettings)
     start: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ class TrainingOutcome:
     """What a run gives to the graph when it is over: finished, ended early, or stopped and saved.
 
     Attributes:
-        model: the host's MODEL with the LoRA on it; as it was where a user adapter was trained.
-        tensors: the LoRA by its keys in the file, as the host's LORA_MODEL; None where a user adapter was trained.
+        model: the host's MODEL with the LoRA on it; as it was where a user adapter was trained, or nothing.
+        tensors: the LoRA by its keys in the file, as the host's LORA_MODEL; None where there is none.
         losses: one per update, as the host's LOSS_MAP.
         chart: the report picture.
-        lora_name: as the node lists the file that loads it.
+        lora_name: as the node lists the file that loads it; "" = there is none.
         report: JSON-able.
         live: the live view's snapshot.
     """

@@ -248,7 +248,8 @@ TRAIN_LORA = [
         optional=True,
         tooltip="A LoRA to go on with: from another Train LoRA, or a file by LoRA Catalogue. The run begins with its "
         "weights instead of an empty LoRA and gives a new one; model, without it, stays what the run keeps to. Wants "
-        "the same LoRA Settings. Not connected = begin anew.",
+        "the same LoRA Settings. Multi-Round Objective brings its own from the second learning round on. Not connected "
+        "= begin anew.",
     ),
 ]
 
