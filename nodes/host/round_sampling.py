@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +49,7 @@ def sample_round(
     guidance: float,
     sampler: str,
     seed: int,
+    own_seeds: Sequence[int] = (),
 ) -> torch.Tensor:
     """Sample as the host's SamplerCustom does, with its progress bar and previews.
 
@@ -54,7 +57,9 @@ def sample_round(
         noise: [B, C, H, W], of every picture's seed.
         sigmas: [steps + 1], descending.
         start: latents that the noise is added to; None = pure noise.
-        seed: of what the sampler draws itself.
+        seed: of what the sampler draws itself for the whole batch.
+        own_seeds: [B], of what it draws for each picture, which then comes out as it would alone (see `own_noise`);
+            none = `seed` is all pictures'.
 
     Returns:
         Host latents [B, C, H, W] on the CPU.
@@ -68,7 +73,7 @@ def sample_round(
         model,
         noise,
         guidance,
-        comfy.samplers.sampler_object(sampler),
+        own_noise(comfy.samplers.sampler_object(sampler), sampler, own_seeds),
         sigmas,
         positive,
         negative,
@@ -77,3 +82,41 @@ def sample_round(
         disable_pbar=True,
         seed=seed,
     ).cpu()
+
+
+def own_noise(kind: Any, name: str, seeds: Sequence[int]) -> Any:
+    """A sampler of the host that draws each picture's noise by the picture's seed, as it would for this picture alone.
+
+    All of the host's that draw noise between steps can. What comes out for a picture alone still depends on the batch
+    with dpm_adaptive, which chooses one step for all pictures, and with samplers of other packs that draw in ways of
+    their own. Samplers that draw nothing stay as they are.
+
+    Args:
+        kind: the host's sampler. name: its name there. seeds: [B]; none = it stays as it is.
+    """
+    function = getattr(kind, "sampler_function", None)
+    if not seeds or function is None or "noise_sampler" not in inspect.signature(function).parameters:
+        return kind
+
+    def sample(model: Any, x: torch.Tensor, sigmas: torch.Tensor, **options: Any) -> torch.Tensor:
+        return function(model, x, sigmas, noise_sampler=_noise_of_rows(name, x, sigmas, seeds), **options)
+
+    kind.sampler_function = sample
+    return kind
+
+
+def _noise_of_rows(
+    name: str, x: torch.Tensor, sigmas: torch.Tensor, seeds: Sequence[int]
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """What the host's sampler would draw for each row of x [B, …] alone: (sigma, next sigma) → [B, …]."""
+    from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler, default_noise_sampler
+
+    rows = [(x[row : row + 1], seed) for row, seed in enumerate(seeds)]
+    # These follow one path of noise, however many steps it is cut into; on the GPU where their name says so.
+    if name.startswith("dpmpp") and "sde" in name and len(sigmas) > 1:
+        ends = sigmas[sigmas > 0].min(), sigmas.max()
+        on_cpu = not name.endswith("_gpu")
+        drawn = [BrownianTreeNoiseSampler(row, *ends, seed=seed, cpu=on_cpu) for row, seed in rows]
+    else:
+        drawn = [default_noise_sampler(row, seed=seed) for row, seed in rows]
+    return lambda sigma, following: torch.cat([draw(sigma, following) for draw in drawn])

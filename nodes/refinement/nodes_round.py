@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -157,6 +158,8 @@ class AttuneRoundSampler(AttuneNode):
     def execute(cls, session: Any, model: Any, positive: Any, negative: Any, latent: dict) -> io.NodeOutput:
         draft = draft_of(session)
         schedule = draft.decided()
+        if draft.state.replay is None:
+            schedule = replace(schedule, own_noise=True)
         empty = empty_latent(model, latent)
         noise = seeded_noise(empty, schedule.seeds)
         start = starting_latents(draft, noise)
@@ -164,12 +167,12 @@ class AttuneRoundSampler(AttuneNode):
         samples = sample_round(
             model, noise, positive, negative,
             sigmas=_sigmas(schedule, levels), start=start, guidance=schedule.guidance, sampler=schedule.sampler,
-            seed=schedule.seeds[0],
+            seed=schedule.seeds[0], own_seeds=schedule.seeds if schedule.own_noise else (),
         )  # fmt: skip
         loras = carried(model)
         digest = hashlib.sha256(canonical(loras).encode()).hexdigest() if loras else ""
         lora = lora_record(digest, version_on(model, lora_folder(), draft.state.key))
-        return io.NodeOutput(draft.with_(lora=lora), {"samples": samples}, list(schedule.seeds))
+        return io.NodeOutput(draft.with_(schedule=schedule, lora=lora), {"samples": samples}, list(schedule.seeds))
 
 
 def _sigmas(schedule: Schedule, levels: Levels) -> torch.Tensor:

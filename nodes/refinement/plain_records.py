@@ -24,6 +24,7 @@ def plain_schedule(schedule: Schedule) -> dict[str, Any]:
         "sampler": schedule.sampler,
         "guidance": schedule.guidance,
         "arm": schedule.arm,
+        "own_noise": schedule.own_noise,
     }
 
 

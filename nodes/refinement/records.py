@@ -59,6 +59,8 @@ class Schedule:
         sampler: name of the host's sampler.
         guidance: classifier-free guidance scale.
         arm: of an A/B test, to which the session belongs; "" = no test.
+        own_noise: whether what the sampler draws between steps follows from each picture's seed; False = from that of
+            the first for all, as in the first rounds that were ever kept.
     """
 
     type: ScheduleType
@@ -69,6 +71,7 @@ class Schedule:
     sampler: str = "euler"
     guidance: float = 7.0
     arm: str = ""
+    own_noise: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -85,6 +88,7 @@ class Schedule:
         for seed in self.seeds:
             check_seed(seed)
         check_switch(self.fresh, "Fresh noise")
+        check_switch(self.own_noise, "Own noise")
         check_name(self.sampler, "The sampler's name")
         check_name(self.arm, "The name of the arm of an A/B test", empty=True)
 

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from attune.nodes.refinement.plain_records import plain_schedule, schedule_of
 from attune.nodes.refinement.records import (
     LARGEST_SEED,
     LONGEST_TEXT,
@@ -56,6 +57,7 @@ def a_round(**changed) -> Round:
         ({"strength": 0.0}, "0.0"),
         ({"strength": 1.01}, "1.01"),
         ({"strength": math.nan}, "nan"),
+        ({"own_noise": 1}, "Own noise"),
         ({"guidance": -1.0}, "-1.0"),
         ({"guidance": 10**400}, "guidance"),
         ({"seeds": ()}, "pictures"),
@@ -154,3 +156,10 @@ def test_a_state_says_what_the_next_round_follows() -> None:
     assert (state.number, state.last, state.feedback, state.current_prompt) == (2, first, said, "a black cat")
     assert state.accepted
     assert first.chosen == first.pictures[1]
+
+
+def test_a_schedule_that_was_kept_before_own_noise_is_of_the_first_seeds_noise():
+    values = plain_schedule(schedule(own_noise=True))
+    assert schedule_of(values).own_noise and schedule_of(values) == schedule(own_noise=True)
+    del values["own_noise"]
+    assert schedule_of(values) == schedule(own_noise=False)
