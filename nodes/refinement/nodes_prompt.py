@@ -113,7 +113,8 @@ class AttuneRefinePrompt(AttuneNode):
         found = _refined(draft.state, back_end, model, device, external, ask_open)
         last = draft.state.last
         left = (last.prompt,) if last is not None and last.prompt != found.prompt else ()
-        draft = draft.with_(prompt=found.prompt, negative=found.negative, unwanted=left)
+        reworded = last is not None and found.asks_for_another(last.prompt)
+        draft = draft.with_(prompt=found.prompt, negative=found.negative, unwanted=left, reworded=reworded)
         return cls._given(draft, found.summary(), found)
 
     @classmethod

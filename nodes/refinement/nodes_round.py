@@ -89,6 +89,13 @@ class AttuneRoundSchedule(AttuneNode):
                     tooltip="An A/B test over your sessions: half of them take this type of schedule in place of the "
                     "one above. Session Report says which arm is accepted more often. off = no test.",
                 ),
+                cls.input(
+                    io.Float, "words_strength", default=DEFAULTS.words_strength, min=0.0, max=1.0, step=0.05,
+                    optional=True,
+                    tooltip="At least this strength where your comment asked for something else (another thing, style, "
+                    "background), so that the picture can follow. Lowering it stays closer to the picture you chose "
+                    "and follows less. 0 = off. \"more\" and \"less\" keep to the strength above.",
+                ),
             ],
             outputs=[
                 session_output(cls),
@@ -103,16 +110,19 @@ class AttuneRoundSchedule(AttuneNode):
     def execute(
         cls, session: Any, pictures: int, steps: int, guidance: float, sampler: str, type: str, strength: float,
         decay: float, least_strength: float, seeds: str, test_type: str,
+        words_strength: float = DEFAULTS.words_strength,
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
         tested = () if test_type == NO_TEST else (("type", test_type),)
         config = RoundScheduleConfig(
             type=type, steps=steps, strength=strength, decay=decay, least_strength=least_strength, seeds=seeds,
             sampler=sampler, guidance=guidance, arm_b=tested, test="" if test_type == NO_TEST else f"type {test_type}",
+            words_strength=words_strength,
         )  # fmt: skip
         found = round_schedule(
-            config, draft.state, batch=pictures, lambda_div=lambda_div(WeightsConfig(), draft.state.number)
-        )
+            config, draft.state, batch=pictures, lambda_div=lambda_div(WeightsConfig(), draft.state.number),
+            reworded=draft.reworded,
+        )  # fmt: skip
         told = schedule_text(found, draft)
         return io.NodeOutput(draft.with_(schedule=found), found.strength, told, ui={"text": [told]})
 
@@ -121,6 +131,8 @@ def schedule_text(found: Schedule, draft: Draft) -> str:
     """A round's schedule in a line."""
     start = "from pure noise" if found.strength == 1 else f"{found.strength:.0%} noise on the chosen picture"
     noise = "new noise" if found.fresh else "the last round's noise"
+    if draft.reworded and draft.state.replay is None:
+        start += ", as your comment asked for something else"
     arm = f", arm {found.arm} of the test" if found.arm else ""
     return f"Round {draft.state.number}: {start}, {found.steps} steps, {found.type}, {noise}{arm}."
 

@@ -23,6 +23,8 @@ from .local_llm import CannotAnswer, answer_json, data_text
 from .prompt_diff import DiffPart, diff_line, prompt_diff
 
 RULES = "rules"
+# Edits after which the picture is to stay the same one.
+GENTLE = ("more", "less")
 INSTRUCTIONS = (
     "You edit prompts of an image model. The user sends JSON with the current prompt, the negative prompt (what must "
     "not be seen) and a person's feedback on the pictures. Answer with JSON that has the new prompt and the new "
@@ -140,6 +142,15 @@ class Refined:
     back_end: str
     fell_back: bool = False
     reason: str = ""
+
+    def asks_for_another(self, before: str) -> bool:
+        """Whether the picture must be free to show something else than with the prompt `before`.
+
+        "more" and "less" ask for the same picture. Other edits do not, even where the prompt has the words already:
+        then the picture has not followed them.
+        """
+        asked = [edit.operation for edit in self.edits if edit.operation != "keep"]
+        return any(operation not in GENTLE for operation in asked) if asked else self.prompt != before
 
     def summary(self) -> str:
         """What happened, for the node's face."""

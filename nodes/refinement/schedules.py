@@ -4,7 +4,9 @@ Round t = 1, 2, … takes
 
     type      the t-th of the cycle linear, cosine, karras, linear, …; or always the same
     n_t       steps + (t − 1)·more_steps
-    d_t       max(d_min, d_0·q^(t − 1)); 1 where nothing was chosen, since there is no picture to start from
+    d_t       max(d_min, d_0·q^(t − 1)), and at least d_words where the prompt is another one than in the last round: a
+              picture that is to show something else must be free to change; 1 where nothing was chosen, since there is
+              no picture to start from
     seeds     new ones with probability λ_div(t), else those of the last round: its noise again
 
 **Where seeds come from.** Nothing is drawn from a random generator. The coin for "new or not" and every new seed are
@@ -57,6 +59,7 @@ class RoundScheduleConfig:
         strength: d_0, of the first round, in (0, 1].
         decay: q, what is left of the strength from round to round, in (0, 1]; 1 = the same in every round.
         least_strength: d_min, in (0, 1].
+        words_strength: d_words, 0 … 1; 0 = the strength does not look at the prompt.
         seeds: when a round takes new noise.
         sampler: the host's name of it.
         guidance: classifier-free guidance scale, ≥ 0.
@@ -70,6 +73,7 @@ class RoundScheduleConfig:
     strength: float = 1.0
     decay: float = 0.75
     least_strength: float = 0.3
+    words_strength: float = 1.0
     seeds: Seeds = "by the weight of diversity"
     sampler: str = "euler"
     guidance: float = 7.0
@@ -89,6 +93,8 @@ class RoundScheduleConfig:
         for name in ("strength", "decay", "least_strength"):
             if not 0 < getattr(self, name) <= 1:
                 raise RefinementError(f"{name} must be above 0 and at most 1, not {getattr(self, name)!r}.")
+        if not 0 <= self.words_strength <= 1:
+            raise RefinementError(f"words_strength must be between 0 and 1, not {self.words_strength!r}.")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise RefinementError(f"The guidance must be a number of at least 0, not {self.guidance!r}.")
         self._check_arm()
@@ -113,9 +119,13 @@ class RoundScheduleConfig:
         """n_t."""
         return min(MOST_STEPS, max(1, self.steps + (number - 1) * self.more_steps))
 
-    def strength_of(self, number: int) -> float:
-        """d_t of a round that starts from a chosen picture."""
-        return max(self.least_strength, self.strength * self.decay ** (number - 1))
+    def strength_of(self, number: int, *, reworded: bool = False) -> float:
+        """d_t of a round that starts from a chosen picture; `reworded`: the prompt has changed since."""
+        return max(
+            self.least_strength,
+            self.strength * self.decay ** (number - 1),
+            self.words_strength if reworded else 0.0,
+        )
 
 
 def arm_for(config: RoundScheduleConfig, state: SessionState) -> str:
@@ -126,7 +136,7 @@ def arm_for(config: RoundScheduleConfig, state: SessionState) -> str:
 
 
 def round_schedule(
-    config: RoundScheduleConfig, state: SessionState, *, batch: int, lambda_div: float = 1.0
+    config: RoundScheduleConfig, state: SessionState, *, batch: int, lambda_div: float = 1.0, reworded: bool = False
 ) -> Schedule:
     """The schedule of the round to be made.
 
@@ -135,6 +145,7 @@ def round_schedule(
         state: the session; see the module for what of it counts.
         batch: pictures, ≥ 1. A replay makes as many as it did.
         lambda_div: λ_div(t), the probability of new noise, 0 … 1.
+        reworded: whether the round has another prompt than the last one.
 
     Raises:
         RefinementError: the batch or λ_div is out of range.
@@ -152,7 +163,7 @@ def round_schedule(
     return Schedule(
         type=knobs.type_of(number),
         steps=knobs.steps_of(number),
-        strength=knobs.strength_of(number) if _has_start(state) else 1.0,
+        strength=knobs.strength_of(number, reworded=reworded) if _has_start(state) else 1.0,
         seeds=(*kept, *(_drawn(state, "seed", place) for place in range(len(kept), batch))),
         fresh=fresh,
         sampler=knobs.sampler,

@@ -81,6 +81,7 @@ class Bench:
         from attune.nodes.host.sampling import encode_prompts
         from attune.nodes.picture_folder import picture_hash, to_pixels
         from attune.nodes.refinement.draft import Draft
+        from attune.nodes.refinement.dynamic_weights import WeightsConfig, lambda_div
         from attune.nodes.refinement.embedding_update import EmbeddingConfig, EmbeddingStep, unrolled
         from attune.nodes.refinement.nodes_common import chosen_latents
         from attune.nodes.refinement.nodes_conditioning import embedding_of, with_embedding
@@ -89,18 +90,26 @@ class Bench:
         from attune.nodes.refinement.schedules import RoundScheduleConfig, round_schedule
 
         settings, has = self.settings, {"words": True, "embedding": True, "start": True, "turn": True} | parts
-        config = RoundScheduleConfig(steps=settings["steps"], guidance=3.0, type="in turn" if has["turn"] else "karras")
+        config = RoundScheduleConfig(
+            steps=settings["steps"], guidance=3.0, type="in turn" if has["turn"] else "karras",
+            **settings.get("schedule", {}),
+        )  # fmt: skip
         name = f"{seed} without {', '.join(sorted(parts)) or 'nothing'}"
         state, points = self.store.create(name, person.first_wish(), seed=seed), []
+        best = None
         for _ in range(settings["rounds"]):
-            draft, last = Draft.of(state), state.last
+            draft, last, asked = Draft.of(state), state.last, False
             if last is not None and has["words"]:
                 found = refine(last.prompt, last.negative, last.feedback.comment)
                 draft = draft.with_(prompt=found.prompt, negative=found.negative)
+                asked = found.asks_for_another(last.prompt)
             moved = last is not None and last.prompt != draft.prompt and has["embedding"]
             step = EmbeddingStep(draft.prompt, (), (last.prompt,) if moved else (), EmbeddingConfig())
             steps = [EmbeddingStep.of(past.prompt, past.embedding) for past in state.path] + [step]
-            schedule = round_schedule(config, state, batch=settings["pictures"])
+            schedule = round_schedule(
+                config, state, batch=settings["pictures"], reworded=asked,
+                lambda_div=lambda_div(WeightsConfig(), state.number),
+            )  # fmt: skip
             start = chosen_latents(self.store, state, last) if last is not None and has["start"] else None
             if start is None:
                 schedule = replace(schedule, strength=1.0)
@@ -115,9 +124,18 @@ class Bench:
                 schedule=schedule, latents=latents, pixels=dict(zip(names, pixels, strict=True)),
                 pictures=[Picture(part, number) for part, number in zip(names, schedule.seeds, strict=True)],
             )  # fmt: skip
-            answer = person.answer(images)
-            points.append(self.point(images[answer.chosen], person, answer))
-            liked = Feedback(answer.comment, liked=(answer.chosen,), accepted=answer.accepted)
+            # The best picture so far stands, as in the other ways; the round itself goes on from its own best one.
+            answer = person.answer(images if best is None else self.torch.cat([best[None], images]))
+            if best is None or answer.chosen > 0:
+                place = answer.chosen - (best is not None)
+                best = images[place]
+                said = answer
+            else:
+                said = person.answer(images)
+                place = said.chosen
+            told = {"prompt": draft.prompt, "strength": schedule.strength, "said": said.comment}
+            points.append(self.point(best, person, answer) | told)
+            liked = Feedback(said.comment, liked=(place,), accepted=answer.accepted)
             state = self.store.commit(state.key, state.revision, open_.key, liked)
         return points
 

@@ -44,6 +44,28 @@ def test_no_feedback_changes_nothing():
 
 
 @pytest.mark.parametrize(
+    ("feedback", "another"),
+    [
+        (BLUE, True),
+        ("make the background red", True),  # The prompt has it; the picture has not.
+        ("replace the cat with a dog", True),
+        ("more contrast", False),
+        ("less red", False),
+        ("more contrast, and make the background blue", True),
+        ("wibble wobble", False),
+        ("", False),
+    ],
+)
+def test_some_feedback_asks_for_another_picture(feedback: str, another: bool):
+    assert refine(CAT, "", feedback).asks_for_another(CAT) is another
+
+
+def test_a_text_from_elsewhere_asks_for_another_picture_where_it_differs():
+    assert refine(CAT, "", "a dog", back_end=ExternalText("a dog")).asks_for_another(CAT)
+    assert not refine(CAT, "", "a dog", back_end=ExternalText(CAT)).asks_for_another(CAT)
+
+
+@pytest.mark.parametrize(
     ("text", "prompt", "negative"),
     [
         ("a white cat on a blue background", "a white cat on a blue background", "ugly"),

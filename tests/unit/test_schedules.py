@@ -274,3 +274,13 @@ def test_bad_rounds_are_refused():
     with pytest.raises(RefinementError, match=r"not 1\.5"):
         round_schedule(RoundScheduleConfig(), session(), batch=1, lambda_div=1.5)
     assert set(TYPES) > set(SCHEDULE_TYPES) and len(SEEDS) == 3
+
+
+def test_a_changed_wish_lets_the_picture_change():
+    config = RoundScheduleConfig(decay=0.5, words_strength=0.9)
+    assert [config.strength_of(number) for number in (1, 2, 3)] == [1.0, 0.5, 0.3]
+    assert [config.strength_of(number, reworded=True) for number in (1, 2, 3)] == [1.0, 0.9, 0.9]
+    off = dataclasses.replace(config, words_strength=0.0)
+    assert off.strength_of(3, reworded=True) == off.strength_of(3)
+    with pytest.raises(RefinementError, match="words_strength"):
+        dataclasses.replace(config, words_strength=1.5)
