@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import threading
@@ -150,6 +151,18 @@ class PictureFolder:
         if picture_hash(pixels) != name:
             raise self.missing(f"The picture {path} is not what was kept: its pixels have changed. {self.remedy}")
         return pixels
+
+    def small(self, name: str, largest: int) -> bytes:
+        """The picture as a JPEG, no larger than that many pixels a side.
+
+        Raises:
+            MissingPictureError: see `get`.
+        """
+        picture = Image.fromarray(self.get(name))
+        picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files; what is not there is no error.

@@ -9,11 +9,9 @@ Whatever the sender could have done better is a 400 with {"error"} that says wha
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ...training.interfaces import AttuneError
 from ..host import server
 from ..host.folders import lora_folder, user_folder
 from ..store import FILE_NAME, shared_store
@@ -37,11 +35,7 @@ def add_routes() -> None:
     from aiohttp import web
 
     async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
-        try:
-            # Reading files and the store would hold up every other page.
-            return web.json_response(await asyncio.to_thread(work, shared_catalogue(), *values))
-        except AttuneError as error:
-            return web.json_response({"error": str(error)}, status=400)
+        return await server.answered(lambda: work(shared_catalogue(), *values))
 
     @routes.get("/attune/catalogue")
     async def everything(request: web.Request) -> web.Response:
@@ -53,8 +47,4 @@ def add_routes() -> None:
 
     @routes.post("/attune/catalogue/{action}")
     async def changed(request: web.Request) -> web.Response:
-        try:
-            body = await request.json()
-        except (ValueError, LookupError, RecursionError):  # no JSON, an unknown encoding, nested too deeply
-            return web.json_response({"error": "What was sent is not JSON. Send a JSON object."}, status=400)
-        return await answered(change, request.match_info["action"], body)
+        return await answered(change, request.match_info["action"], await server.sent(request))

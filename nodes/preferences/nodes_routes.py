@@ -45,20 +45,15 @@ After a 404, or a `missing` question, the next run of Choose Images asks again; 
 
 from __future__ import annotations
 
-import asyncio
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from ...training.interfaces import AttuneError
 from ..host import server
 from ..host.folders import user_folder
 from ..store import FILE_NAME, shared_store
 from . import listing
-from .pictures import PictureFolder, to_thumbnail
+from .pictures import LARGEST_THUMBNAIL, PictureFolder
 from .records import UnknownError
 from .rounds import ROUNDS
 from .store import PreferenceStore
@@ -91,6 +86,15 @@ def _acted(action: str, body: Any) -> dict[str, Any]:
     return found
 
 
+def _asked(work: Callable[..., Any], *values: Any) -> Any:
+    """What a page asks for; where it is not there any more, the next run asks again."""
+    try:
+        return work(*values)
+    except UnknownError:
+        ROUNDS.begin()
+        raise
+
+
 def add_routes() -> None:
     """Without a server there is nothing to add."""
     routes = server.routes()
@@ -99,15 +103,7 @@ def add_routes() -> None:
     from aiohttp import web
 
     async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
-        try:
-            # Reading files and the store would hold up every other page.
-            found = await asyncio.to_thread(work, *values)
-        except UnknownError as error:
-            ROUNDS.begin()
-            return web.json_response({"error": str(error)}, status=404)
-        except AttuneError as error:
-            return web.json_response({"error": str(error)}, status=400)
-        return found if isinstance(found, web.Response) else web.json_response(found)
+        return await server.answered(_asked, work, *values, statuses={UnknownError: 404})
 
     @routes.get("/attune/preferences/profiles")
     async def profiles(request: web.Request) -> web.Response:
@@ -122,30 +118,13 @@ def add_routes() -> None:
         name, small = request.match_info["name"], request.query.get("small") == "1"
 
         def read() -> web.Response:
-            kind, content = _picture(name, small=small)
-            # A deleted profile must not live on in the browser's cache.
-            return web.Response(body=content, content_type=kind, headers={"Cache-Control": "no-store"})
+            folder = preferences().pictures
+            if small:
+                return server.private(folder.small(name, LARGEST_THUMBNAIL), "image/jpeg")
+            return server.private(folder.read(name), "image/png")
 
         return await answered(read)
 
     @routes.post("/attune/preferences/{action}")
     async def changed(request: web.Request) -> web.Response:
-        try:
-            body = await request.json()
-        except (ValueError, LookupError, RecursionError):  # no JSON, an unknown encoding, nested too deeply
-            return web.json_response({"error": "What was sent is not JSON. Send a JSON object."}, status=400)
-        return await answered(_acted, request.match_info["action"], body)
-
-
-def _picture(name: str, *, small: bool) -> tuple[str, bytes]:
-    """(content type, bytes).
-
-    Raises:
-        UnknownError: there is no such picture.
-    """
-    folder = preferences().pictures
-    if not small:
-        return "image/png", folder.read(name)
-    buffer = io.BytesIO()
-    to_thumbnail(Image.fromarray(folder.get(name))).save(buffer, "JPEG", quality=90)
-    return "image/jpeg", buffer.getvalue()
+        return await answered(_acted, request.match_info["action"], await server.sent(request))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 
 from .. import picture_folder
 from ..picture_folder import picture_hash, to_image, to_pixels
 from .records import Picture, PreferenceError, UnknownError
 
-__all__ = ["LARGEST_THUMBNAIL", "PictureFolder", "picture_hash", "picture_of", "to_image", "to_pixels", "to_thumbnail"]
+__all__ = ["LARGEST_THUMBNAIL", "PictureFolder", "picture_hash", "picture_of", "to_image", "to_pixels"]
 
 LARGEST_THUMBNAIL = 512
 
@@ -26,10 +25,3 @@ def picture_of(pixels: np.ndarray, seed: int | None = None) -> Picture:
     return Picture(
         picture_hash(pixels), pixels.shape[1], pixels.shape[0], "" if seed is None else str(seed)
     )  # fmt: skip
-
-
-def to_thumbnail(picture: Image.Image) -> Image.Image:
-    """The same, no larger than `LARGEST_THUMBNAIL`."""
-    small = picture.copy()
-    small.thumbnail((LARGEST_THUMBNAIL, LARGEST_THUMBNAIL), Image.Resampling.LANCZOS)
-    return small

@@ -11,17 +11,14 @@ one given twice counts once, another one takes its place, and a decision that is
 
 from __future__ import annotations
 
-import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ...training.interfaces import AttuneError
 from ..store import Store
+from ..store_part import StorePart
 from . import erasing
 from .adopting import adopt, insert_profile
 from .embedding import PreferenceEmbedding
@@ -52,8 +49,6 @@ from .rows import (
     remove_decision,
 )
 
-log = logging.getLogger("attune")
-
 # Questions per profile that wait for an answer; beyond, those asked first are forgotten with their pictures.
 MOST_WAITING = 500
 LARGEST_EMBEDDING = 64 * 2**20
@@ -69,7 +64,7 @@ _ATTEMPTS = 5
 _KEYS_PER_QUERY = 500
 
 
-class PreferenceStore:
+class PreferenceStore(StorePart):
     """See the module.
 
     Args:
@@ -78,9 +73,8 @@ class PreferenceStore:
     """
 
     def __init__(self, store: Store, pictures: PictureFolder, *, most_waiting: int = MOST_WAITING) -> None:
-        self.store, self.pictures, self.most_waiting = store, pictures, most_waiting
-        self._begun = False
-        self._beginning = threading.Lock()
+        super().__init__(store, "profile")
+        self.pictures, self.most_waiting = pictures, most_waiting
 
     # ---- profiles ----
 
@@ -181,7 +175,7 @@ class PreferenceStore:
         with self._reading() as connection:
             id = _row(connection, key)[0]
         erasing.mark(self.store, id)
-        return erasing.finish(self.store, self.pictures)
+        return self._finish()
 
     # ---- questions ----
 
@@ -376,28 +370,8 @@ class PreferenceStore:
 
     # ---- inside ----
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        self._begin()
-        with self.store.reading() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        self._begin()
-        with self.store.writing() as connection:
-            yield connection
-
-    def _begin(self) -> None:
-        """Once: carry through what a killed process began to delete."""
-        with self._beginning:
-            if self._begun:
-                return
-            self._begun = True
-            try:
-                erasing.finish(self.store, self.pictures)
-            except AttuneError as error:
-                log.warning("Attune: a profile could not be deleted to the end: %s", error)
+    def _finish(self) -> str:
+        return erasing.finish(self.store, self.pictures)
 
 
 def _row(connection: sqlite3.Connection, key: str) -> tuple:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from ...training.interfaces import Reward
 from ..round_lesson import RoundLesson
 from .records import RefinementError, Round, Schedule, SessionState, Weights
@@ -45,6 +47,7 @@ class Draft:
         schedule: None = not decided yet. weights: None = no rewards are weighed.
         judges: the rewards that are weighed.
         lora: the LoRAs that the pictures were made with, see `round_lora`; "" = none.
+        liked: the liked pictures of earlier rounds, see `chosen_pictures`; None = nobody has read them yet.
         began: when the run came to this session, by the machine's monotonic clock, in seconds.
     """
 
@@ -59,6 +62,7 @@ class Draft:
     weights: Weights | None = None
     judges: tuple[Judge, ...] = ()
     lora: str = ""
+    liked: tuple[torch.Tensor, ...] | None = field(default=None, repr=False, compare=False)
     began: float = field(default_factory=time.monotonic)
 
     @classmethod

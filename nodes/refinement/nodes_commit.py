@@ -15,7 +15,7 @@ from ..host.schema import AttuneNode
 from ..picture_folder import picture_hash, to_pixels
 from .draft import Draft
 from .latent_files import latents_digest
-from .nodes_common import CATEGORY, chosen_pictures, draft_of, session_input, session_output
+from .nodes_common import CATEGORY, chosen_pictures, draft_of, last_chosen, session_input, session_output
 from .nodes_routes import sessions, tell
 from .records import Feedback, Picture, RefinementError, Round, SessionState
 from .running_scores import ranked, running_scores, scores_of, weighed, z_scores
@@ -86,10 +86,10 @@ class AttuneCommitRound(AttuneNode):
 
     @classmethod
     def _given(cls, draft: Draft, state: SessionState, told: str) -> io.NodeOutput:
-        chosen = chosen_pictures(sessions(), state)
+        chosen = last_chosen(sessions(), state)
         following = Draft.of(state) if state.revision != draft.state.revision else ExecutionBlocker(None)
         return io.NodeOutput(
-            following, chosen[-1][:1] if chosen else ExecutionBlocker(None), told,
+            following, ExecutionBlocker(None) if chosen is None else chosen, told,
             ui={"text": [told], "attune_round": [{"key": state.key, "revision": state.revision}]},
         )  # fmt: skip
 
@@ -122,7 +122,7 @@ def keep(draft: Draft, images: torch.Tensor, samples: torch.Tensor) -> Round:
     store, state, schedule = sessions(), draft.state, draft.decided()
     images = images[..., :3].detach().float().cpu()
     bar = progress_bar(max(1, len(images) * len(draft.judges)))
-    scores = score_round(draft.judges, images, draft.prompt, chosen_pictures(store, state), bar)
+    scores = score_round(draft.judges, images, draft.prompt, chosen_pictures(store, draft), bar)
     shown = presentable(images, [judge.reward for judge in draft.judges])
     pixels = [to_pixels(picture) for picture in shown]
     names = [picture_hash(part) for part in pixels]

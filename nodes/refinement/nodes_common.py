@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
+from ..picture_folder import to_image
 from .draft import Draft
 from .records import RefinementError, Round, SessionState
 from .store import SessionStore
@@ -54,16 +56,25 @@ def marked_latents(store: SessionStore, state: SessionState, *, liked: bool) -> 
     return torch.cat(found) if found else None
 
 
-def chosen_pictures(store: SessionStore, state: SessionState) -> list[torch.Tensor]:
+def chosen_pictures(store: SessionStore, draft: Draft) -> tuple[torch.Tensor, ...]:
     """The liked pictures of every round of the path that has some, oldest first, each [N, h, w, 3] in [0, 1]."""
-    pictures = store.files(state.key).pictures
-    found = []
-    for past in state.path:
-        places = past.feedback.liked if past.feedback is not None else ()
-        if places:
-            pixels = [torch.from_numpy(pictures.get(past.pictures[place].hash)) for place in places]
-            found.append(torch.stack(pixels).float() / 255)
-    return found
+    if draft.liked is not None:
+        return draft.liked
+    said = [(past, past.feedback.liked) for past in draft.state.path if past.feedback is not None]
+    return tuple(_pictures(store, draft.state, past, places) for past, places in said if places)
+
+
+def last_chosen(store: SessionStore, state: SessionState) -> torch.Tensor | None:
+    """The picture [1, h, w, 3] in [0, 1] that was chosen last; None where none ever was."""
+    for past in reversed(state.path):
+        if past.feedback is not None and past.feedback.chosen is not None:
+            return _pictures(store, state, past, (past.feedback.chosen,))
+    return None
+
+
+def _pictures(store: SessionStore, state: SessionState, past: Round, places: Sequence[int]) -> torch.Tensor:
+    folder = store.files(state.key).pictures
+    return torch.stack([to_image(folder.get(past.pictures[place].hash)) for place in places])
 
 
 def draft_of(session: Any) -> Draft:

@@ -12,15 +12,10 @@ Every change is told to all pages by the event `attune.refinement`. Errors: {"er
 
 from __future__ import annotations
 
-import asyncio
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from ...training.interfaces import AttuneError
 from ..host import server
 from ..host.folders import user_folder
 from ..store import FILE_NAME, shared_store
@@ -59,16 +54,7 @@ def add_routes() -> None:
     from aiohttp import web
 
     async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
-        try:
-            # Reading files and the store would hold up every other page.
-            found = await asyncio.to_thread(work, *values)
-        except UnknownError as error:
-            return web.json_response({"error": str(error)}, status=404)
-        except StaleError as error:
-            return web.json_response({"error": str(error)}, status=409)
-        except AttuneError as error:
-            return web.json_response({"error": str(error)}, status=400)
-        return found if isinstance(found, web.Response) else web.json_response(found)
+        return await server.answered(work, *values, statuses={UnknownError: 404, StaleError: 409})
 
     @routes.get("/attune/refinement/sessions")
     async def listed(request: web.Request) -> web.Response:
@@ -84,32 +70,13 @@ def add_routes() -> None:
         small = request.query.get("small") == "1"
 
         def read() -> web.Response:
-            kind, content = _picture(key, name, small=small)
-            # A deleted session must not live on in the browser's cache.
-            return web.Response(body=content, content_type=kind, headers={"Cache-Control": "no-store"})
+            folder = sessions().files(key).pictures
+            if small:
+                return server.private(folder.small(name, SMALL), "image/jpeg")
+            return server.private(folder.read(name), "image/png")
 
         return await answered(read)
 
     @routes.post("/attune/refinement/{action}")
     async def changed(request: web.Request) -> web.Response:
-        try:
-            body = await request.json()
-        except (ValueError, LookupError, RecursionError):  # no JSON, an unknown encoding, nested too deeply
-            return web.json_response({"error": "What was sent is not JSON. Send a JSON object."}, status=400)
-        return await answered(_acted, request.match_info["action"], body)
-
-
-def _picture(key: str, name: str, *, small: bool) -> tuple[str, bytes]:
-    """(content type, bytes).
-
-    Raises:
-        UnknownError: there is no such picture.
-    """
-    folder = sessions().files(key).pictures
-    if not small:
-        return "image/png", folder.read(name)
-    picture = Image.fromarray(folder.get(name))
-    picture.thumbnail((SMALL, SMALL))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
-    return "image/jpeg", buffer.getvalue()
+        return await answered(_acted, request.match_info["action"], await server.sent(request))

@@ -108,7 +108,7 @@ class AttuneDynamicWeights(AttuneNode):
         )  # fmt: skip
         state, roles = draft.state, {judge.name: judge.role for judge in judges}
         running = running_scores([scores_of(past) for past in state.path])
-        previous = chosen_pictures(sessions(), state)
+        previous = chosen_pictures(sessions(), draft)
         gram = None
         if rule in BY_GRADIENTS and state.path:
             gram = gram_of(judges, previous, [past.prompt for past in chosen_rounds(state)])
@@ -118,7 +118,7 @@ class AttuneDynamicWeights(AttuneNode):
         )
         # Reports tell gains by a reward that looks at the prompt: they must know which one does.
         weights = replace(weights, details={**weights.details, "roles": roles})
-        draft = draft.with_(weights=weights, judges=judges)
+        draft = draft.with_(weights=weights, judges=judges, liked=previous)
         # A replay keeps the weights it had, which other rewards than today's may have had.
         recorded = draft.weights is not None and any(draft.weights.after.get(judge.name) for judge in judges)
         total = TotalReward(judges, draft.weights.after if recorded else weights.after, running, previous)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ import torch
 
 from ...training.interfaces import AttuneError
 from ..store import Store
+from ..store_part import StorePart
 from . import audit, erasing, moves
 from .latent_files import latents_digest
 from .records import (
@@ -68,7 +68,7 @@ log = logging.getLogger("attune")
 _ATTEMPTS = 5
 
 
-class SessionStore:
+class SessionStore(StorePart):
     """See the module.
 
     Args:
@@ -76,9 +76,8 @@ class SessionStore:
     """
 
     def __init__(self, store: Store, folder: Path) -> None:
-        self.store, self.folder = store, Path(folder)
-        self._begun = False
-        self._beginning = threading.Lock()
+        super().__init__(store, "session")
+        self.folder = Path(folder)
 
     # ---- sessions ----
 
@@ -163,7 +162,7 @@ class SessionStore:
         with self._snapshot() as connection:
             read_session(connection, key)
         erasing.mark(self.store, key)
-        return erasing.finish(self.store, self.folder)
+        return self._finish()
 
     # ---- rounds ----
 
@@ -373,23 +372,6 @@ class SessionStore:
     # ---- inside ----
 
     @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        """For several queries that must tell of one moment."""
-        self._begin()
-        with self.store.reading() as connection:
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.execute("ROLLBACK")
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        self._begin()
-        with self.store.writing() as connection:
-            yield connection
-
-    @contextmanager
     def _moving(self, key: str, revision: int | None = None) -> Iterator[tuple[sqlite3.Connection, SessionRow]]:
         with self._writing() as connection:
             session = read_session(connection, key)
@@ -405,13 +387,5 @@ class SessionStore:
         except AttuneError as error:
             log.warning("Attune: a picture that is not needed any more stays for now: %s", error)
 
-    def _begin(self) -> None:
-        """Once: carry through what a killed process began to delete."""
-        with self._beginning:
-            if self._begun:
-                return
-            self._begun = True
-            try:
-                erasing.finish(self.store, self.folder)
-            except AttuneError as error:
-                log.warning("Attune: a session could not be deleted to the end: %s", error)
+    def _finish(self) -> str:
+        return erasing.finish(self.store, self.folder)

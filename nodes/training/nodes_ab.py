@@ -164,13 +164,7 @@ def _add_routes() -> None:
     from aiohttp import web
 
     async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
-        try:
-            # Reading files and the store would hold up every other page.
-            return web.json_response(await asyncio.to_thread(work, *values))
-        except UnknownTest as error:
-            return web.json_response({"error": str(error)}, status=404)
-        except AttuneError as error:
-            return web.json_response({"error": str(error)}, status=400)
+        return await server.answered(work, *values, statuses={UnknownTest: 404})
 
     def refused(words: str) -> web.HTTPBadRequest:
         return web.HTTPBadRequest(text=as_text({"error": words}), content_type="application/json")
