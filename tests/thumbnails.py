@@ -31,6 +31,7 @@ CHOOSE, COMMIT = "AttuneChooseImages", "AttuneCommitRound"
 # What a person says to the rounds of a refinement.
 SAID = {
     "refine_in_rounds": ("make the background blue", "in a flat style", "on a yellow background"),
+    "refine_and_learn": ("make the background blue", "in a flat style", "on a yellow background"),
     "refine_with_local_llm": ("on a green background please", "no, rather orange"),
     "refine_by_pictures": ("", ""),
     "ab_test_schedules": ("on a pink background", ""),

@@ -17,7 +17,6 @@ import torch
 
 from ...training.run_state import StateFolder
 from ..charts import curve_chart
-from .callbacks import LiveCallbacks
 from .figures import first_curves
 from .plan_multi_round import RoundPlan
 from .products import product_of
@@ -98,6 +97,7 @@ def _outcome(
 ) -> TrainingOutcome:
     """The model with that LoRA, and the words, in the live view and as a picture."""
     from ..host.sampling import apply_lora
+    from .callbacks import LiveCallbacks
 
     plan = request.plan
     model = request.model if tensors is None else apply_lora(request.model, tensors)

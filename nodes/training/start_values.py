@@ -14,7 +14,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import align_schemas, dag_schemas, one_step_schemas, personal_schemas, run_schemas, schemas
+from . import (
+    align_schemas,
+    dag_schemas,
+    multi_round_schemas,
+    one_step_schemas,
+    personal_schemas,
+    run_schemas,
+    schemas,
+)
 from .schemas import Slot
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +76,9 @@ STARTS = {
         1e-4,
         10000,
         "our advice, for assistant_learning_rate as well, the papers training whole networks",
+    ),
+    "AttuneMultiRoundObjective": Start(
+        multi_round_schemas.MULTI_ROUND_OBJECTIVE, "refine_and_learn", 1e-4, 4, "our advice"
     ),
     "AttunePersonalDPOObjective": Start(
         personal_schemas.personal_dpo_objective([]),

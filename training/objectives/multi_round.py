@@ -38,7 +38,7 @@ from .transitions import StepWeights
 Learner = Literal["refl", "ppo"]
 # A round's LoRA and updates where nobody says otherwise: seconds, not minutes.
 ROUND_LORA = LoraConfig(rank=8, alpha=8.0, part="up path")
-ROUND_TRAINER = TrainerConfig(steps=4, learning_rate=1e-3, warmup_steps=0, sample_every=0)
+ROUND_TRAINER = TrainerConfig(steps=4, learning_rate=5e-4, warmup_steps=0, sample_every=0)
 
 
 @dataclass(frozen=True)
