@@ -38,6 +38,8 @@ export const NODES = Object.freeze({
     AttuneRankAndKeepBest: report("What was kept appears here after a run."),
     AttuneRefinePrompt: report("What was changed, and what was not understood, appears here after a run."),
     AttuneRefinementSession: report("Where the session stands appears here after a run."),
+    AttuneRepeatRounds: report("How far the rounds have come appears here after a run."),
+    AttuneSimulatedPerson: report("What is chosen and said appears here after a run."),
     AttuneRoundSchedule: report("What the round samples with appears here after a run."),
     AttuneSessionReport: report("The main figures appear here after a run."),
     AttunePromptLines: prompts,

@@ -8,7 +8,9 @@ from . import (
     nodes_commit,
     nodes_conditioning,
     nodes_feedback,
+    nodes_person,
     nodes_prompt,
+    nodes_repeat,
     nodes_report,
     nodes_round,
     nodes_session,
@@ -25,6 +27,8 @@ NODES: list[type[io.ComfyNode]] = [
     *nodes_round.NODES,
     *nodes_weights.NODES,
     *nodes_commit.NODES,
+    *nodes_person.NODES,
+    *nodes_repeat.NODES,
     *nodes_report.NODES,
     *nodes_feedback.NODES,
 ]

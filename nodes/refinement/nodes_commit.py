@@ -15,14 +15,14 @@ from ..host.schema import AttuneNode
 from ..picture_folder import picture_hash, to_pixels
 from .draft import Draft
 from .latent_files import latents_digest
-from .nodes_common import CATEGORY, chosen_pictures, draft_of, last_chosen, session_input, session_output
+from .nodes_common import CATEGORY, AnswerWire, chosen_pictures, draft_of, last_chosen, session_input, session_output
 from .nodes_routes import sessions, tell
 from .records import Feedback, Picture, RefinementError, Round, SessionState
 from .running_scores import ranked, running_scores, scores_of, weighed, z_scores
 from .scoring import score_round
 
-YOU, REWARDS = "you", "the rewards"
-DECIDERS = (YOU, REWARDS)
+YOU, REWARDS, ANSWER = "you", "the rewards", "the connected answer"
+DECIDERS = (YOU, REWARDS, ANSWER)
 
 
 class AttuneCommitRound(AttuneNode):
@@ -50,7 +50,8 @@ class AttuneCommitRound(AttuneNode):
                     options=list(DECIDERS),
                     default=YOU,
                     tooltip="you: in this node, whenever you like. the rewards: the picture that Dynamic Weights' "
-                    "rewards prefer is chosen at once, with the comment below: for runs without a person.",
+                    "rewards prefer is chosen at once, with the comment below: for runs without a person. the "
+                    "connected answer: what comes in by answer, as from Simulated Person.",
                 ),
                 cls.input(
                     io.String,
@@ -59,6 +60,12 @@ class AttuneCommitRound(AttuneNode):
                     placeholder="only if the rewards decide: what is said of every round",
                     tooltip="What is said when the rewards decide, for example by a node that simulates a person. Your "
                     "own comments belong into the page below. Empty = nothing.",
+                ),
+                cls.input(
+                    AnswerWire,
+                    "answer",
+                    optional=True,
+                    tooltip="What is chosen and said if decides is the connected answer: from Simulated Person.",
                 ),
             ],
             outputs=[
@@ -71,17 +78,21 @@ class AttuneCommitRound(AttuneNode):
 
     @classmethod
     def execute(
-        cls, session: Any, images: torch.Tensor, latents: dict, decides: str = YOU, comment: str = ""
-    ) -> io.NodeOutput:
+        cls, session: Any, images: torch.Tensor, latents: dict, decides: str = YOU, comment: str = "",
+        answer: Feedback | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         draft, samples = draft_of(session), latents["samples"]
+        if decides == ANSWER and answer is None:
+            raise RefinementError("No answer is connected. Connect Simulated Person to answer, or set decides to you.")
         _check(draft, images, samples)
         if draft.state.replay is not None:
             return cls._replayed(draft, draft.state.replay, samples)
         kept = keep(draft, images, samples)
         state = sessions().state(draft.state.key)
-        if decides == REWARDS:
-            state = sessions().commit(state.key, state.revision, kept.key, by_rewards(draft, kept, comment))
-        tell("commit" if decides == REWARDS else "propose", state.key, state.revision, node=cls.hidden.unique_id)
+        if decides != YOU:
+            said = answer if decides == ANSWER else by_rewards(draft, kept, comment)
+            state = sessions().commit(state.key, state.revision, kept.key, said)
+        tell("propose" if decides == YOU else "commit", state.key, state.revision, node=cls.hidden.unique_id)
         return cls._given(draft, state, _told(draft, kept, decides))
 
     @classmethod
@@ -158,8 +169,8 @@ def by_rewards(draft: Draft, kept: Round, comment: str) -> Feedback:
 
 def _told(draft: Draft, kept: Round, decides: str) -> str:
     count = len(kept.pictures)
-    if decides == REWARDS:
-        return f"Round {kept.number} of {count} pictures: decided by the rewards."
+    if decides != YOU:
+        return f"Round {kept.number} of {count} pictures: decided by {decides}."
     return f"Round {kept.number} of {count} pictures waits for you: choose, say what should change, press Refine."
 
 

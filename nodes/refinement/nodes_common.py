@@ -16,6 +16,7 @@ from .store import SessionStore
 CATEGORY = "Attune/refinement"
 SessionWire = io.Custom("ATTUNE_SESSION")
 Reward = io.Custom("ATTUNE_REWARD")
+AnswerWire = io.Custom("ATTUNE_ANSWER")
 OUT_TOOLTIP = "The same session with what this node has decided of its round: for the next node of the loop."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,81 @@ def test_what_cannot_be_is_refused_and_changes_nothing(host: HostServer):
         assert missing.value.code == 404
     where, words = shown_error(host, graph("refused", decides="the rewards"))
     assert where == "commit" and "none is weighed" in words
+
+
+def repeated(name: str, rounds: int = 3, **changes: Any) -> dict[str, Any]:
+    made = graph(name, rewards=True, **{"decides": "the rewards", "comment": "warmer"} | changes)
+    made["repeat"] = node("AttuneRepeatRounds", session=["commit", 0], rounds=rounds)
+    return made
+
+
+def test_rounds_are_repeated_in_one_run_and_no_two_are_the_same(host: HostServer):
+    record = finished(host, repeated("repeated"))
+    view = seen(host, key_of(record))
+    assert view["number"] == 4 and len(view["path"]) == 3
+    rounds = view["rounds"]
+    assert [found["number"] for found in rounds] == [1, 2, 3]
+    hashes = [part["hash"] for found in rounds for part in found["pictures"]]
+    assert len(set(hashes)) == 9, "two rounds made the same pictures"
+    assert all(found["feedback"]["comment"] == "warmer" and found["weights"] for found in rounds)
+    assert [found["parent"] for found in rounds] == [None, *(found["key"] for found in rounds[:2])]
+
+    # As with a run per round.
+    chain = repeated("one by one", 1)
+    for _ in range(3):
+        record = finished(host, chain)
+    alone = seen(host, key_of(record))
+    assert [part["hash"] for found in alone["rounds"] for part in found["pictures"]] == hashes
+
+    # Another run goes on.
+    finished(host, repeated("repeated", 2))
+    assert seen(host, view["key"])["number"] == 6
+
+
+def test_a_simulated_person_ends_the_rounds_when_it_sees_what_it_means(host: HostServer):
+    """Or after all rounds: what pictures of random weights show is not known beforehand."""
+    made = repeated("person", 4, decides="the connected answer")
+    made["judge"] = node(
+        "AttuneLoadReward", reward_name="attune_demo_judge.safetensors", device="default", precision="fp32"
+    )
+    made["person"] = node(
+        "AttuneSimulatedPerson", session=["weights", 0], images=["decoded", 0], judge=["judge", 0], concept="cat",
+        style="flat", background="blue", noise=0.01, blunder=0.0, silence=0.0, person_seed=1,
+    )  # fmt: skip
+    made["commit"]["inputs"]["answer"] = ["person", 0]
+    view = seen(host, key_of(finished(host, made)))
+    said = [found["feedback"] for found in view["rounds"]]
+    assert 1 <= len(said) <= 4 and all(found["liked"] for found in said)
+    assert all(found["accepted"] == (not found["comment"]) for found in said)
+    assert not any(found["accepted"] for found in said[:-1]), "it went on after it had accepted"
+    assert len(said) == 4 or said[-1]["accepted"]
+
+
+def test_cancel_keeps_the_rounds_that_are_done(host: HostServer):
+    made = repeated("cancelled", 40)
+    host.post("/prompt", {"prompt": made})
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        sessions = {found["name"]: found for found in host.get(f"{ROUTE}/sessions")["sessions"]}
+        if sessions.get("cancelled", {"rounds": 0})["rounds"] >= 2:
+            break
+        time.sleep(0.2)
+    host.request("/interrupt", {})
+    while host.get("/queue")["queue_running"]:
+        time.sleep(0.2)
+    view = seen(host, sessions["cancelled"]["key"])
+    assert 2 <= len(view["path"]) < 40
+    assert all(found["feedback"]["liked"] for found in view["rounds"])
+    record = finished(host, repeated("cancelled", 1))
+    assert len(seen(host, key_of(record))["path"]) == len(view["path"]) + 1
+
+
+def test_wires_that_make_no_round_are_named_in_the_page(host: HostServer):
+    made = repeated("wires", 2)
+    made["repeat"]["inputs"]["session"] = ["weights", 0]
+    where, words = shown_error(host, made)
+    assert where == "repeat" and "Connect the session of Commit Round" in words
+    where, words = shown_error(host, repeated("wires", 2, decides="the connected answer"))
+    assert where == "commit" and "No answer is connected" in words
+    # A round that waits for a person is not repeated, and nothing is wrong with it.
+    assert "waits for you" in finished(host, repeated("wires", 3, decides="you"))["outputs"]["commit"]["text"][0]

@@ -11,6 +11,17 @@ is there: the background by its pixels, style and concept by a judge that nothin
 A person may be wrong about what it sees (`blunder`), say nothing (`silence`), or look for what can be said in its own
 order. All draws follow from the seed. For evidence and for trying a workflow without people; it is no model of taste.
 
+**Where it is used.** In a graph, the node Simulated Person answers Commit Round, and Repeat Rounds makes rounds until
+it accepts: the template `refine_without_a_person`, in the page or on a server without one (help pages
+AttuneSimulatedPerson and AttuneRepeatRounds). In a program:
+
+    judge = load_reward("workflows/demo/attune_demo_judge.safetensors", "cpu")
+    person = SimulatedPerson(data.Attributes("cat", "flat", "blue"), Eyes(judge), Habits(), seed=7)
+    prompt = person.first_wish()           # "a cat": the session's first wish
+    answer = person.answer(images)         # of every round: answer.chosen, answer.comment, answer.accepted
+
+Whoever measures a loop with many people (`tests/evidence/_refine_trial.py`) draws what they mean and their seeds.
+
 Source: ours.
 """
 
