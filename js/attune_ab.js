@@ -11,11 +11,10 @@ import { createOutbox, Unanswered } from "./outbox.js";
 import { initialState, messageOf, reduce, testOf } from "./ab_state.js";
 import { createTest } from "./ab_view.js";
 import { shareWithCanvas } from "./canvas_events.js";
+import { createResults } from "./node_results.js";
 import { addPage, keepLow, makeRoom, onConfigured } from "./node_widget.js";
 import { createRequest, PATIENCE_MILLISECONDS } from "./requests.js";
-import { isFor, recordOfRun, resultOf } from "./run_results.js";
-import { remembered } from "./score_gallery_state.js";
-import { separateShown, workflowId } from "./workflow_tabs.js";
+import { keepShown, separateShown, workflowId } from "./workflow_tabs.js";
 
 const NODE = "AttuneABTest";
 const PROPERTY = "attune_ab";
@@ -24,14 +23,10 @@ const BOX_HEIGHT = 70;
 const HEIGHT = 360;
 const WIDTH = 460;
 
-/**
- * Every test on the page: {identity(), take(test), unsent(), refused(vote, error), again()}. The host keeps only the shown
- * tab's nodes.
- */
-const views = new Set();
 const request = createRequest(api);
-/** The newest result per node and workflow, of all tabs. */
-let results = [];
+const results = createResults(request, (output) => testOf(output) || null);
+/** Every test on the page, besides what `createResults` asks for: {unsent(), refused(vote, error), again()}. */
+const { views } = results;
 /** The page's votes, of all tests: they outlive the node in which they were given, which goes with its tab. */
 const outbox = createOutbox({
     post: ({ test, pair, side }, leaving) =>
@@ -43,29 +38,6 @@ const outbox = createOutbox({
     onChange: () => views.forEach((view) => view.unsent()),
     onRefused: (vote, error) => views.forEach((view) => view.refused(vote, error)),
 });
-
-/** The host hands a result to whatever node of that id is shown; this one goes to the workflow that was run. */
-async function received({ detail }) {
-    if (!testOf(detail?.output)) return;
-    let record;
-    try {
-        record = await recordOfRun(request, detail.prompt_id);
-    } catch (error) {
-        console.warn("Attune: the host did not say whose run this is.", error);
-    }
-    const result = resultOf(detail, record);
-    results = remembered(results, result);
-    for (const view of views) if (isFor(result, view.identity())) view.take(testOf(result.output));
-}
-
-/** Bring the tests of a workflow whose tab is shown again up to date. */
-function restore() {
-    for (const view of views) {
-        const own = view.identity();
-        const result = results.findLast((earlier) => earlier.workflow && earlier.workflow === own.workflow && isFor(earlier, own));
-        if (result) view.take(testOf(result.output));
-    }
-}
 
 function attach(node) {
     let state = initialState();
@@ -132,7 +104,7 @@ function attach(node) {
         take(test) {
             if (node.properties[PROPERTY] !== test) {
                 node.properties[PROPERTY] = test;
-                app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+                keepShown(app);
             }
             load(test, true);
         },
@@ -174,7 +146,7 @@ function attach(node) {
 app.registerExtension({
     name: "Attune.ABTest",
     setup() {
-        api.addEventListener("executed", received);
+        api.addEventListener("executed", results.received);
         api.addEventListener("reconnected", () => {
             outbox.flush();
             views.forEach((view) => view.again());
@@ -187,6 +159,6 @@ app.registerExtension({
         if (node.comfyClass === NODE) attach(node);
     },
     afterConfigureGraph() {
-        restore();
+        results.restore();
     },
 });

@@ -15,7 +15,7 @@ import { addPage, keepLow, makeRoom, onConfigured } from "./node_widget.js";
 import { createRequest, PATIENCE_MILLISECONDS } from "./requests.js";
 import { isFor, recordOfRun, resultOf } from "./run_results.js";
 import { remembered } from "./score_gallery_state.js";
-import { separateShown, workflowId } from "./workflow_tabs.js";
+import { keepShown, separateShown, workflowId } from "./workflow_tabs.js";
 
 const NODE = "AttuneChooseImages";
 const PROPERTY = "attune_choose";
@@ -174,7 +174,7 @@ function attach(node) {
         take(asked, how) {
             if (JSON.stringify(node.properties[PROPERTY]) !== JSON.stringify(asked)) {
                 node.properties[PROPERTY] = asked;
-                app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+                keepShown(app);
             }
             load(how);
         },

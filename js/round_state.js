@@ -7,6 +7,8 @@
  *           pictures: {hash: string, seed: string, scores: Object<string, number>}[], weights: Object<string, number>|null,
  *           feedback: object|null}} Round
  * @typedef {{liked: number[], disliked: number[], comment: string, rating: number|null}} Said
+ * @typedef {{key: string, revision: number, round: number, text: string, choices: {label: string, feedback: string}[]}} Question
+ *           what Refine Prompt asks about the round that a session makes at that revision
  */
 
 export const MOST_STARS = 5;
@@ -14,7 +16,9 @@ export const MOST_STARS = 5;
 const NOTHING = Object.freeze({ liked: [], disliked: [], comment: "", rating: null });
 
 export function initialState() {
-    return Object.freeze({ session: null, at: null, said: NOTHING, of: "", question: null, busy: "", error: "" });
+    return Object.freeze({
+        session: null, at: null, said: NOTHING, of: "", question: null, managing: "", busy: "", error: "", note: "",
+    });
 }
 
 /** What the node's properties hold, so that a reload loses nothing; null if it is nothing of ours. */
@@ -24,6 +28,7 @@ export function savedBy(value) {
     const liked = places(value.liked);
     return {
         key: value.key,
+        name: typeof value.name === "string" ? value.name : "",
         of: typeof value.of === "string" ? value.of : "",
         said: {
             liked,
@@ -36,7 +41,7 @@ export function savedBy(value) {
 
 /** What is to be kept in the node's properties. */
 export function saved(state) {
-    return state.session ? { key: state.session.key, of: state.of, ...state.said } : null;
+    return state.session ? { key: state.session.key, name: state.session.name, of: state.of, ...state.said } : null;
 }
 
 /** The round that is shown: one that was gone back to, or the one that waits, or the last. */
@@ -67,6 +72,28 @@ export function missing(state) {
     return liked.length || disliked.length || comment.trim() ? "" : "Choose a picture, or say what should change.";
 }
 
+/** What is asked about the shown round; null for earlier rounds, and for a round that another answer was given to. */
+export function asked(state) {
+    const { question, session } = state;
+    const own = question && question.key === session?.key && question.revision === session.revision;
+    return own && waits(state) ? question : null;
+}
+
+/** A question as a run tells it; null where there is none, and "nothing is asked" has no text. */
+export function questionOf(output) {
+    const found = output?.attune_question?.[0];
+    const usable = typeof found?.key === "string" && Number.isInteger(found.revision) && typeof found.text === "string";
+    return usable && Array.isArray(found.choices) ? found : null;
+}
+
+/** What goes with the session, and that nothing brings it back. */
+export function deletionText({ name, rounds, open }) {
+    const count = rounds.length + (open ? 1 : 0);
+    const made = count === 1 ? "its one round with its pictures" : `all ${count} rounds with their pictures`;
+    const what = `${count ? `${made}, ` : ""}your words and ratings, and the record of every change`;
+    return `Delete “${name}”? Everything of it goes: ${what}. It is erased from the disk and cannot be brought back.`;
+}
+
 /** How a picture's mark changes: liked, or disliked, or neither again. */
 function marked(before, place, side) {
     const other = side === "liked" ? "disliked" : "liked";
@@ -89,9 +116,10 @@ export function timeline(session) {
 }
 
 /**
- * Actions: {kind: "session", session} the server's; {kind: "like"|"dislike", place}; {kind: "comment", text};
+ * Actions: {kind: "session", session, question} the server's, and what is asked about it; {kind: "like"|"dislike", place}; {kind: "comment", text};
  * {kind: "rate", stars}; {kind: "look", at}; {kind: "busy", what}; {kind: "failed", text}; {kind: "gone", text};
- * {kind: "question", question}; {kind: "restored", of, said}
+ * {kind: "question", question}; {kind: "answer", feedback} to what is asked; {kind: "restored", of, said};
+ * {kind: "manage"} to rename; {kind: "ask"} whether to delete; {kind: "rest"} neither; {kind: "deleted", left}
  */
 export function reduce(state, action) {
     switch (action.kind) {
@@ -106,7 +134,10 @@ export function reduce(state, action) {
             const count = session.open?.pictures.length ?? 0;
             const fits = (list) => list.filter((place) => place < count);
             const said = kept ? { ...state.said, liked: fits(state.said.liked), disliked: fits(state.said.disliked) } : NOTHING;
-            return { ...state, session, at: action.stay ? at : null, said: earlier && !kept ? pick(earlier) : said, of: waiting, error: "" };
+            return {
+                ...state, session, at: action.stay ? at : null, said: earlier && !kept ? pick(earlier) : said, of: waiting,
+                error: action.error ?? "", note: "", question: action.question ?? null, managing: same ? state.managing : "",
+            };
         }
         case "restored":
             return { ...state, said: action.said, of: action.of };
@@ -123,6 +154,18 @@ export function reduce(state, action) {
             return { ...state, at: action.at === state.session?.open?.key ? null : action.at };
         case "question":
             return { ...state, question: action.question };
+        case "answer": {
+            if (!waits(state)) return state;
+            const comment = [state.said.comment.trim(), action.feedback].filter(Boolean).join(", ");
+            return { ...state, question: null, said: { ...state.said, comment } };
+        }
+        case "manage":
+        case "ask":
+            return state.session ? { ...state, managing: action.kind, error: "" } : state;
+        case "rest":
+            return { ...state, managing: "", error: "" };
+        case "deleted":
+            return { ...initialState(), note: deletedText(action.left) };
         case "busy":
             return { ...state, busy: action.what };
         case "failed":
@@ -132,6 +175,11 @@ export function reduce(state, action) {
         default:
             return state;
     }
+}
+
+function deletedText(left) {
+    const done = "The session is deleted. Press Run to begin another one.";
+    return left ? `${done} ${left} The rest of its bytes goes at the next start.` : done;
 }
 
 function pick({ liked, disliked, comment, rating }) {

@@ -1,26 +1,42 @@
 /**
- * The look of the Commit Round page and of the Session Report timeline.
+ * The look of the Commit Round page, and what Session Report's timeline shares of it (the rest: report_style.js).
  */
 
 // In Nodes 2.0 the box around a widget is as high as its content unless the node is higher: the least height keeps it from
 // collapsing.
 const CSS = `
-.attune-round { --ground: #1e1f22; --card: #282a2e; --track: #36393e; --text: #e8e9ec; --quiet: #9a9fa8; --accent: #f0b254;
-  --on-accent: #241c0e; --good: #6ecb8b; --bad: #ef7d7d; --focus: #9cc7ff; color: var(--text);
-  font: 12px/1.35 system-ui, sans-serif; display: flex; flex-direction: column; gap: 7px; box-sizing: border-box;
-  width: 100%; height: 100%; min-height: 400px; padding: 8px; border-radius: 8px; background: var(--ground);
-  overflow: hidden; }
-.attune-round :is(p, ul, ol) { margin: 0; padding: 0; list-style: none; }
-.attune-round [hidden] { display: none !important; }
-.attune-round button { box-sizing: border-box; border: 0; padding: 0; background: none; color: inherit; font: inherit;
-  cursor: pointer; }
-.attune-round button:disabled { opacity: .4; cursor: default; }
-.attune-round :focus-visible { outline: 2px solid var(--focus); outline-offset: 1px; }
+:is(.attune-round, .attune-report, .attune-report-large) { --ground: #1e1f22; --card: #282a2e; --track: #36393e;
+  --text: #e8e9ec; --quiet: #9a9fa8; --accent: #f0b254; --on-accent: #241c0e; --good: #6ecb8b; --bad: #ef7d7d;
+  --focus: #9cc7ff; color: var(--text); font: 12px/1.35 system-ui, sans-serif; }
+:is(.attune-round, .attune-report) { display: flex; flex-direction: column; gap: 7px; box-sizing: border-box; width: 100%;
+  height: 100%; padding: 8px; border-radius: 8px; background: var(--ground); overflow: hidden; }
+.attune-round { min-height: 400px; }
+:is(.attune-round, .attune-report) :is(p, ul, ol) { margin: 0; padding: 0; list-style: none; }
+:is(.attune-round, .attune-report) [hidden] { display: none !important; }
+:is(.attune-round, .attune-report, .attune-report-large) button { box-sizing: border-box; border: 0; padding: 0; background: none;
+  color: inherit; font: inherit; cursor: pointer; }
+:is(.attune-round, .attune-report, .attune-report-large) button:disabled { opacity: .4; cursor: default; }
+:is(.attune-round, .attune-report, .attune-report-large) :focus-visible { outline: 2px solid var(--focus);
+  outline-offset: 1px; }
+:is(.attune-round-words, .attune-report-diff) ins { color: var(--good); text-decoration: none; font-weight: 600; }
+:is(.attune-round-words, .attune-report-diff) del { color: var(--bad); opacity: .85; }
 .attune-round-hint { margin: auto !important; padding: 0 24px !important; text-align: center; color: var(--quiet);
   text-wrap: balance; }
 .attune-round-top { display: flex; align-items: center; gap: 6px; flex: none; }
-.attune-round-name { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-weight: 600; }
-.attune-round-name span { color: var(--quiet); font-weight: 400; }
+.attune-round .attune-round-name { flex: 1; min-width: 0; height: 24px; display: flex; align-items: center; padding: 0 5px;
+  margin-left: -5px; border-radius: 5px; text-align: left; font-weight: 600; cursor: text; }
+.attune-round .attune-round-name:hover { background: var(--card); }
+.attune-round-title { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.attune-round-told { flex: none; color: var(--quiet); font-weight: 400; white-space: pre; }
+.attune-round-pen { flex: none; margin-left: 7px; color: var(--quiet); font-weight: 400; opacity: .6; }
+.attune-round-name:is(:hover, :focus-visible) .attune-round-pen { opacity: 1; color: var(--text); }
+.attune-round .attune-round-typed { flex: 1; min-width: 0; box-sizing: border-box; height: 24px; padding: 0 7px;
+  border: 1px solid #45494f; border-radius: 5px; background: #16171a; color: var(--text); font: inherit; font-weight: 600; }
+.attune-round .attune-round-plain.attune-round-risk { margin-left: 8px; background: none; color: var(--bad); }
+.attune-round-erase { display: flex; flex-direction: column; gap: 8px; flex: none; padding: 9px 10px; border-radius: 7px;
+  background: #4326276b; box-shadow: inset 0 0 0 1px #8f3a3a; overflow-wrap: anywhere; }
+.attune-round .attune-round-plain.attune-round-danger { background: #8f3a3a; }
+.attune-round .attune-round-plain.attune-round-danger:hover:not(:disabled) { background: #a94545; }
 .attune-round .attune-round-plain { flex: none; height: 24px; padding: 0 9px; border-radius: 5px; background: var(--track); }
 .attune-round .attune-round-plain:hover:not(:disabled) { background: #45494f; }
 .attune-round-line { display: flex; gap: 5px; flex: none; overflow: auto hidden; scrollbar-width: thin;
@@ -36,8 +52,6 @@ const CSS = `
 .attune-round-stop span { position: absolute; left: 3px; bottom: 2px; padding: 0 4px; border-radius: 6px;
   background: #141517c7; color: #fff; font-size: 10px; line-height: 14px; }
 .attune-round-words { flex: none; max-height: 4.2em; overflow: hidden auto; overflow-wrap: anywhere; scrollbar-width: thin; }
-.attune-round-words ins { color: var(--good); text-decoration: none; font-weight: 600; }
-.attune-round-words del { color: var(--bad); opacity: .85; }
 .attune-round-stage { flex: 1; min-height: 0; display: grid; grid-auto-rows: minmax(0, 1fr); gap: 7px; }
 .attune-round-cell { position: relative; min-width: 0; min-height: 0; }
 .attune-round .attune-round-picture { position: absolute; inset: 0; width: 100%; height: 100%; border-radius: 6px;
@@ -71,9 +85,6 @@ const CSS = `
 .attune-round .attune-round-main:hover:not(:disabled) { background: #f7c478; }
 .attune-round-note { flex: none; min-height: 16px; color: var(--quiet); overflow-wrap: anywhere; }
 .attune-round-note.wrong { color: var(--bad); }
-.attune-round-bars { display: grid; grid-template-columns: auto 1fr auto; gap: 2px 7px; align-items: center; flex: none;
-  color: var(--quiet); font-size: 11px; }
-.attune-round-bars i { display: block; height: 6px; border-radius: 3px; background: #6aa5e3; }
 `;
 
 /** The style in the page, once. */

@@ -3,19 +3,19 @@
  * outside; knows no host.
  */
 
-import { columnsFor } from "./choose_words.js";
-import { MOST_STARS, missing, said, shown, timeline, waits } from "./round_state.js";
+import { diffOf, createGrid, pictureOf } from "./round_parts.js";
+import { createSessionLine } from "./round_session.js";
+import { asked, MOST_STARS, missing, said, shown, timeline, waits } from "./round_state.js";
 import { injectStyle } from "./round_style.js";
 import { button, element } from "./score_gallery_parts.js";
 
 const HINT = "Press Run: the round's pictures appear here. Choose what you like, say what should change, and press Refine.";
-/** Smaller pictures than this are drawn with their pixels' edges, instead of blurred. */
-const SMALL = 256;
 
 /**
  * @param {Document} document
  * @param {{onAction: (action: object) => void, urlOf: (session: string, hash: string, small: boolean) => string}} outside
- *        onAction gets what `reduce` takes, and {kind: "refine" | "accept" | "again" | "undo" | "redo" | "branch"}
+ *        onAction gets what `reduce` takes, and {kind: "refine" | "accept" | "again" | "undo" | "redo" | "branch" | "delete"},
+ *        {kind: "rename", name}
  * @returns {{root: HTMLElement, render: (state: object) => void, dispose: () => void}}
  */
 export function createRoundPage(document, { onAction, urlOf }) {
@@ -28,10 +28,9 @@ export function createRoundPage(document, { onAction, urlOf }) {
         return made;
     };
     const hint = make("p", "attune-round-hint", HINT);
-    const name = make("div", "attune-round-name");
     const undo = press("attune-round-plain", "Undo", "Takes the last round back: its pictures wait for another answer", "undo");
     const redo = press("attune-round-plain", "Redo", "Takes the last Undo back", "redo");
-    const top = make("div", "attune-round-top", name, undo, redo);
+    const top = createSessionLine(document, onAction, [undo, redo]);
     const line = make("div", "attune-round-line");
     line.setAttribute("role", "group");
     line.setAttribute("aria-label", "The rounds of this session");
@@ -60,7 +59,7 @@ export function createRoundPage(document, { onAction, urlOf }) {
     const acts = make("div", "attune-round-acts", row, again, accept, refine, branch);
     const note = make("p", "attune-round-note");
     note.setAttribute("role", "status");
-    const parts = [top, line, words, stage.root, ask, comment, acts, note];
+    const parts = [top.root, line, words, stage.root, ask, comment, acts, note];
     const root = make("div", "attune-round widget-expands", hint, ...parts);
     let state = null;
 
@@ -68,10 +67,7 @@ export function createRoundPage(document, { onAction, urlOf }) {
         const { session } = state;
         const made = button(document, `attune-round-stop ${kind}`, "", stopTitle(round, kind));
         const place = round.feedback?.liked[0] ?? 0;
-        const image = make("img", "");
-        image.alt = "";
-        image.src = urlOf(session.key, round.pictures[place].hash, true);
-        made.append(image, make("span", "", String(round.number)));
+        made.append(pictureOf(document, urlOf(session.key, round.pictures[place].hash, true)), make("span", "", String(round.number)));
         made.classList.toggle("accepted", Boolean(round.feedback?.accepted));
         made.setAttribute("aria-current", String(round === shown(state)));
         made.addEventListener("click", () => onAction({ kind: "look", at: round.key }));
@@ -82,24 +78,27 @@ export function createRoundPage(document, { onAction, urlOf }) {
         state = next;
         const round = shown(state);
         hint.hidden = Boolean(state.session);
-        hint.textContent = state.error || HINT;
+        hint.textContent = state.error || state.note || HINT;
         for (const part of parts) part.hidden = !state.session;
         if (!state.session) {
+            // Nothing of a session that was deleted stays in the page.
             stage.show(null, null, null);
+            for (const part of [line, words, ask]) part.replaceChildren();
+            comment.value = "";
             return;
         }
         const { session } = state;
         const open = waits(state);
         const own = said(state);
-        name.replaceChildren(session.name, make("span", "", ` · round ${round?.number ?? session.number}${session.accepted ? " · accepted" : ""}`));
+        top.render(state, ` · round ${round?.number ?? session.number}${session.accepted ? " · accepted" : ""}`);
         undo.disabled = Boolean(state.busy) || !session.path.length;
         redo.disabled = Boolean(state.busy) || !session.can_redo;
         line.replaceChildren(...timeline(session).map(stop));
-        words.replaceChildren(...(round ? changed(document, round) : []));
+        words.replaceChildren(...(round ? diffOf(document, changesOf(round), round.negative) : []));
         stage.show(session.key, round, own, open);
-        const question = open ? null : state.question;
-        ask.hidden = !(state.question && open) && !question;
-        ask.replaceChildren(...(ask.hidden ? [] : asked(state.question)));
+        const question = asked(state);
+        ask.hidden = !question;
+        ask.replaceChildren(...(question ? answers(question) : []));
         if (comment.value !== own.comment) comment.value = own.comment;
         comment.disabled = !open;
         comment.hidden = !open && !own.comment;
@@ -118,16 +117,13 @@ export function createRoundPage(document, { onAction, urlOf }) {
         note.classList.toggle("wrong", Boolean(state.error));
     }
 
-    function asked({ text, choices }) {
-        const answers = choices.map(({ label, feedback }) => {
+    function answers({ round, text, choices }) {
+        const given = choices.map(({ label, feedback }) => {
             const made = button(document, "", label, feedback || "Change nothing");
-            made.addEventListener("click", () => {
-                onAction({ kind: "comment", text: [said(state).comment.trim(), feedback].filter(Boolean).join(", ") });
-                onAction({ kind: "question", question: null });
-            });
+            made.addEventListener("click", () => onAction({ kind: "answer", feedback }));
             return made;
         });
-        return [make("span", "", text), ...answers];
+        return [make("span", "", `Round ${round}: ${text}`), ...given];
     }
 
     return { root, render, dispose: stage.dispose };
@@ -138,13 +134,9 @@ function stopTitle(round, kind) {
     return [`Round ${round.number}`, what, round.feedback?.comment].filter(Boolean).join(": ");
 }
 
-/** A round's prompt with what was changed in it. */
-export function changed(document, round) {
-    const parts = round.changes.length ? round.changes : [["same", round.prompt]];
-    const tags = { added: "ins", removed: "del" };
-    const shown = parts.map(([kind, text]) => (tags[kind] ? element(document, tags[kind], "", text) : text));
-    const negative = round.negative ? [element(document, "span", "", "  without: "), element(document, "del", "", round.negative)] : [];
-    return [...shown, ...negative];
+/** The parts of a round's prompt; all are the same where nothing was changed. */
+function changesOf({ changes, prompt }) {
+    return changes.length ? changes : [["same", prompt]];
 }
 
 /** The pictures of a round, as large as fits. */
@@ -154,18 +146,10 @@ function createStage(document, { onAction, urlOf }) {
     root.setAttribute("aria-label", "The pictures of this round");
     let of = "";
     let cells = [];
-    let size = { width: 1, height: 1 };
+    const grid = createGrid(root);
 
     function cellOf(session, picture, place) {
-        const image = element(document, "img", "");
-        image.alt = "";
-        image.draggable = false;
-        image.addEventListener("load", () => {
-            size = { width: image.naturalWidth, height: image.naturalHeight };
-            image.style.imageRendering = Math.max(size.width, size.height) < SMALL ? "pixelated" : "auto";
-            layOut();
-        });
-        image.src = urlOf(session, picture.hash, false);
+        const image = grid.watch(pictureOf(document, urlOf(session, picture.hash, false)));
         const liked = button(document, "attune-round-picture", "", `I like picture ${place + 1}`);
         liked.append(image);
         liked.setAttribute("aria-label", `Like picture ${place + 1}`);
@@ -177,15 +161,6 @@ function createStage(document, { onAction, urlOf }) {
         return { root: element(document, "div", "attune-round-cell", liked, number, no), liked, no };
     }
 
-    function layOut() {
-        if (!cells.length || !root.clientWidth) return;
-        const columns = columnsFor(cells.length, root.clientWidth, root.clientHeight, size.width / size.height, { extra: 0 });
-        root.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
-    }
-
-    const watching = new ResizeObserver(layOut);
-    watching.observe(root);
-
     return {
         root,
         show(session, round, own, open) {
@@ -193,7 +168,7 @@ function createStage(document, { onAction, urlOf }) {
             if (key !== of) {
                 of = key;
                 cells = (round?.pictures ?? []).map((picture, place) => cellOf(session, picture, place));
-                root.replaceChildren(...cells.map((cell) => cell.root));
+                grid.show(cells.map((cell) => cell.root));
             }
             cells.forEach(({ root: cell, liked, no }, place) => {
                 cell.classList.toggle("liked", own.liked.includes(place));
@@ -202,8 +177,8 @@ function createStage(document, { onAction, urlOf }) {
                 no.setAttribute("aria-pressed", String(own.disliked.includes(place)));
                 no.hidden = !open && !own.disliked.includes(place);
             });
-            layOut();
+            grid.layOut();
         },
-        dispose: () => watching.disconnect(),
+        dispose: grid.dispose,
     };
 }

@@ -18,6 +18,15 @@ export function isCopy(id, active, open) {
     return Boolean(id) && open.some((tab) => tab && tab.path !== active.path && tab.activeState?.id === id);
 }
 
+/**
+ * Have the host keep what has just been changed in the shown graph, unless it is changing tabs: it would keep the new tab's graph
+ * as the old one's. What is not kept now is so at the next change.
+ */
+export function keepShown(app) {
+    const active = app.extensionManager?.workflow?.activeWorkflow;
+    if (active?.activeState?.id === workflowId(app)) active.changeTracker?.checkState?.();
+}
+
 /** Tabs that were loaded anew: once is enough, also where the host should keep the id. */
 const separated = new WeakSet();
 

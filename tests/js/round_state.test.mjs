@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { commitBody, initialState, missing, reduce, saved, savedBy, shown, timeline, waits } from "../../js/round_state.js";
+import {
+    asked, commitBody, deletionText, initialState, missing, questionOf, reduce, saved, savedBy, shown, timeline, waits,
+} from "../../js/round_state.js";
+import { choicesAfter, renamedIn } from "../../js/session_names.js";
 
 const KEY = "0".repeat(32);
 const round = (key, parent, number, feedback = null) => ({
@@ -51,7 +54,7 @@ test("a round that was undone comes back with its answer", () => {
 test("a saved draft is restored for its own round only, and rubbish is nobody's", () => {
     const state = reduce(reduce(at(), { kind: "like", place: 1 }), { kind: "rate", stars: 5 });
     const kept = savedBy(JSON.parse(JSON.stringify(saved(state))));
-    assert.deepEqual(kept, { key: KEY, of: "one", said: { liked: [1], disliked: [], comment: "", rating: 5 } });
+    assert.deepEqual(kept, { key: KEY, name: "s", of: "one", said: { liked: [1], disliked: [], comment: "", rating: 5 } });
     let back = reduce(initialState(), { kind: "restored", of: kept.of, said: kept.said });
     back = reduce(back, { kind: "session", session: session() });
     assert.deepEqual(back.said.liked, [1]);
@@ -85,4 +88,62 @@ test("what is sent names the round and the revision that were seen", () => {
     assert.deepEqual(commitBody(state, true), {
         key: KEY, revision: 9, round: "one", liked: [0], disliked: [], comment: "", rating: null, accepted: true,
     });
+});
+
+const question = (more = {}) => ({
+    key: KEY, revision: 4, round: 2, text: "Which cat?", choices: [{ label: "the left one", feedback: "the left cat bigger" }], ...more,
+});
+const second = (more = {}) =>
+    session({ revision: 4, path: ["one"], rounds: [round("one", null, 1, said)], open: round("two", "one", 2), ...more });
+
+test("a question is shown with the round it was asked about, and with no other", () => {
+    let state = reduce(initialState(), { kind: "session", session: second(), question: question() });
+    assert.equal(asked(state)?.round, 2);
+    assert.equal(asked(reduce(state, { kind: "look", at: "one" })), null, "an earlier round is only looked at");
+    assert.equal(asked(reduce(reduce(state, { kind: "look", at: "one" }), { kind: "look", at: "two" }))?.round, 2);
+    for (const later of [second({ revision: 5 }), second({ revision: 4, open: null })]) {
+        const moved = reduce(state, { kind: "session", session: later, question: question() });
+        assert.equal(asked(moved), null, "the round was answered, undone or made anew since");
+    }
+    assert.equal(asked(reduce(state, { kind: "question", question: question({ key: "1".repeat(32) }) })), null, "another session");
+    state = reduce(state, { kind: "session", session: second() });
+    assert.equal(asked(state), null, "the last run asked nothing");
+});
+
+test("an answer joins the comment, and the question goes", () => {
+    let state = reduce(initialState(), { kind: "session", session: second(), question: question() });
+    state = reduce(reduce(state, { kind: "comment", text: "darker " }), { kind: "answer", feedback: "the left cat bigger" });
+    assert.deepEqual([state.said.comment, asked(state)], ["darker, the left cat bigger", null]);
+    const back = reduce(reduce(state, { kind: "look", at: "one" }), { kind: "answer", feedback: "x" });
+    assert.equal(back.said.comment, "darker, the left cat bigger", "nothing is said to a round that is looked at");
+});
+
+test("only a run that says which round it asks about has a question", () => {
+    assert.deepEqual(questionOf({ attune_question: [question()] }), question());
+    for (const wrong of [undefined, {}, { attune_question: [] }, { attune_question: [question({ revision: "4" })] },
+        { attune_question: [question({ choices: null })] }]) assert.equal(questionOf(wrong), null);
+});
+
+test("deleting is asked once, says all that goes, and is taken back by anything else", () => {
+    let state = reduce(at(second()), { kind: "manage" });
+    assert.equal(state.managing, "manage");
+    state = reduce(state, { kind: "ask" });
+    assert.equal(state.managing, "ask");
+    assert.match(deletionText(state.session), /^Delete “s”\? Everything of it goes: all 2 rounds .* cannot be brought back\.$/);
+    assert.match(deletionText(session({ open: null })), /goes: your words and ratings/);
+    assert.equal(reduce(state, { kind: "rest" }).managing, "");
+    const other = reduce(state, { kind: "session", session: session({ key: "1".repeat(32) }) });
+    assert.equal(other.managing, "", "the question does not pass on to another session");
+    const gone = reduce(state, { kind: "deleted", left: "Files of the session are in use." });
+    assert.deepEqual([gone.session, saved(gone)], [null, null]);
+    assert.match(gone.note, /is deleted.*Files of the session are in use\./);
+    assert.equal(reduce(initialState(), { kind: "ask" }).managing, "", "there is nothing to delete");
+});
+
+test("nodes that mean a session by its name go with it", () => {
+    assert.deepEqual(renamedIn({ session: "Cats", new_name: "" }, "cats", "dogs"), { session: "dogs", new_name: "" });
+    assert.deepEqual(renamedIn({ session: "x", new_name: " CATS " }, "cats", "dogs"), { session: "x", new_name: "dogs" });
+    assert.equal(renamedIn({ session: "cats", new_name: "birds" }, "cats", "dogs"), null);
+    assert.deepEqual(choicesAfter(["cats", "birds"], "cats", "dogs"), ["dogs", "birds"]);
+    assert.deepEqual(choicesAfter(["my session"], "my session", "dogs"), ["dogs", "my session"]);
 });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isCopy, separateCopy, workflowId } from "../../js/workflow_tabs.js";
+import { isCopy, keepShown, separateCopy, workflowId } from "../../js/workflow_tabs.js";
 
 const tab = (path, id) => ({ path, activeState: id === undefined ? null : { id } });
 
@@ -56,4 +56,14 @@ test("in the middle of a change of tabs nothing is loaded into the old tab", () 
     const app = host("one", old, [first, copy, old]);
     assert.ok(!separateCopy(app));
     assert.equal(app.loaded.length, 0);
+});
+
+test("a change is kept as the shown tab's, and never as that of the tab which is being left", () => {
+    let kept = 0;
+    const tracked = (id) => ({ ...tab("a", id), changeTracker: { checkState: () => (kept += 1) } });
+    keepShown(host("one", tracked("one"), []));
+    assert.equal(kept, 1);
+    keepShown(host("one", tracked("two"), []));
+    keepShown({ graph: { id: "one" } });
+    assert.equal(kept, 1);
 });
