@@ -133,7 +133,7 @@ def session_kpis(
         _rounds_to_accept(record),
         again,
         len(answers) + again,
-        sum(len(round_.pictures) for round_ in (*_made_once(record.rounds), *record.passed)),
+        sum(len(round_.pictures) for round_ in (*made_once(record.rounds), *record.passed)),
         statistics.fmean(ratings.values()) if ratings else None,
         ratings,
         statistics.fmean(round_.seconds for round_ in path) if path else None,
@@ -257,7 +257,7 @@ def _accepted(path: Sequence[Round]) -> set[str]:
     return {round_.key for round_ in path if round_.feedback and round_.feedback.accepted}
 
 
-def _made_once(rounds: Sequence[Round]) -> list[Round]:
+def made_once(rounds: Sequence[Round]) -> list[Round]:
     """Without those whose pictures were only answered anew after an undo."""
     made = {
         (round_.parent, round_.attempt, *(picture.hash for picture in round_.pictures)): round_ for round_ in rounds

@@ -11,12 +11,13 @@ from comfy_api.latest import io
 
 from ...training.checkpoint import whole_file
 from ..host.folders import safe_name
+from ..host.progress import Progress
 from ..host.schema import AttuneNode
 from .kpis import CAP
 from .nodes_common import CATEGORY, draft_of, session_input
 from .nodes_routes import sessions
 from .records import RefinementError
-from .report import session_report
+from .report import report_of
 from .report_html import report_html
 from .report_picture import report_picture
 
@@ -91,20 +92,19 @@ class AttuneSessionReport(AttuneNode):
         cls, session: Any, figures: str = ONE, judge: str = "", most_rounds: int = CAP, filename_prefix: str = ""
     ) -> io.NodeOutput:
         store, state = sessions(), draft_of(session).state
-        record = store.record(state.key)
-        every = [store.record(known.key) for known in store.summaries()] if figures == ALL else []
-        # A session that is still under way is neither accepted nor given up.
-        several = [known for known in every if known.state.accepted or len(known.state.path) >= most_rounds]
-        found = session_report(record, judge=judge.strip(), cap=most_rounds, several=several)
+        found = report_of(
+            store, state.key, judge=judge.strip(), cap=most_rounds, everything=figures == ALL, progress=Progress()
+        )
         pictures = store.files(state.key).pictures.get
         text = json.dumps(found, ensure_ascii=False, indent=1)
         page = ""
         if filename_prefix.strip():
             page = _written(filename_prefix.strip(), report_html(found, pictures), text)
         told = _words(found)
+        # The page asks for the rest: it stays up to date with the session.
         shown = [{"key": state.key, "html": page}]
         return io.NodeOutput(
-            report_picture(found, pictures), page, text, told, ui={"text": [told], "attune_report": shown}
+            report_picture(found, pictures), page, text, told, ui={"text": [told], "attune_timeline": shown}
         )  # fmt: skip
 
 
@@ -145,6 +145,8 @@ def _words(found: dict[str, Any]) -> str:
         lines.append(f"Accepted after {kpis['rounds_to_accept']} rounds.")
     if kpis["advice"] != "go on":
         lines.append(kpis["reason"])
+    if found["fairness"]["warns"]:
+        lines.append(found["fairness"]["words"])
     audit = found["audit"]
     lines.append("Audit: as it was written." if audit["sound"] else f"Audit: {'; '.join(audit['problems'][:3])}")
     return "\n".join(lines)

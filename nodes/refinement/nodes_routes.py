@@ -5,6 +5,7 @@
 | GET  /attune/refinement/sessions              | all sessions                                                  |
 | GET  /attune/refinement/session/KEY           | one, with its rounds and what waits for a person              |
 | GET  /attune/refinement/picture/KEY/HASH      | a picture, PNG; ?small=1 a small JPEG                         |
+| GET  /attune/refinement/report/KEY            | its report; ?judge=NAME, ?most_rounds=N, ?all=1 as the node   |
 | POST /attune/refinement/ACTION                | does it (`views.ACTIONS`), and gives the session as it then is |
 
 Every change is told to all pages by the event `attune.refinement`. Errors: {"error": what is wrong and what to do}.
@@ -76,6 +77,11 @@ def add_routes() -> None:
             return server.private(folder.read(name), "image/png")
 
         return await answered(read)
+
+    @routes.get("/attune/refinement/report/{key}")
+    async def report(request: web.Request) -> web.Response:
+        key, asked = request.match_info["key"], dict(request.query)
+        return await answered(lambda: views.report_view(sessions(), key, asked))
 
     @routes.post("/attune/refinement/{action}")
     async def changed(request: web.Request) -> web.Response:

@@ -116,8 +116,8 @@ class AttuneDynamicWeights(AttuneNode):
         weights = weigh(
             config, roles, state.number, before=before, choices=choices_so_far(state, judges, running), gram=gram
         )
-        # Reports tell gains by a reward that looks at the prompt: they must know which one does.
-        weights = replace(weights, details={**weights.details, "roles": roles})
+        # Reports tell gains by a reward that looks at the prompt, and what the weights prefer.
+        weights = replace(weights, details={**weights.details, "roles": roles, "costs": costs_of(judges)})
         draft = draft.with_(weights=weights, judges=judges, liked=previous)
         # A replay keeps the weights it had, which other rewards than today's may have had.
         recorded = draft.weights is not None and any(draft.weights.after.get(judge.name) for judge in judges)

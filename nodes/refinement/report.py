@@ -7,6 +7,7 @@
     branches: one per round on which none builds: rounds (keys), current, accepted, level, prompt
     kpis: see `kpis.SessionKpis`
     agreement: see `agreement.Agreement`, and words
+    fairness: whether choices and weights lean to some look; see `fairness_report.fairness_report`
     audit: sound, rows, last (hash of the last row), problems
     several: figures of several sessions together, see `kpis.SeveralKpis`, or null
 
@@ -18,18 +19,63 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .agreement import Agreement, agreement
+from .fairness_report import Looked, fairness_report, looked_at
 from .kpis import CAP, level_of, session_kpis, several_kpis
 from .plain_records import plain_picture, plain_round
 from .prompt_diff import diff_line, prompt_diff
 from .records import Round
 from .session_reading import SessionRecord
+from .store import SessionStore
 from .tree import Tree
 
 FORMAT, VERSION = "attune session report", 1
+# Of a round, what only the file needs.
+_NOT_SHOWN = ("embedding", "lora", "latents")
+
+
+def report_of(
+    store: SessionStore,
+    key: str,
+    *,
+    judge: str = "",
+    cap: int = CAP,
+    everything: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """The document of a session in the store.
+
+    Args:
+        judge, cap: see `kpis.session_kpis`.
+        everything: with the figures of all sessions that were accepted or given up; one that is under way is neither.
+        progress: told (done, of how much) while pictures are read.
+
+    Raises:
+        UnknownError: there is no such session.
+    """
+    record = store.record(key)
+    every = [store.record(known.key) for known in store.summaries()] if everything else []
+    several = [known for known in every if known.state.accepted or len(known.state.path) >= cap]
+    told = [record, *(known for known in several if known.state.key != key)]
+    looked = looked_at([(known, store.files(known.state.key).pictures.get) for known in told], progress)
+    return session_report(record, judge=judge, cap=cap, several=several, looked=looked)
+
+
+def shown_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a document the page shows: without what only the file needs."""
+
+    def shown(round_: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in round_.items() if name not in _NOT_SHOWN}
+        if kept["weights"]:
+            kept["weights"] = {name: kept["weights"][name] for name in ("rule", "before", "after")}
+        return kept
+
+    waiting = report["open"]
+    rounds = [shown(round_) for round_ in report["rounds"]]
+    return {**report, "rounds": rounds, "open": waiting and shown(waiting)}
 
 
 def session_report(
@@ -39,12 +85,14 @@ def session_report(
     least_gain: float | None = None,
     cap: int = CAP,
     several: Sequence[SessionRecord] = (),
+    looked: Sequence[Looked] = (),
 ) -> dict[str, Any]:
     """The document of one session.
 
     Args:
         judge, least_gain, cap: see `kpis.session_kpis`.
         several: sessions whose figures are told together, for example both arms of a test.
+        looked: rounds by which fairness is told.
     """
     state = record.state
     kpis = session_kpis(record, judge=judge, least_gain=least_gain, cap=cap)
@@ -68,6 +116,7 @@ def session_report(
         "branches": _branches(record, tree, kpis.judge),
         "kpis": _plain(kpis),
         "agreement": _agreement(agreement(record.ratings.values())),
+        "fairness": _plain(fairness_report(looked)),
         "audit": {
             "sound": record.verdict.sound,
             "rows": record.verdict.rows,

@@ -53,6 +53,7 @@ def report_html(report: Mapping[str, Any], pictures: Pictures) -> str:
         f'<h2>Waiting for an answer</h2><ol class="rounds">{shown.round(waiting)}</ol>' if waiting else "",
         _branches(report, rounds, shown),
         _agreement(report["agreement"]),
+        _fairness(report["fairness"]),
         _several(report["several"]),
         _audit(report["audit"]),
     ]
@@ -95,6 +96,8 @@ def _head(report: Mapping[str, Any]) -> str:
     made = time.strftime("%Y-%m-%d %H:%M", time.gmtime(session["changed"]))
     chips = [("Accepted", "good") if kpis["accepted"] else ("Not accepted yet", "")]
     chips.append(("Audit: as it was written", "good") if audit["sound"] else ("Audit: something was changed", "bad"))
+    if report["fairness"]["warns"]:
+        chips.append(("Fairness: look at what choices or weights lean to", "warn"))
     negative = f'<p class="soft small">without: {words(session["negative"])}</p>' if session["negative"] else ""
     return (
         f"<header><h1><bdi>{text(session['name'])}</bdi></h1>"
@@ -296,6 +299,28 @@ def _agreement(found: Mapping[str, Any]) -> str:
         f"{between}, of {found['units']} pictures and {found['raters']} raters.</p>"
         f'<p class="soft">{text(found["words"])}</p></div>'
     )
+
+
+def _fairness(found: Mapping[str, Any]) -> str:
+    rows = []
+    for part in found["measured"]:
+        low, high = part["interval"]
+        told = f"distance {part['distance']:.2f}, between {low:.2f} and {high:.2f}"
+        moved = ", ".join(
+            f"{value} {100 * expected:.0f} → {100 * seen:.0f} %" for value, (expected, seen) in part["shares"].items()
+        )
+        chip = _chip("leans", "warn") if part["warns"] else ""
+        rows.append(
+            f"<tr><th>{text(part['of'])}, {text(part['attribute'])}</th><td>{text(moved)}</td>"
+            f'<td class="soft">{told}</td><td>{chip}</td></tr>'
+        )
+    table = f"<table>{''.join(rows)}</table>" if rows else ""
+    how = (
+        "Left of the arrow: the share of that look if as many had been drawn at random in the same rounds (choices) "
+        f"or ranked first by equal weights (weights). It warns where the distance is above {found['bound']:g} for sure."
+    )
+    note = f'<p class="soft small below">{text(how)}</p>' if rows else ""
+    return f'<h2>Fairness</h2><div class="card"><p>{text(found["words"])}</p>{table}{note}</div>'
 
 
 def _several(found: Mapping[str, Any] | None) -> str:

@@ -120,7 +120,7 @@ def _levels(canvas: Canvas, kpis: Mapping[str, Any]) -> None:
 
 
 def _foot_height(report: Mapping[str, Any]) -> int:
-    return _FOOT_LINE * (1 if report["kpis"]["accepted"] else 2) + 14
+    return _FOOT_LINE * (2 if report["kpis"]["accepted"] else 3) + 14
 
 
 def _foot(canvas: Canvas, report: Mapping[str, Any]) -> None:
@@ -129,6 +129,10 @@ def _foot(canvas: Canvas, report: Mapping[str, Any]) -> None:
     if not kpis["accepted"]:
         canvas.text(_EDGE, y, _line(kpis["reason"], WIDTH - 2 * _EDGE, 13), size=13)
         y += _FOOT_LINE
+    fair = report["fairness"]
+    told = _line(fair["words"], WIDTH - 2 * _EDGE, 13)
+    canvas.text(_EDGE, y, told, size=13, colour=COLOURS["loss"] if fair["warns"] else MUTED)
+    y += _FOOT_LINE
     if audit["sound"]:
         verdict, colour = f"Audit: {audit['rows']} changes, as they were written", MUTED
     else:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .kpis import CAP
 from .prompt_diff import prompt_diff
 from .records import KEY, Feedback, RefinementError, Round, SessionState
+from .report import report_of, shown_report
 from .store import SessionStore
 from .tree import Tree
 
@@ -83,6 +86,22 @@ def feedback_view(said: Feedback) -> dict[str, Any]:
         "rating": said.rating,
         "accepted": said.accepted,
     }
+
+
+def report_view(store: SessionStore, key: str, asked: Mapping[str, str]) -> dict[str, Any]:
+    """A session's report as the page of Session Report shows it.
+
+    Args:
+        asked: judge, most_rounds, all: as the node's widgets say; "" or missing = as the node's defaults.
+
+    Raises:
+        RefinementError: most_rounds is no number of rounds. UnknownError: there is no such session.
+    """
+    cap = asked.get("most_rounds") or str(CAP)
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", cap):
+        raise RefinementError(f"most_rounds must be a whole number of at least 1, not {cap[:40]!r}.")
+    judge = asked.get("judge", "").strip()
+    return shown_report(report_of(store, key, judge=judge, cap=int(cap), everything=asked.get("all") == "1"))
 
 
 # ---- in ----
