@@ -11,7 +11,7 @@ import torch
 
 from ...training.interfaces import Reward
 from ..round_lesson import RoundLesson
-from .records import RefinementError, Round, Schedule, SessionState, Weights
+from .records import Change, RefinementError, Round, Schedule, SessionState, Weights
 from .round_lora import newest_version
 
 
@@ -42,7 +42,7 @@ class Draft:
         state: of the session, from which all of it follows.
         prompt, negative: that the round is made with.
         wanted, unwanted: what the feedback asked for and against, in words: directions for the embedding.
-        reworded: whether the feedback asked for another picture than the chosen one, not for more or less of the same.
+        change: what the feedback asked of the chosen picture.
         embedding: parameters of its update; empty = the prompt is encoded plainly.
         schedule: None = not decided yet. weights: None = no rewards are weighed.
         judges: the rewards that are weighed.
@@ -56,7 +56,7 @@ class Draft:
     negative: str
     wanted: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
-    reworded: bool = False
+    change: Change = "none"
     embedding: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule | None = None
     weights: Weights | None = None

@@ -16,7 +16,7 @@ from .draft import Draft
 from .edits import edit_prompt
 from .language_models import LanguageModel, language_models, load_language_model, model_digest
 from .nodes_common import CATEGORY, draft_of, session_input, session_output
-from .records import RefinementError, SessionState
+from .records import Change, RefinementError, SessionState
 from .refiner import BackEnd, Exchange, ExternalText, LocalBackEnd, Refined, refine
 
 RULES, LOCAL, EXTERNAL = "rules", "local LLM", "external text"
@@ -113,8 +113,8 @@ class AttuneRefinePrompt(AttuneNode):
         found = _refined(draft.state, back_end, model, device, external, ask_open)
         last = draft.state.last
         left = (last.prompt,) if last is not None and last.prompt != found.prompt else ()
-        reworded = last is not None and found.asks_for_another(last.prompt)
-        draft = draft.with_(prompt=found.prompt, negative=found.negative, unwanted=left, reworded=reworded)
+        change: Change = "none" if last is None else found.change(last.prompt)
+        draft = draft.with_(prompt=found.prompt, negative=found.negative, unwanted=left, change=change)
         return cls._given(draft, found.summary(), found)
 
     @classmethod

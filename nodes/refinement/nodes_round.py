@@ -121,7 +121,7 @@ class AttuneRoundSchedule(AttuneNode):
         )  # fmt: skip
         found = round_schedule(
             config, draft.state, batch=pictures, lambda_div=lambda_div(WeightsConfig(), draft.state.number),
-            reworded=draft.reworded,
+            change=draft.change,
         )  # fmt: skip
         told = schedule_text(found, draft)
         return io.NodeOutput(draft.with_(schedule=found), found.strength, told, ui={"text": [told]})
@@ -131,7 +131,7 @@ def schedule_text(found: Schedule, draft: Draft) -> str:
     """A round's schedule in a line."""
     start = "from pure noise" if found.strength == 1 else f"{found.strength:.0%} noise on the chosen picture"
     noise = "new noise" if found.fresh else "the last round's noise"
-    if draft.reworded and draft.state.replay is None:
+    if draft.change != "none" and draft.state.replay is None:
         start += ", as your comment asked for something else"
     arm = f", arm {found.arm} of the test" if found.arm else ""
     return f"Round {draft.state.number}: {start}, {found.steps} steps, {found.type}, {noise}{arm}."

@@ -19,6 +19,9 @@ from ..visible_line import has_half_letter, visible_line
 
 ScheduleType = Literal["linear", "cosine", "karras"]
 SCHEDULE_TYPES: tuple[str, ...] = get_args(ScheduleType)
+# What feedback asks of a chosen picture: to stay as it is or show more or less of the same; to follow other words; to
+# follow the words that the prompt had already.
+Change = Literal["none", "words", "insisted"]
 
 KEY = re.compile(r"[0-9a-f]{32}")
 DIGEST = re.compile(r"[0-9a-f]{64}")

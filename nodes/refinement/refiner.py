@@ -21,6 +21,7 @@ from .edits import Outcome, edit_prompt
 from .language_models import LanguageModel
 from .local_llm import CannotAnswer, answer_json, data_text
 from .prompt_diff import DiffPart, diff_line, prompt_diff
+from .records import Change
 
 RULES = "rules"
 # Edits after which the picture is to stay the same one.
@@ -143,14 +144,16 @@ class Refined:
     fell_back: bool = False
     reason: str = ""
 
-    def asks_for_another(self, before: str) -> bool:
-        """Whether the picture must be free to show something else than with the prompt `before`.
+    def change(self, before: str) -> Change:
+        """What the feedback asks of the picture that was chosen, made with the prompt `before`.
 
         "more" and "less" ask for the same picture. Other edits do not, even where the prompt has the words already:
         then the picture has not followed them.
         """
-        asked = [edit.operation for edit in self.edits if edit.operation != "keep"]
-        return any(operation not in GENTLE for operation in asked) if asked else self.prompt != before
+        operations = [edit.operation for edit in self.edits if edit.operation != "keep"]
+        if self.prompt == before:
+            return "insisted" if any(operation not in GENTLE for operation in operations) else "none"
+        return "none" if operations and all(operation in GENTLE for operation in operations) else "words"
 
     def summary(self) -> str:
         """What happened, for the node's face."""

@@ -4,9 +4,9 @@ Round t = 1, 2, … takes
 
     type      the t-th of the cycle linear, cosine, karras, linear, …; or always the same
     n_t       steps + (t − 1)·more_steps
-    d_t       max(d_min, d_0·q^(t − 1)), and at least d_words where the prompt is another one than in the last round: a
-              picture that is to show something else must be free to change; 1 where nothing was chosen, since there is
-              no picture to start from
+    d_t       max(d_min, d_0·q^(t − 1)), and at least d_words where the feedback asked for something else: a picture
+              that is to show it must be free to change; 1 where nothing was chosen, since there is no picture to start
+              from
     seeds     new ones with probability λ_div(t), else those of the last round: its noise again
 
 **Where seeds come from.** Nothing is drawn from a random generator. The coin for "new or not" and every new seed are
@@ -17,7 +17,8 @@ undo and redo come back to the same pictures; two branches that part at a round 
 differs between them is what was decided differently. A seed below 2^53 is one that a page can write without rounding.
 
 "Other pictures" (attempt 1, 2, …) always takes new seeds: old noise would give the old pictures. So does the first
-round, and pictures beyond the number that the last round had.
+round, one whose feedback asked for what the prompt had said already, and pictures beyond the number that the last round
+had.
 
 **Replay.** A round that is made again takes what is recorded, whatever the knobs say now.
 
@@ -39,7 +40,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from .ab_arms import arm_of
-from .records import MOST_PICTURES, MOST_STEPS, SCHEDULE_TYPES, RefinementError, Schedule, SessionState
+from .records import MOST_PICTURES, MOST_STEPS, SCHEDULE_TYPES, Change, RefinementError, Schedule, SessionState
 
 Types = Literal["in turn", "linear", "cosine", "karras"]
 Seeds = Literal["by the weight of diversity", "always new", "always the last round's"]
@@ -59,7 +60,7 @@ class RoundScheduleConfig:
         strength: d_0, of the first round, in (0, 1].
         decay: q, what is left of the strength from round to round, in (0, 1]; 1 = the same in every round.
         least_strength: d_min, in (0, 1].
-        words_strength: d_words, 0 … 1; 0 = the strength does not look at the prompt.
+        words_strength: d_words, 0 … 1; 0 = the strength does not look at the feedback.
         seeds: when a round takes new noise.
         sampler: the host's name of it.
         guidance: classifier-free guidance scale, ≥ 0.
@@ -119,12 +120,12 @@ class RoundScheduleConfig:
         """n_t."""
         return min(MOST_STEPS, max(1, self.steps + (number - 1) * self.more_steps))
 
-    def strength_of(self, number: int, *, reworded: bool = False) -> float:
-        """d_t of a round that starts from a chosen picture; `reworded`: the prompt has changed since."""
+    def strength_of(self, number: int, change: Change = "none") -> float:
+        """d_t of a round that starts from a chosen picture."""
         return max(
             self.least_strength,
             self.strength * self.decay ** (number - 1),
-            self.words_strength if reworded else 0.0,
+            0.0 if change == "none" else self.words_strength,
         )
 
 
@@ -136,7 +137,7 @@ def arm_for(config: RoundScheduleConfig, state: SessionState) -> str:
 
 
 def round_schedule(
-    config: RoundScheduleConfig, state: SessionState, *, batch: int, lambda_div: float = 1.0, reworded: bool = False
+    config: RoundScheduleConfig, state: SessionState, *, batch: int, lambda_div: float = 1.0, change: Change = "none"
 ) -> Schedule:
     """The schedule of the round to be made.
 
@@ -145,7 +146,7 @@ def round_schedule(
         state: the session; see the module for what of it counts.
         batch: pictures, ≥ 1. A replay makes as many as it did.
         lambda_div: λ_div(t), the probability of new noise, 0 … 1.
-        reworded: whether the round has another prompt than the last one.
+        change: what the feedback asked of the chosen picture, see `Refined.change`.
 
     Raises:
         RefinementError: the batch or λ_div is out of range.
@@ -158,12 +159,12 @@ def round_schedule(
         raise RefinementError(f"The probability of new noise must be between 0 and 1, not {lambda_div!r}.")
     arm, number = arm_for(config, state), state.number
     knobs = config.of_arm(arm)
-    fresh = _takes_new_noise(knobs, state, lambda_div)
+    fresh = _takes_new_noise(knobs, state, lambda_div, change)
     kept: Sequence[int] = () if fresh or state.last is None else state.last.schedule.seeds[:batch]
     return Schedule(
         type=knobs.type_of(number),
         steps=knobs.steps_of(number),
-        strength=knobs.strength_of(number, reworded=reworded) if _has_start(state) else 1.0,
+        strength=knobs.strength_of(number, change) if _has_start(state) else 1.0,
         seeds=(*kept, *(_drawn(state, "seed", place) for place in range(len(kept), batch))),
         fresh=fresh,
         sampler=knobs.sampler,
@@ -177,8 +178,8 @@ def _has_start(state: SessionState) -> bool:
     return state.last is not None and state.last.chosen is not None
 
 
-def _takes_new_noise(knobs: RoundScheduleConfig, state: SessionState, lambda_div: float) -> bool:
-    if state.last is None or state.attempt > 0 or knobs.seeds == "always new":
+def _takes_new_noise(knobs: RoundScheduleConfig, state: SessionState, lambda_div: float, change: Change) -> bool:
+    if state.last is None or state.attempt > 0 or change == "insisted" or knobs.seeds == "always new":
         return True
     if knobs.seeds == "always the last round's":
         return False

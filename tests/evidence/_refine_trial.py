@@ -1,11 +1,14 @@
 """Sessions of simulated people in the real host, in a process of their own: prints one JSON object as its last line.
 
-Every way to come to a picture gets the same people, wishes and seeds, and as many evaluations of the network per round:
-    refine       the loop: rules on the comment, embedding, schedule in turn, image-to-image from the chosen picture
-    re-roll      the first wish again with new noise in every round; the person keeps the best picture so far
+Every way to come to a picture gets the same people, wishes and seeds, and as many evaluations of the network per round.
+In all of them the person keeps the best picture so far, and is done with the round in which it takes one:
+    refine       the loop: rules on the comment, embedding, schedule in turn, start from the chosen picture
+    re-roll      the first wish again with new noise in every round
     fabric       the first wish with liked and disliked pictures in the self-attention, new noise in every round
-and, for the ablation, refine without one part: no words, no embedding update, no start from the chosen picture, the
-same spacing of noise levels in every round.
+and, for the ablation, refine without one part (words: the refiner; embedding: its update; start: from the chosen
+picture; turn: another spacing of noise levels every round), and with one more:
+    with LoRA    before every round but the first, a LoRA of the up path learns R_total(t) of the loop's rewards in a
+                 few updates of ReFL, and goes on from that of the round before
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ import importlib.util
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "workflows" / "demo"
 CHECKPOINT = "attune_demo.safetensors"
+PARTS = ("words", "embedding", "start", "turn")
 
 
 def host_world() -> Any:
@@ -30,6 +36,69 @@ def host_world() -> Any:
     return module
 
 
+class Lessons:
+    """What rounds teach a LoRA: the loop's three rewards, and a few updates of ReFL by their sum.
+
+    Args:
+        settings: of the trial.
+        fit: reward of prompt and picture, differentiable.
+    """
+
+    def __init__(self, settings: dict[str, Any], fit: Any) -> None:
+        from attune.nodes.refinement.draft import Judge
+        from attune.nodes.rewards.dialogue import ConsistencyReward, DiversityReward
+        from attune.training.demo.pipeline import DemoPipeline
+
+        self.settings, self.pipeline = settings, DemoPipeline.load(DEMO / CHECKPOINT)
+        self.judges = (
+            Judge("variety", "diversity", DiversityReward(fit)),
+            Judge("staying", "consistency", ConsistencyReward(fit)),
+            Judge("fit", "relevance", fit),
+        )
+
+    def scores(self, images: Any, prompt: str, chosen: Sequence[Any]) -> list[dict[str, float]]:
+        from attune.nodes.refinement.scoring import score_round
+
+        return score_round(self.judges, images, prompt, chosen, lambda: None)
+
+    def learned(self, draft: Any, chosen: Sequence[Any], start: Any) -> Any:
+        """The LoRA of a round, from that of the one before (None = a fresh one)."""
+        from attune.nodes.refinement.dynamic_weights import WeightsConfig, weigh
+        from attune.nodes.refinement.learned_weights import choices_of
+        from attune.nodes.refinement.running_scores import running_scores, scores_of, z_scores
+        from attune.nodes.refinement.total_reward import TotalReward
+        from attune.training.objectives.multi_round import (
+            ROUND_LORA,
+            ROUND_TRAINER,
+            RoundConfig,
+            learn_round,
+            round_objective,
+        )
+
+        state, names = draft.state, [judge.name for judge in self.judges]
+        running = running_scores([scores_of(past) for past in state.path])
+        choices = [
+            choice
+            for past in state.path
+            for choice in choices_of(z_scores(scores_of(past), running), past.feedback, names)
+        ]
+        weights = weigh(WeightsConfig(), {j.name: j.role for j in self.judges}, state.number, choices=choices)
+        total = TotalReward(self.judges, weights.after, running, chosen)
+        steps = self.settings["steps"]
+        config = RoundConfig(
+            learner="refl", images_per_prompt=self.settings["pictures"], steps=steps, guidance=3.0,
+            stop_from=steps - 3, stop_to=steps - 1,
+        )  # fmt: skip
+        objective = round_objective(
+            self.pipeline.prompts([draft.prompt])[0], total, self.pipeline.decoder, config,
+            latent_shape=self.pipeline.latent_shape,
+        )  # fmt: skip
+        trainer = replace(ROUND_TRAINER, steps=self.settings["updates"], seed=state.seed + state.number)
+        return learn_round(
+            self.pipeline.denoiser, objective, lora=replace(ROUND_LORA, seed=state.seed), trainer=trainer, start=start
+        ).tensors
+
+
 class Bench:
     """The demo model in the host, and people."""
 
@@ -37,7 +106,7 @@ class Bench:
         world = host_world()
         base = Path(settings["base"])
         (base / "models" / "checkpoints").mkdir(parents=True)
-        shutil.copy(ROOT / "workflows" / "demo" / CHECKPOINT, base / "models" / "checkpoints")
+        shutil.copy(DEMO / CHECKPOINT, base / "models" / "checkpoints")
         world.enter(Path(settings["comfyui"]), base)
         import torch
 
@@ -54,7 +123,8 @@ class Bench:
         self.settings, self.torch = settings, torch
         self.model, self.clip, self.vae = world.load_checkpoint(CHECKPOINT)
         self.levels = levels_of(self.model)
-        self.eyes = Eyes(load_reward(ROOT / "workflows" / "demo" / "attune_demo_judge.safetensors", "cpu"))
+        judge, reward = (load_reward(DEMO / f"attune_demo_{name}.safetensors", "cpu") for name in ("judge", "reward"))
+        self.eyes, self.lessons = Eyes(judge), Lessons(settings, reward)
         self.store = SessionStore(Store(base / "attune.sqlite3"), base / "sessions")
         self.empty = torch.zeros(1, 16, 8, 8)
 
@@ -74,70 +144,102 @@ class Bench:
             )  # fmt: skip
             return latents, decode_latents(self.vae, latents)
 
+    def with_lora(self, tensors: Any) -> Any:
+        """The model with a LoRA, as the host loads one."""
+        import comfy.sd
+
+        from attune.training.adapters.files import lora_file_tensors
+
+        return comfy.sd.load_lora_for_models(self.model, None, lora_file_tensors(tensors), 1.0, 0.0)[0]
+
     # ---- the loop ----
 
-    def refined(self, person: Any, seed: int, **parts: bool) -> list[dict[str, Any]]:
-        """A session by the loop. `parts`: words, embedding, start, turn; False takes it out."""
-        from attune.nodes.host.sampling import encode_prompts
+    def refined(self, person: Any, seed: int, *, without: str = "", lora: bool = False) -> list[dict[str, Any]]:
+        """A session by the loop, without one of `PARTS`, or with a LoRA that learns along."""
         from attune.nodes.picture_folder import picture_hash, to_pixels
         from attune.nodes.refinement.draft import Draft
+        from attune.nodes.refinement.records import Feedback, Picture
+
+        state = self.store.create(f"{seed} {without} {lora}", person.first_wish(), seed=seed)
+        points, best, chosen, weights, model = [], None, [], None, self.model
+        for _ in range(self.settings["rounds"]):
+            draft = self.worded(Draft.of(state), without)
+            if lora and state.last is not None:
+                weights = self.lessons.learned(draft, chosen, weights)
+                model = self.with_lora(weights)
+            step, schedule, latents, images = self.drawn(draft, model, without)
+            pixels = [to_pixels(image) for image in images]
+            names = [picture_hash(part) for part in pixels]
+            scores = self.lessons.scores(images, draft.prompt, chosen) if lora else [{} for _ in images]
+            open_ = self.store.propose(
+                state.key, state.revision, prompt=draft.prompt, negative=draft.negative, embedding=step.parameters(),
+                schedule=schedule, latents=latents, pixels=dict(zip(names, pixels, strict=True)),
+                pictures=[Picture(*made) for made in zip(names, schedule.seeds, scores, strict=True)],
+            )  # fmt: skip
+            answer, best, place, comment = self.answered(person, images, best)
+            points.append(self.point(best, person, answer) | {"prompt": draft.prompt, "comment": comment})
+            if answer.accepted:
+                break
+            chosen.append(images[place : place + 1])
+            feedback = Feedback(comment, liked=(place,))
+            state = self.store.commit(state.key, state.revision, open_.key, feedback)
+        return points
+
+    def worded(self, draft: Any, without: str) -> Any:
+        """The round's words."""
+        from attune.nodes.refinement.refiner import refine
+
+        last = draft.state.last
+        if last is None or without == "words":
+            return draft
+        found = refine(last.prompt, last.negative, last.feedback.comment)
+        return draft.with_(
+            prompt=found.prompt, negative=found.negative, change=found.change(last.prompt),
+            unwanted=(last.prompt,) if last.prompt != found.prompt else (),
+        )  # fmt: skip
+
+    def drawn(self, draft: Any, model: Any, without: str) -> tuple[Any, Any, Any, Any]:
+        """The round's update of the embedding, schedule, latents and images, by the nodes' own defaults."""
+        from attune.nodes.host.sampling import encode_prompts
         from attune.nodes.refinement.dynamic_weights import WeightsConfig, lambda_div
         from attune.nodes.refinement.embedding_update import EmbeddingConfig, EmbeddingStep, unrolled
         from attune.nodes.refinement.nodes_common import chosen_latents
         from attune.nodes.refinement.nodes_conditioning import embedding_of, with_embedding
-        from attune.nodes.refinement.records import Feedback, Picture
-        from attune.nodes.refinement.refiner import refine
         from attune.nodes.refinement.schedules import RoundScheduleConfig, round_schedule
 
-        settings, has = self.settings, {"words": True, "embedding": True, "start": True, "turn": True} | parts
+        state, last = draft.state, draft.state.last
         config = RoundScheduleConfig(
-            steps=settings["steps"], guidance=3.0, type="in turn" if has["turn"] else "karras",
-            **settings.get("schedule", {}),
+            steps=self.settings["steps"], guidance=3.0, type="karras" if without == "turn" else "in turn"
+        )
+        schedule = round_schedule(
+            config, state, batch=self.settings["pictures"], change=draft.change,
+            lambda_div=lambda_div(WeightsConfig(), state.number),
         )  # fmt: skip
-        name = f"{seed} without {', '.join(sorted(parts)) or 'nothing'}"
-        state, points = self.store.create(name, person.first_wish(), seed=seed), []
-        best = None
-        for _ in range(settings["rounds"]):
-            draft, last, asked = Draft.of(state), state.last, False
-            if last is not None and has["words"]:
-                found = refine(last.prompt, last.negative, last.feedback.comment)
-                draft = draft.with_(prompt=found.prompt, negative=found.negative)
-                asked = found.asks_for_another(last.prompt)
-            moved = last is not None and last.prompt != draft.prompt and has["embedding"]
-            step = EmbeddingStep(draft.prompt, (), (last.prompt,) if moved else (), EmbeddingConfig())
-            steps = [EmbeddingStep.of(past.prompt, past.embedding) for past in state.path] + [step]
-            schedule = round_schedule(
-                config, state, batch=settings["pictures"], reworded=asked,
-                lambda_div=lambda_div(WeightsConfig(), state.number),
-            )  # fmt: skip
-            start = chosen_latents(self.store, state, last) if last is not None and has["start"] else None
-            if start is None:
-                schedule = replace(schedule, strength=1.0)
-            with self.torch.inference_mode():
-                plain, negative = encode_prompts(self.clip, [draft.prompt, draft.negative])
-                vectors = unrolled(steps, lambda text: embedding_of(encode_prompts(self.clip, [text])[0]))
-            latents, images = self.sampled(self.model, with_embedding(plain, vectors), negative, schedule, start)
-            pixels = [to_pixels(image) for image in images]
-            names = [picture_hash(part) for part in pixels]
-            open_ = self.store.propose(
-                state.key, state.revision, prompt=draft.prompt, negative=draft.negative, embedding=step.parameters(),
-                schedule=schedule, latents=latents, pixels=dict(zip(names, pixels, strict=True)),
-                pictures=[Picture(part, number) for part, number in zip(names, schedule.seeds, strict=True)],
-            )  # fmt: skip
-            # The best picture so far stands, as in the other ways; the round itself goes on from its own best one.
-            answer = person.answer(images if best is None else self.torch.cat([best[None], images]))
-            if best is None or answer.chosen > 0:
-                place = answer.chosen - (best is not None)
-                best = images[place]
-                said = answer
-            else:
-                said = person.answer(images)
-                place = said.chosen
-            told = {"prompt": draft.prompt, "strength": schedule.strength, "said": said.comment}
-            points.append(self.point(best, person, answer) | told)
-            liked = Feedback(said.comment, liked=(place,), accepted=answer.accepted)
-            state = self.store.commit(state.key, state.revision, open_.key, liked)
-        return points
+        start = chosen_latents(self.store, state, last) if last is not None and without != "start" else None
+        if start is None:
+            schedule = replace(schedule, strength=1.0)
+        step = EmbeddingStep(draft.prompt, (), () if without == "embedding" else draft.unwanted, EmbeddingConfig())
+        steps = [EmbeddingStep.of(past.prompt, past.embedding) for past in state.path] + [step]
+        with self.torch.inference_mode():
+            plain, negative = encode_prompts(self.clip, [draft.prompt, draft.negative])
+            vectors = unrolled(steps, lambda text: embedding_of(encode_prompts(self.clip, [text])[0]))
+        latents, images = self.sampled(model, with_embedding(plain, vectors), negative, schedule, start)
+        return step, schedule, latents, images
+
+    def answered(self, person: Any, images: Any, best: Any) -> tuple[Any, Any, int, str]:
+        """What the person says of the new pictures and the best so far: answer, best, chosen new picture, comment."""
+        answer = person.answer(images if best is None else self.torch.cat([best[None], images]))
+        if best is None:
+            return answer, images[answer.chosen], answer.chosen, answer.comment
+        if answer.chosen > 0:
+            return answer, images[answer.chosen - 1], answer.chosen - 1, answer.comment
+        if answer.accepted:
+            return answer, best, 0, ""
+        # Nothing new is better: the round goes on from its own best one all the same, with what is said of that.
+        said = person.answer(images)
+        return answer, best, said.chosen, said.comment
+
+    # ---- without the loop ----
 
     def rolled(self, person: Any, seed: int, *, fabric: bool = False) -> list[dict[str, Any]]:
         """The first wish in every round, the best picture so far kept; with `fabric`, led by what was liked."""
@@ -163,9 +265,11 @@ class Bench:
             known = latents if best is None else torch.cat([best_latent, latents])
             answer = person.answer(shown)
             best, best_latent = shown[answer.chosen], known[answer.chosen : answer.chosen + 1]
+            points.append(self.point(best, person, answer))
+            if answer.accepted:
+                break
             liked.append(best_latent)
             disliked.append(torch.cat([known[: answer.chosen], known[answer.chosen + 1 :]])[:1])
-            points.append(self.point(best, person, answer))
         return points
 
     def point(self, image: Any, person: Any, answer: Any) -> dict[str, Any]:
@@ -173,6 +277,17 @@ class Bench:
         from attune.training.demo.simulated_person import share
 
         return {"share": share(self.eyes.see(image[None])[0], person.meant), "accepted": answer.accepted}
+
+    def ways(self) -> dict[str, Any]:
+        """Name → a session of a person by that way."""
+        return {
+            "refine": self.refined,
+            "re-roll": self.rolled,
+            "fabric": lambda person, seed: self.rolled(person, seed, fabric=True),
+            **{f"without {part}": lambda person, seed, part=part: self.refined(person, seed, without=part)
+               for part in PARTS},
+            "with LoRA": lambda person, seed: self.refined(person, seed, lora=True),
+        }  # fmt: skip
 
 
 def main(settings: dict[str, Any]) -> dict[str, Any]:
@@ -183,20 +298,14 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     from attune.training.demo.simulated_person import SimulatedPerson
     from attune.training.demo.train_one_step import random_wish
 
-    ways = {
-        "refine": lambda person, seed: bench.refined(person, seed),
-        "re-roll": lambda person, seed: bench.rolled(person, seed),
-        "fabric": lambda person, seed: bench.rolled(person, seed, fabric=True),
-        **{f"without {part}": lambda person, seed, part=part: bench.refined(person, seed, **{part: False})
-           for part in ("words", "embedding", "start", "turn")},
-    }  # fmt: skip
+    ways = {name: way for name, way in bench.ways().items() if name in settings.get("ways", bench.ways())}
     found: dict[str, Any] = {way: [] for way in ways}
     for number in range(settings["people"]):
         wish = random_wish(np.random.default_rng([settings["seed"], number, 41]))
+        seed = 1000 * settings["seed"] + number
         for way, walk in ways.items():
-            person = SimulatedPerson(wish, bench.eyes, seed=1000 * settings["seed"] + number)
-            found[way].append(walk(person, 1000 * settings["seed"] + number))
-        print(number, {way: found[way][-1][-1]["share"] for way in ways}, flush=True)
+            found[way].append(walk(SimulatedPerson(wish, bench.eyes, seed=seed), seed))
+        print(number, {way: round(found[way][-1][-1]["share"], 2) for way in ways}, file=sys.stderr, flush=True)
     return found
 
 

@@ -44,25 +44,26 @@ def test_no_feedback_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("feedback", "another"),
+    ("feedback", "change"),
     [
-        (BLUE, True),
-        ("make the background red", True),  # The prompt has it; the picture has not.
-        ("replace the cat with a dog", True),
-        ("more contrast", False),
-        ("less red", False),
-        ("more contrast, and make the background blue", True),
-        ("wibble wobble", False),
-        ("", False),
+        (BLUE, "words"),
+        ("make the background red", "insisted"),
+        ("replace the cat with a dog", "words"),
+        ("more contrast", "none"),
+        ("less red", "none"),
+        ("more contrast, and make the background blue", "words"),
+        ("keep the cat", "none"),
+        ("wibble wobble", "none"),
+        ("", "none"),
     ],
 )
-def test_some_feedback_asks_for_another_picture(feedback: str, another: bool):
-    assert refine(CAT, "", feedback).asks_for_another(CAT) is another
+def test_what_feedback_asks_of_the_chosen_picture(feedback: str, change: str):
+    assert refine(CAT, "", feedback).change(CAT) == change
 
 
 def test_a_text_from_elsewhere_asks_for_another_picture_where_it_differs():
-    assert refine(CAT, "", "a dog", back_end=ExternalText("a dog")).asks_for_another(CAT)
-    assert not refine(CAT, "", "a dog", back_end=ExternalText(CAT)).asks_for_another(CAT)
+    assert refine(CAT, "", "a dog", back_end=ExternalText("a dog")).change(CAT) == "words"
+    assert refine(CAT, "", "a dog", back_end=ExternalText(CAT)).change(CAT) == "none"
 
 
 @pytest.mark.parametrize(

@@ -279,8 +279,17 @@ def test_bad_rounds_are_refused():
 def test_a_changed_wish_lets_the_picture_change():
     config = RoundScheduleConfig(decay=0.5, words_strength=0.9)
     assert [config.strength_of(number) for number in (1, 2, 3)] == [1.0, 0.5, 0.3]
-    assert [config.strength_of(number, reworded=True) for number in (1, 2, 3)] == [1.0, 0.9, 0.9]
+    assert [config.strength_of(number, "words") for number in (1, 2, 3)] == [1.0, 0.9, 0.9]
     off = dataclasses.replace(config, words_strength=0.0)
-    assert off.strength_of(3, reworded=True) == off.strength_of(3)
+    assert off.strength_of(3, "insisted") == off.strength_of(3)
     with pytest.raises(RefinementError, match="words_strength"):
         dataclasses.replace(config, words_strength=1.5)
+
+
+def test_what_was_asked_for_twice_is_tried_with_other_noise():
+    """The same words with the same noise from nothing would be the same picture again."""
+    state = session(path=(past(1, round_schedule(RoundScheduleConfig(), session(), batch=4)),))
+    config = RoundScheduleConfig(seeds="always the last round's")
+    assert round_schedule(config, state, batch=4, change="words").seeds == state.last.schedule.seeds
+    insisted = round_schedule(config, state, batch=4, change="insisted")
+    assert insisted.fresh and not set(insisted.seeds) & set(state.last.schedule.seeds)

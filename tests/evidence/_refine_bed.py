@@ -1,0 +1,122 @@
+"""Sessions of simulated people: the runs that refine-intent, refine-rounds and refine-ablation look at.
+
+People, ways and what they see are described in `_refine_trial` and `training.demo.simulated_person`: a person means one
+concept in one style on one background, says at first the concept alone, and comments on one missing thing a round. What
+a picture shows is seen by a judge that nothing is trained on. Every way gets the same people and as many evaluations of
+the network per round; after the round in which a picture was taken, that picture stands.
+
+A seed's sessions run in a process of their own and are kept in a file beside the results' cache, to be used by the
+other claims as long as the commit and the plan are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .record import CONFIDENCE, ROOT, commit
+
+SEEDS = (0, 1, 2)
+CACHE = ROOT / ".cache" / "evidence"
+Session = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is done; the quick plan only proves that the script works.
+
+    Attributes:
+        people: per seed. rounds: at most, of a session. pictures: of a round. steps: of the sampler.
+        updates: of the LoRA that learns along, per round.
+    """
+
+    people: int
+    rounds: int
+    pictures: int = 4
+    steps: int = 10
+    updates: int = 4
+
+
+FULL, QUICK = Plan(20, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
+
+
+def runs(*, quick: bool) -> list[dict[str, list[Session]]]:
+    """Of every seed: way → sessions, one per person."""
+    plan, seeds = (QUICK, SEEDS[:2]) if quick else (FULL, SEEDS)
+    return [sessions(plan, seed) for seed in seeds]
+
+
+def sessions(plan: Plan, seed: int) -> dict[str, list[Session]]:
+    """A seed's sessions, from the cache where this commit has made them before."""
+    key = {"commit": commit(), "plan": asdict(plan), "seed": seed}
+    file = CACHE / f"refine-{plan.people}-{seed}.json"
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if known.get("key") != key or key["commit"].endswith("+changes"):
+        known = {"key": key, "run": _walked(plan, seed)}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(known), encoding="utf-8")
+    return known["run"]
+
+
+def _walked(plan: Plan, seed: int) -> dict[str, list[Session]]:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            **asdict(plan), "seed": seed, "base": str(Path(folder) / "base"),
+            "comfyui": os.environ.get("ATTUNE_COMFYUI") or str(ROOT / ".host" / "ComfyUI"),
+        }  # fmt: skip
+        driver = Path(__file__).with_name("_refine_trial.py")
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", str(driver), json.dumps(settings)], stdout=subprocess.PIPE, text=True,
+            timeout=4 * 3600,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"The sessions of seed {seed} failed; what they said stands above.")
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def shares(found: Sequence[dict[str, list[Session]]], way: str, rounds: int) -> list[list[float]]:
+    """Of every person, after every round: the share of its wishes that the picture which stands shows."""
+    return [
+        [session[min(number, len(session) - 1)]["share"] for number in range(rounds)]
+        for run in found
+        for session in run[way]
+    ]
+
+
+def paired(values: Sequence[tuple[float, ...]], statistic: Callable[[Sequence[tuple[float, ...]]], float]) -> Any:
+    """A statistic of people and its percentile bootstrap interval, people drawn with all that belongs to them."""
+    generator = random.Random(0)
+    drawn = sorted(statistic(generator.choices(values, k=len(values))) for _ in range(10_000))
+    tail = (1 - CONFIDENCE) / 2
+    return statistic(values), (drawn[int(tail * len(drawn))], drawn[int((1 - tail) * len(drawn))])
+
+
+def gain(values: Sequence[tuple[float, ...]]) -> float:
+    """Mean of the first figure less the second."""
+    return sum(one - other for one, other in values) / len(values)
+
+
+def by_round(found: Sequence[dict[str, list[Session]]], rounds: int) -> dict[str, dict[str, Any]]:
+    """Of every way: mean share after every round, and how many took a picture; for the details of a record."""
+    table = {}
+    for way in found[0]:
+        people = shares(found, way, rounds)
+        accepted = sum(session[-1]["accepted"] for run in found for session in run[way])
+        table[way] = {
+            "share after each round": [sum(column) / len(people) for column in zip(*people, strict=True)],
+            "accepted": accepted,
+            "people": len(people),
+            "rounds": sum(len(session) for run in found for session in run[way]),
+        }
+    return table
