@@ -2,12 +2,23 @@
  * How an element inside a node shares wheel and pointer with the canvas around it, with classic nodes and in Nodes 2.0.
  */
 
+/** Height of a line, for wheels that count in lines. */
+const LINE = 16;
+
 /** Turning the wheel scrolls what can be scrolled, and else moves the canvas as everywhere. */
 function turnWheel(app, event, root) {
     const place = event.target.closest("[data-capture-wheel]");
-    const scrolls = place && root.contains(place) && place.scrollHeight > place.clientHeight;
+    const across = place?.dataset.captureWheel === "across" && place.scrollWidth > place.clientWidth;
+    const scrolls = place && root.contains(place) && (across || place.scrollHeight > place.clientHeight);
     event.stopPropagation();
-    if (scrolls && !event.ctrlKey && !event.metaKey) return;
+    if (scrolls && !event.ctrlKey && !event.metaKey) {
+        // A row of things goes on to the side, whichever way the wheel turns; with Shift the browser says so itself.
+        if (across && !event.shiftKey && !event.deltaX) {
+            event.preventDefault();
+            place.scrollLeft += event.deltaY * (event.deltaMode ? LINE : 1);
+        }
+        return;
+    }
     event.preventDefault();
     app.canvas.processMouseWheel?.(event);
 }

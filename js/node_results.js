@@ -37,7 +37,8 @@ export function createResults(read, valueOf) {
         restore() {
             for (const view of views) {
                 const own = view.identity();
-                const result = results.findLast((earlier) => earlier.workflow && earlier.workflow === own.workflow && isFor(earlier, own));
+                const mine = (earlier) => earlier.workflow && earlier.workflow === own.workflow && isFor(earlier, own);
+                const result = results.findLast(mine);
                 if (result) view.take(valueOf(result.output));
             }
         },

@@ -90,7 +90,7 @@ export function questionOf(output) {
 export function deletionText({ name, rounds, open }) {
     const count = rounds.length + (open ? 1 : 0);
     const made = count === 1 ? "its one round with its pictures" : `all ${count} rounds with their pictures`;
-    const what = `${count ? `${made}, ` : ""}your words and ratings, and the record of every change`;
+    const what = [...(count ? [made] : []), "your words and ratings, and the record of every change"].join(", ");
     return `Delete “${name}”? Everything of it goes: ${what}. It is erased from the disk and cannot be brought back.`;
 }
 

@@ -41,7 +41,6 @@ export const NODES = Object.freeze({
     AttuneRepeatRounds: report("How far the rounds have come appears here after a run."),
     AttuneSimulatedPerson: report("What is chosen and said appears here after a run."),
     AttuneRoundSchedule: report("What the round samples with appears here after a run."),
-    AttuneSessionReport: report("The main figures appear here after a run."),
     AttunePromptLines: prompts,
     AttunePromptTemplate: prompts,
     AttunePromptsFromCaptions: prompts,
