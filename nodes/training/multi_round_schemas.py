@@ -61,7 +61,7 @@ MULTI_ROUND_OBJECTIVE = [
         "margin",
         "refl",
         tooltip="pictures whose weighed score reaches this teach nothing more. In deviations of the session's scores "
-        "so far: 2 is far above the average. Raising it never lets go; too low, nothing is learned.",
+        "so far, which a good round exceeds by several. Raising it never lets go; too low, nothing is learned.",
     ),
     _like(DDPO_OBJECTIVE, "trained_steps", "ppo"),
     _like(

@@ -16,7 +16,10 @@ Differences from the paper (all ours):
     - which blocks carry the LoRA is `LoraConfig.part`, for U-Nets of any depth;
     - the policy of PPO is the sampler itself, as in DDPO, without a value network: with one prompt and few pictures the
       mean of the round's own pictures is the baseline;
-    - ReFL's margin is in z-scores of R_total, and a round has no loss on real pictures.
+    - ReFL's margin is in z-scores of R_total over the session so far, which every round is to exceed: where 2 was far
+      above all pictures there, it is soon reached here, and nothing more would be learned. That a round has few updates
+      is what holds it back;
+    - a round has no loss on real pictures.
 """
 
 from __future__ import annotations
@@ -66,7 +69,7 @@ class RoundConfig:
     guidance: float = 5.0
     stop_from: int = 15
     stop_to: int = 19
-    margin: float = 2.0
+    margin: float = 10.0
     weight: float = 1e-3
     transitions: int = 5
     updates_per_rollout: int = 2
