@@ -154,6 +154,19 @@ def test_undo_rolls_the_lora_back_and_a_replay_uses_the_one_it_had(host: HostSer
     assert report_of(finished(host, with_changes(made, "objective", cfg=2.0)))["status"] == "finished"
 
 
+def test_rounds_that_are_repeated_in_one_run_learn_from_each_other(host: HostServer):
+    name = "in one run"
+    made = learning(name, commit__decides="the rewards")
+    made["repeat"] = node("AttuneRepeatRounds", session=["commit", 0], rounds=3)
+    record = finished(host, made)
+    assert record["status"]["status_str"] == "success", record["status"]
+    assert len(seen(host, key_of(record))["path"]) == 3
+    one, two = map(header, versions(host, name))
+    assert [json.loads(about["attune.settings"])["objective"]["round"] for about in (one, two)] == [2, 3]
+    (parent,) = json.loads(two["attune.parents"])
+    assert "attune.parents" not in one and parent["weights_id"] == one["attune.weights_id"]
+
+
 def test_the_lora_of_a_part_is_one_for_every_loader(host: HostServer):
     name = "part"
     made = learning(name)
