@@ -88,6 +88,9 @@ def help_section(node: str, title: str) -> str:
 def pictured() -> dict[str, tuple[int, tuple[int, int]]]:
     """Node → the bytes and the pixels that the picture of its help page may have."""
     return dict.fromkeys(objective_ids(), (80_000, (720, 360))) | {
+        "AttuneCommitRound": (60_000, (500, 720)),
+        "AttuneDynamicWeights": (60_000, (640, 669)),
+        "AttuneSessionReport": (60_000, (680, 790)),
         "AttuneOneStepPreset": (40_000, (642, 324)),
         "AttuneOneStepSampler": (40_000, (560, 369)),
     }
