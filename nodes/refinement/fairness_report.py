@@ -5,6 +5,9 @@ Of every attribute that can be seen without a model (`visible_attributes`) two t
     choices    what the person liked, against as many pictures of the same rounds drawn at random
     weights    the picture that the round's weights rank first, against the one that equal weights would
 
+Six things are looked at, so that one of them warns by chance more often than a single one would: of 150 simulated
+sessions of random choices among four pictures, 5 % of the reports warned after 8 rounds, none after 12 or 40.
+
 Rounds of one session are few: with fewer than `FEWEST_ROUNDS` the report says so and nothing else. With the sessions of
 "all sessions" their rounds count together.
 """

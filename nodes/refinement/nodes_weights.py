@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from .nodes_common import CATEGORY, Reward, chosen_pictures, draft_of, session_i
 from .nodes_routes import sessions
 from .records import RefinementError, SessionState
 from .reward_gradients import gram_of
-from .running_scores import Running, running_scores, scores_of, z_scores
+from .running_scores import Running, running_scores, scores_of, silent_of, z_scores
 from .total_reward import TotalReward
 from .weights_chart import front_chart, weights_chart
 
@@ -172,7 +173,10 @@ def front_of(draft: Draft, running: dict[str, Running]) -> torch.Tensor | Execut
     for past in draft.state.path:
         if past.feedback is not None:
             liked += [len(points) + place for place in past.feedback.liked]
-        points += z_scores(scores_of(past), running, costs=costs_of(draft.judges))
+        scores = scores_of(past)
+        # What tells nothing of a round has no place among scores of others: consistency is 0 in the first one.
+        untold = dict.fromkeys(silent_of(scores), math.nan)
+        points += [{**z, **untold} for z in z_scores(scores, running, costs=costs_of(draft.judges))]
     return front_chart(points, names, chosen=liked, title="Trade-offs of all rounds")
 
 

@@ -317,7 +317,8 @@ def _fairness(found: Mapping[str, Any]) -> str:
     table = f"<table>{''.join(rows)}</table>" if rows else ""
     how = (
         "Left of the arrow: the share of that look if as many had been drawn at random in the same rounds (choices) "
-        f"or ranked first by equal weights (weights). It warns where the distance is above {found['bound']:g} for sure."
+        "or ranked first by equal weights (weights). It warns where the whole 95 % interval of the distance lies above "
+        f"{found['bound']:g} and chance alone hardly reaches it."
     )
     note = f'<p class="soft small below">{text(how)}</p>' if rows else ""
     return f'<h2>Fairness</h2><div class="card"><p>{text(found["words"])}</p>{table}{note}</div>'

@@ -94,6 +94,13 @@ def scores_of(past: Round) -> list[dict[str, float]]:
     return [dict(picture.scores) for picture in past.pictures]
 
 
+def silent_of(pictures: Sequence[Scores]) -> set[str]:
+    """The rewards that say the same of all pictures of a round: they tell nothing of it."""
+    names = {name for picture in pictures for name in picture}
+    batches = {name: running_of(picture.get(name, math.nan) for picture in pictures) for name in names}
+    return {name for name, batch in batches.items() if batch.count > 1 and not batch.deviation}
+
+
 def running_scores(rounds: Iterable[Sequence[Scores]]) -> dict[str, Running]:
     """Mean and deviation of every reward over rounds.
 
@@ -102,11 +109,12 @@ def running_scores(rounds: Iterable[Sequence[Scores]]) -> dict[str, Running]:
     """
     found: dict[str, Running] = {}
     for pictures in rounds:
+        silent = silent_of(pictures)
         for name in dict.fromkeys(name for picture in pictures for name in picture):
-            batch = running_of(picture.get(name, math.nan) for picture in pictures)
-            if batch.count > 1 and not batch.deviation:
+            if name in silent:
                 found.setdefault(name, Running())
                 continue
+            batch = running_of(picture.get(name, math.nan) for picture in pictures)
             found[name] = merged(found.get(name, Running()), batch)
     return found
 

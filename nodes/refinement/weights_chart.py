@@ -141,7 +141,8 @@ def front_chart(
     """The batch's pictures by two or three rewards, the non-dominated ones and the chosen ones marked.
 
     Args:
-        z: z-scores of every picture, by reward. Pictures that were not scored are counted below.
+        z: z-scores of every picture, by reward. Pictures that one of them does not tell apart or
+            score are counted below.
         names: two or three rewards; of three, every pair has a panel. A dot is on the front if it is so in all of them.
         chosen: positions of the pictures that were liked.
         title, details: above it.
@@ -246,7 +247,7 @@ def _front_legend(canvas: Canvas, y: float, *, missing: int) -> None:
         _dot(canvas, x, y, "", **marks)
         x += 22 + canvas.text(x + 22, y, words, size=14, colour=MUTED, anchor="lm") + 34
     if missing:
-        words = "1 picture was not scored" if missing == 1 else f"{missing} pictures were not scored"
+        words = "1 picture has no place here" if missing == 1 else f"{missing} pictures have no place here"
         canvas.text(WIDTH - _EDGE, y, words, size=14, colour=MUTED, anchor="rm")
 
 

@@ -10,13 +10,13 @@ import pytest
 from attune.nodes.picture_folder import picture_hash
 from attune.nodes.refinement import views
 from attune.nodes.refinement.fairness import FEWEST_ROUNDS
-from attune.nodes.refinement.fairness_report import fairness_report, looked_at
+from attune.nodes.refinement.fairness_report import Looked, fairness_report, looked_at
 from attune.nodes.refinement.records import Feedback, Picture, RefinementError, Schedule, UnknownError, Weights
 from attune.nodes.refinement.report import report_of
 from attune.nodes.refinement.report_html import report_html
 from attune.nodes.refinement.report_picture import report_picture
 from attune.nodes.refinement.store import SessionStore
-from attune.nodes.refinement.visible_attributes import attributes_of
+from attune.nodes.refinement.visible_attributes import ATTRIBUTES, attributes_of
 from attune.tests.refinement_sessions import opened
 
 RED, BLUE = (200, 30, 30), (30, 60, 200)
@@ -133,6 +133,23 @@ def test_weights_that_lean_are_told(sessions: SessionStore):
     assert moved["shares"]["red"] == [0.0, 1.0] and moved["warns"]
     told = fairness_report(rounds)["words"]
     assert "The weights lean" in told and "lower the weight" in told and moved["words"] in told
+
+
+def test_choices_at_random_hardly_ever_warn():
+    """Twenty reports of twelve rounds, each with six measures: of 150 none warned; two would be another measure."""
+    rng, words = np.random.default_rng(12), ("red", "yellow", "green", "blue")
+    warned = 0
+    for _ in range(20):
+        rounds = [
+            Looked(
+                {name: tuple(rng.choice(words, 4)) for name in ATTRIBUTES}, (int(rng.integers(4)),),
+                {"a": 0.6, "b": 0.3, "c": 0.1},
+                [dict(zip("abc", rng.normal(size=3).tolist(), strict=True)) for _ in range(4)],
+            )
+            for _ in range(12)
+        ]  # fmt: skip
+        warned += fairness_report(rounds)["warns"]
+    assert warned <= 1
 
 
 def test_all_sessions_count_together(sessions: SessionStore):

@@ -14,6 +14,7 @@ from attune.nodes.refinement.running_scores import (
     ranked,
     running_of,
     running_scores,
+    silent_of,
     weighed,
     z_scores,
 )
@@ -77,6 +78,12 @@ def test_a_round_without_differences_says_nothing_about_spread():
     z = z_scores(rounds[1], running_scores(rounds))
     assert [picture["c"] for picture in z] == pytest.approx([-1, 1])
     assert z_scores(rounds[0], running_scores(rounds[:1])) == [{"c": 0.0}] * 4
+
+
+def test_a_reward_that_says_the_same_of_all_is_silent():
+    same = [{"a": 0.0, "b": 1.0}, {"a": 0.0, "b": 2.0}, {"a": 0.0}]
+    assert silent_of(same) == {"a"}
+    assert silent_of(same[:1]) == silent_of([]) == silent_of([{"a": math.nan}, {"a": math.nan}]) == set()
 
 
 def test_rounds_of_one_picture_are_kept():
