@@ -176,10 +176,13 @@ def test_a_run_fills_the_tab_that_was_run(page: Page, host: HostServer, page_err
     page.wait_for_function("() => window.ended >= 1", timeout=120_000)
     page.wait_for_timeout(500)  # The last message and what it sets off; nothing may show here.
     expect(shown(page)).to_contain_text("Press Run: the round's pictures appear here.")
+    expect(page.locator(".attune-report")).to_contain_text("appear here after a run")
     assert page.evaluate(KEPT) is None
     switch_to(page, first)
     expect(shown(page).locator(".attune-round-cell")).to_have_count(4)
     expect(shown(page).locator(".attune-round-title")).to_have_text("tab one")
+    expect(page.locator(".attune-report-name")).to_contain_text("tab one")
+    expect(page.locator(".attune-report-card.open")).to_have_count(1)
     assert page.evaluate(KEPT)["key"] == session_of(host, "tab one")["key"] and page_errors == []
 
 
