@@ -28,20 +28,23 @@ def strip_plot(
     margin = 0.08 * (max(known) - min(known)) or 0.1 * abs(value) or 1.0
     low, high = min(known) - margin, max(known) + margin
     colour = GOOD if claim.holds(value) else BAD
-    canvas = Canvas(WIDTH, HEIGHT)
-    canvas.text(EDGE, 16, wrapped(claim.what, WIDTH - 2 * EDGE, size=18, lines=1)[0], size=18, bold=True)
+    title = wrapped(claim.what, WIDTH - 2 * EDGE, size=18, lines=2)
+    lower = 24 * (len(title) - 1)
+    canvas = Canvas(WIDTH, HEIGHT + lower)
+    for line, words in enumerate(title):
+        canvas.text(EDGE, 16 + 24 * line, words, size=18, bold=True)
     sign = "at least" if claim.direction == ">=" else "at most"
     verdict = "holds" if claim.holds(value) else "FAILED"
     # Pillow's own font has no ×.
     unit = claim.unit.replace("×", "times")
     figure = f"{short_number(value)} {unit}".strip()
     says = f"{claim.name}: {figure}, goal {sign} {claim.goal:g}: {verdict}"
-    canvas.text(EDGE, 44, says, size=14, colour=MUTED)
+    canvas.text(EDGE, 44 + lower, says, size=14, colour=MUTED)
 
     def x_of(number: float) -> float:
         return EDGE + (number - low) / (high - low) * (WIDTH - 2 * EDGE)
 
-    top, axis = 76, 196
+    top, axis = 76 + lower, 196 + lower
     sides = (x_of(claim.goal), WIDTH - EDGE) if claim.direction == ">=" else (EDGE, x_of(claim.goal))
     canvas.panel(EDGE, top, WIDTH - EDGE, axis)
     canvas.panel(sides[0], top, max(sides[1], sides[0] + 1), axis, fill="#1d2a24")
