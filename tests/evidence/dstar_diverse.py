@@ -1,7 +1,8 @@
 """dstar-diverse: at the same reward, the distance of scores keeps more diversity than the KL divergence.
 
 Bed: `_dstar_bed`. Both branches begin with the same generator and are equally long; they are compared at the highest
-reward that both reach, by straight lines between their measured points.
+reward that both reach, by straight lines between their measured points. `dstar_diverse_ring` asks the same in two
+dimensions, and says why it does not hold.
 """
 
 from __future__ import annotations
