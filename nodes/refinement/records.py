@@ -35,6 +35,7 @@ LARGEST_DETAILS = 1_000_000
 # Letters of a rule's, a sampler's, a reward's, an arm's or a rater's name.
 LONGEST_NAME = 200
 LONGEST_SESSION_NAME = 60
+REWARDS = "the rewards"  # rater of a round that no person decided
 
 
 class RefinementError(AttuneError):
@@ -127,7 +128,7 @@ class Feedback:
         disliked: positions, none of them liked.
         rating: 1 … 5 stars for the round; None = not rated.
         accepted: this is it: the session has what was meant.
-        rater: who says so; "" = the artist.
+        rater: who says so; "" = the artist; `REWARDS` = nobody, see `by_person`.
     """
 
     comment: str = ""
@@ -158,6 +159,11 @@ class Feedback:
     def chosen(self) -> int | None:
         """Position of the picture that the next round builds on; None = none was liked."""
         return self.liked[0] if self.liked else None
+
+    @property
+    def by_person(self) -> bool:
+        """Whether a person said so, or one that is simulated: nobody learns a taste from what rewards decided."""
+        return self.rater != REWARDS
 
     def checked(self, pictures: int) -> Feedback:
         """The same, if it speaks of a round with that many pictures.
