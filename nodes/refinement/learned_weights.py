@@ -37,12 +37,13 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .records import Feedback, RefinementError
+from .records import Feedback, RefinementError, Round
+from .running_scores import Running, scores_of, z_scores
 
 _ITERATIONS, _HALVINGS = 200, 60
 # Newton's decrement from which one whole step more leaves an error of about its size.
@@ -94,6 +95,26 @@ def choices_of(z: Sequence[Mapping[str, float]], feedback: Feedback | None, name
     return found
 
 
+def choices_so_far(
+    rounds: Iterable[Round], running: Mapping[str, Running], names: Sequence[str], *, costs: Collection[str] = ()
+) -> list[Choice]:
+    """What a person's choices in some rounds say about the rewards.
+
+    Rounds that the rewards decided have no part: the weights would learn from themselves, and end at the reward that
+    they began with.
+
+    Args:
+        running: moments by which scores become z-scores. costs: rewards of which less is better.
+        names: the rewards, in the order of `Choice.differences`.
+    """
+    return [
+        choice
+        for past in rounds
+        if past.feedback is not None and past.feedback.by_person
+        for choice in choices_of(z_scores(scores_of(past), running, costs=costs), past.feedback, names)
+    ]
+
+
 @dataclass(frozen=True)
 class Learned:
     """An estimate.
@@ -125,36 +146,15 @@ def learn(choices: Sequence[Choice], names: Sequence[str], *, prior: float = 1.0
     Raises:
         RefinementError: no reward, choices by another number of rewards, or a knob that is not above 0.
     """
-    for knob, value in (("prior", prior), ("usual_noise", usual_noise)):
-        if not 0 < value < math.inf:
-            raise RefinementError(f"{knob} must be above 0, not {value!r}.")
-    if not names:
-        raise RefinementError("Weights need a reward. Connect at least one.")
-    for choice in choices:
-        if choice.differences.shape[1] != len(names):
-            raise RefinementError(f"A choice is by {choice.differences.shape[1]} rewards, not by {len(names)}.")
+    _check(choices, names, prior, usual_noise)
     rate = len(names) * prior * usual_noise
-    differences, mask, ties = _padded(choices, len(names))
-    slopes = np.full(len(names), 1 / (len(names) * usual_noise))
-    value, slope, curvature = objective(slopes, differences, mask, ties, prior, rate)
-    for _ in range(_ITERATIONS):
-        step = -np.linalg.solve(curvature, slope)
-        decrement = float(-slope @ step)
-        if decrement <= _CLOSE:
-            slopes = slopes + step
-            break
-        size = 1.0
-        for _ in range(_HALVINGS):
-            tried = slopes + size * step
-            if (tried > 0).all():
-                found = objective(tried, differences, mask, ties, prior, rate)
-                if found[0] <= value - 1e-4 * size * decrement:
-                    break
-            size /= 2
-        else:
-            break  # no representable step improves
-        slopes, (value, slope, curvature) = tried, found
-    _, _, curvature = objective(slopes, differences, mask, ties, prior, rate)
+    evidence = _padded(choices, len(names))
+
+    def at(slopes: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        return objective(slopes, *evidence, prior, rate)
+
+    slopes = _most_probable(at, np.full(len(names), 1 / (len(names) * usual_noise)))
+    _, _, curvature = at(slopes)
     total = slopes.sum()
     weights = slopes / total
     turn = (np.eye(len(names)) - weights[:, None]) / total  # ∂w/∂v
@@ -166,6 +166,39 @@ def learn(choices: Sequence[Choice], names: Sequence[str], *, prior: float = 1.0
         len(choices),
         _agreement(weights, choices),
     )
+
+
+def _check(choices: Sequence[Choice], names: Sequence[str], prior: float, usual_noise: float) -> None:
+    for knob, value in (("prior", prior), ("usual_noise", usual_noise)):
+        if not 0 < value < math.inf:
+            raise RefinementError(f"{knob} must be above 0, not {value!r}.")
+    if not names:
+        raise RefinementError("Weights need a reward. Connect at least one.")
+    for choice in choices:
+        if choice.differences.shape[1] != len(names):
+            raise RefinementError(f"A choice is by {choice.differences.shape[1]} rewards, not by {len(names)}.")
+
+
+def _most_probable(at: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], start: np.ndarray) -> np.ndarray:
+    """v [n] where `at`, which gives value, gradient and Hessian, is lowest: Newton's method with halved steps."""
+    slopes, (value, slope, curvature) = start, at(start)
+    for _ in range(_ITERATIONS):
+        step = -np.linalg.solve(curvature, slope)
+        decrement = float(-slope @ step)
+        if decrement <= _CLOSE:
+            return slopes + step
+        size = 1.0
+        for _ in range(_HALVINGS):
+            tried = slopes + size * step
+            if (tried > 0).all():
+                found = at(tried)
+                if found[0] <= value - 1e-4 * size * decrement:
+                    break
+            size /= 2
+        else:
+            break  # no representable step improves
+        slopes, (value, slope, curvature) = tried, found
+    return slopes
 
 
 def objective(

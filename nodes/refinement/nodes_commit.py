@@ -17,11 +17,11 @@ from .draft import Draft
 from .latent_files import latents_digest
 from .nodes_common import CATEGORY, AnswerWire, chosen_pictures, draft_of, last_chosen, session_input, session_output
 from .nodes_routes import sessions, tell
-from .records import Feedback, Picture, RefinementError, Round, SessionState
+from .records import REWARDS, Feedback, Picture, RefinementError, Round, SessionState
 from .running_scores import ranked, running_scores, scores_of, weighed, z_scores
 from .scoring import score_round
 
-YOU, REWARDS, ANSWER = "you", "the rewards", "the connected answer"
+YOU, ANSWER = "you", "the connected answer"
 DECIDERS = (YOU, REWARDS, ANSWER)
 
 
@@ -164,7 +164,7 @@ def by_rewards(draft: Draft, kept: Round, comment: str) -> Feedback:
             "The rewards are to decide, but none is weighed. Put Dynamic Weights into the loop, or set decides to you."
         )
     best = ranked(totals_of(draft, kept))
-    return Feedback(comment, liked=tuple(best[:1]))
+    return Feedback(comment, liked=tuple(best[:1]), rater=REWARDS)
 
 
 def _told(draft: Draft, kept: Round, decides: str) -> str:

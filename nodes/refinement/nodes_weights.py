@@ -14,10 +14,10 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..host.schema import AttuneNode
 from .draft import Draft, Judge, chosen_rounds, unique_names
 from .dynamic_weights import RULES, WeightsConfig, weigh
-from .learned_weights import Choice, choices_of
+from .learned_weights import choices_so_far
 from .nodes_common import CATEGORY, Reward, chosen_pictures, draft_of, session_input, session_output
 from .nodes_routes import sessions
-from .records import RefinementError, SessionState
+from .records import RefinementError
 from .reward_gradients import gram_of
 from .running_scores import Running, running_scores, scores_of, silent_of, z_scores
 from .total_reward import TotalReward
@@ -114,9 +114,8 @@ class AttuneDynamicWeights(AttuneNode):
         if rule in BY_GRADIENTS and state.path:
             gram = gram_of(judges, previous, [past.prompt for past in chosen_rounds(state)])
         before = state.last.weights.after if state.last is not None and state.last.weights is not None else None
-        weights = weigh(
-            config, roles, state.number, before=before, choices=choices_so_far(state, judges, running), gram=gram
-        )
+        choices = choices_so_far(state.path, running, list(roles), costs=costs_of(judges))
+        weights = weigh(config, roles, state.number, before=before, choices=choices, gram=gram)
         # Reports tell gains by a reward that looks at the prompt, and what the weights prefer.
         weights = replace(weights, details={**weights.details, "roles": roles, "costs": costs_of(judges)})
         draft = draft.with_(weights=weights, judges=judges, liked=previous)
@@ -144,16 +143,6 @@ def judges_of(rewards: dict[str, Any]) -> tuple[Judge, ...]:
 
 def costs_of(judges: tuple[Judge, ...]) -> list[str]:
     return [judge.name for judge in judges if judge.is_cost]
-
-
-def choices_so_far(state: SessionState, judges: tuple[Judge, ...], running: dict[str, Running]) -> list[Choice]:
-    """What the session's choices say about these rewards."""
-    names = [judge.name for judge in judges]
-    return [
-        choice
-        for past in state.path
-        for choice in choices_of(z_scores(scores_of(past), running, costs=costs_of(judges)), past.feedback, names)
-    ]
 
 
 def weights_of_rounds(draft: Draft) -> list[dict[str, float]]:

@@ -11,11 +11,13 @@ from attune.nodes.refinement.learned_weights import (
     Choice,
     _padded,
     choices_of,
+    choices_so_far,
     learn,
     objective,
     share_of_learned,
 )
-from attune.nodes.refinement.records import Feedback, RefinementError
+from attune.nodes.refinement.records import REWARDS, Feedback, Picture, RefinementError, Round, Schedule
+from attune.nodes.refinement.running_scores import running_scores, scores_of
 
 AB = ("a", "b")
 
@@ -180,3 +182,22 @@ def test_bad_input_is_refused():
     ):
         with pytest.raises(RefinementError, match=words):
             run()
+
+
+def a_round(number: int, rater: str) -> Round:
+    """Two pictures of which the second, that "a" prefers, was liked."""
+    pictures = tuple(Picture(f"{number}{place}" * 32, place, {"a": float(place), "b": 0.0}) for place in range(2))
+    return Round(
+        f"{number:032x}", None if number == 1 else f"{number - 1:032x}", number, 0, "a cat", "", {},
+        Schedule("linear", 2, 1.0, (1, 2)), None, pictures, Feedback(liked=(1,), rater=rater), 1.0, "", "", 1,
+    )  # fmt: skip
+
+
+def test_nothing_is_learned_of_a_person_from_what_the_rewards_decided():
+    rounds = [a_round(1, REWARDS), a_round(2, ""), a_round(3, "a simulated person")]
+    running = running_scores([scores_of(past) for past in rounds])
+    assert choices_so_far(rounds[:1], running, AB) == []
+    found = choices_so_far(rounds, running, AB)
+    assert [choice.differences.tolist() for choice in found] == [[[2.0, 0.0]], [[2.0, 0.0]]]
+    turned = choices_so_far(rounds, running, AB, costs=["a"])
+    assert [choice.differences.tolist() for choice in turned] == [[[-2.0, 0.0]], [[-2.0, 0.0]]]
