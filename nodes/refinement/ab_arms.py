@@ -2,7 +2,7 @@
 
 | symbol    | meaning                                                                                |
 | --------- | -------------------------------------------------------------------------------------- |
-| n_A, n_B  | sessions of each arm that have ended: accepted or given up                              |
+| n_A, n_B  | sessions of each arm of which a round was answered, whatever came of them               |
 | k_A, k_B  | those of them that were accepted                                                        |
 | z         | (k_A/n_A − k_B/n_B) / √(p(1 − p)(1/n_A + 1/n_B)), p = (k_A + k_B)/(n_A + n_B)            |
 
@@ -12,6 +12,9 @@ is no difference, the largest probability of tables that are at least as far apa
 It never rejects more often than its level, however few sessions there are. From `LARGEST_EXACT` tables on, the score
 test itself (z is normal), from which it then hardly differs.
 *Interval* of the difference k_A/n_A − k_B/n_B: Newcombe's, from the Wilson intervals of both rates.
+
+Who counted only sessions that were accepted or went on for long would leave out those that somebody gave up after two
+rounds, and with them what an arm did wrong.
 
 Both are for a number of sessions that was decided on beforehand: who looks after every session and stops when it
 pleases finds differences that are not there.
@@ -59,7 +62,7 @@ class Outcome:
 
     Attributes:
         accepted: k, sessions in which a picture was accepted.
-        sessions: n, sessions that have ended.
+        sessions: n, sessions that were begun; one that was given up, or is still open, is not accepted.
     """
 
     accepted: int = 0
@@ -105,7 +108,7 @@ class Comparison:
     def words(self) -> str:
         """For the report."""
         if not (self.a.sessions and self.b.sessions):
-            return "No comparison yet: both arms need sessions that have ended."
+            return "No comparison yet: both arms need a session with an answered round."
         shares = " against ".join(
             f"{arm} {outcome.accepted} of {outcome.sessions}"
             for arm, outcome in zip(ARMS, (self.a, self.b), strict=True)

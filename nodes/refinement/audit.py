@@ -75,6 +75,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
+def readable(value: Any) -> str | int:
+    """What somebody else has written may be of any type; its repr tells what JSON cannot hold."""
+    return value if isinstance(value, (str, int)) else repr(value)
+
+
 def row_hash(session: str, number: int, made: int, round_: str, kind: str, body: str, previous: str) -> str:
     """The hash of a row whose body is that text."""
     return digest([session, number, made, round_, kind, body, previous])
@@ -122,9 +127,25 @@ def append(
 
 
 def read_rows(connection: sqlite3.Connection, session: int) -> list[AuditRow]:
-    """All rows of a session in their order."""
+    """The rows of a session in their order. Those that hold what no row can are left out: `check` tells of them."""
     rows = connection.execute(f"SELECT {_ROW} FROM session_audit WHERE session = ? ORDER BY number", (session,))
-    return [AuditRow(*row[:4], json.loads(row[4]), *row[5:]) for row in rows]
+    return [
+        AuditRow(number, made, round_, kind, content, previous, own)
+        for number, made, round_, kind, body, previous, own in rows
+        if isinstance(number, int)
+        and isinstance(made, int)
+        and all(isinstance(text, str) for text in (round_, kind, previous, own))
+        and (content := _body(body)) is not None
+    ]
+
+
+def _body(text: Any) -> dict[str, Any] | None:
+    """A row's body; None where it is none."""
+    try:
+        body = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def check(connection: sqlite3.Connection, session: int, own_digest: str, records: Mapping[str, str]) -> AuditVerdict:
@@ -153,7 +174,7 @@ def _chain_problems(key: str, rows: Sequence[tuple], count: int, last: str) -> l
     problems = []
     previous = ""
     for place, row in enumerate(rows, start=1):
-        number, made, round_, kind, body, stated_previous, own = row
+        number, made, round_, kind, body, stated_previous, own = map(readable, row)
         if number != place:
             problems.append(f"Audit row {place} is missing or out of its place: the row found there is {number}.")
         if stated_previous != previous:
@@ -173,12 +194,11 @@ def _record_problems(bodies: Iterable[str], own_digest: str, records: Mapping[st
     expected: dict[str, str | None] = {}
     stated = None
     for text in bodies:
-        try:
-            body = json.loads(text)
+        body = _body(text) or {}
+        # Anything else is an edited row, which the chain has told of.
+        if isinstance(body.get("records"), dict) and "session" in body:
             expected |= body["records"]
             stated = body["session"]
-        except (ValueError, KeyError, TypeError):
-            continue  # an edited row, which the chain has told of
     problems = []
     if stated != own_digest:
         problems.append("The session's own row was edited: its name, first wish, seed or place in the tree.")

@@ -48,7 +48,8 @@ class Looked:
 
     Attributes:
         values: attribute → value of every picture.
-        liked: positions. weights: reward → weight; empty = none were weighed. z: z-scores of every picture.
+        liked: positions, where it was not the rewards that decided.
+        weights: reward → weight; empty = none were weighed. z: z-scores of every picture.
     """
 
     values: dict[str, tuple[str, ...]]
@@ -79,7 +80,8 @@ def looked_at(
             seen = [_attributes(picture.hash, get) for picture in round_.pictures]
         except UnknownError:
             continue
-        liked = round_.feedback.liked if round_.feedback is not None else ()
+        said = round_.feedback
+        liked = said.liked if said is not None and said.by_person else ()
         weights = dict(round_.weights.after) if round_.weights is not None else {}
         z = _z_scores(round_, {known.key: known for known in record.rounds}) if weights else []
         values = {name: tuple(one[name] for one in seen) for name in ATTRIBUTES}

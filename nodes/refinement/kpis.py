@@ -15,6 +15,7 @@ rounds is handed over to a person (or, where a person has done it, to another on
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,12 +23,16 @@ from typing import Literal
 
 from .ab_arms import ARMS, Comparison, Outcome, compare, wilson
 from .agreement import Agreement, agreement
-from .records import Round
+from .audit import AuditRow
+from .records import REWARDS, Round
 from .session_reading import SessionRecord
 
 CAP = 6
 PATIENCE = 2
 LEAST_GAIN = 0.1
+# A session that was moved within so many days may still be accepted.
+YOUNG_DAYS = 7
+ANSWERED = ("committed", "accepted")
 NO_JUDGES = ("diversity", "consistency")
 
 # accepted: done. go on: the next round may still bring something. stop: it hardly will. hand over: to a person.
@@ -41,9 +46,10 @@ class SessionKpis:
     Attributes:
         accepted: whether a picture on the way to the head is what was meant.
         rounds: on the way to the head.
-        rounds_to_accept: rounds that were answered until then, on all branches; None = not accepted.
+        rounds_to_accept: rounds that were answered until then, on all branches; one whose pictures were answered anew
+            after an undo counts once. None = not accepted, or nobody knows when.
         regenerations: how often other pictures were asked for.
-        choices: how often a person was asked: answers and regenerations.
+        choices: how often a person was asked: answers and regenerations. What the rewards decided is none.
         pictures: that were made, also of rounds that were passed over.
         satisfaction: mean of the ratings on the way, 1 … 5; None = nobody rated.
         ratings: number of the round on the way → its rating.
@@ -77,10 +83,12 @@ class SessionKpis:
 
 @dataclass(frozen=True)
 class SeveralKpis:
-    """Several sessions together.
+    """Several sessions together: all that have a round which was answered.
 
     Attributes:
-        sessions, accepted: how many.
+        sessions, accepted: how many. One that is not accepted, whether given up or still open, counts as not accepted:
+            who left out those that were given up early would praise what made people give up.
+        young: those of the sessions that are not accepted and were moved in the last `YOUNG_DAYS` days.
         acceptance: Wilson's interval of the share that is accepted, at 95 %.
         accepted_by: number of rounds → share of sessions that were accepted by then.
         rounds_to_accept: mean over the accepted ones; None = none is.
@@ -89,11 +97,12 @@ class SeveralKpis:
         satisfaction_by_round: number of the round → mean rating.
         seconds_per_round: mean over all rounds.
         agreement: of those who rated the same pictures.
-        arms: test of the acceptance of A against B, of the sessions that belong to an arm; None = there are none.
+        tests: name of an A/B test → its comparison of the acceptance of A against B.
     """
 
     sessions: int
     accepted: int
+    young: int
     acceptance: tuple[float, float]
     accepted_by: Mapping[int, float]
     rounds_to_accept: float | None
@@ -103,7 +112,7 @@ class SeveralKpis:
     satisfaction_by_round: Mapping[int, float]
     seconds_per_round: float | None
     agreement: Agreement
-    arms: Comparison | None
+    tests: Mapping[str, Comparison]
 
 
 def session_kpis(
@@ -122,22 +131,22 @@ def session_kpis(
     if least_gain is None:
         least_gain = _least_gain(path, judge)
     stopped = stopped_paying(levels, least_gain)
-    accepted = bool(_accepted(path))
+    accepted, taken = record.state.accepted, _acceptance(record)
     advice, reason = _advice(accepted, len(path), stopped, judge, least_gain, cap)
     ratings = {round_.number: said.rating for round_ in path if (said := round_.feedback) and said.rating is not None}
-    answers = [row for row in record.rows if row.kind in ("committed", "accepted")]
+    answers = [row for row in record.rows if row.kind in ANSWERED and _by_person(row)]
     again = sum(row.kind == "again" for row in record.rows)
     return SessionKpis(
         accepted,
         len(path),
-        _rounds_to_accept(record),
+        None if taken is None else _answered_by(record, taken),
         again,
         len(answers) + again,
         sum(len(round_.pictures) for round_ in (*made_once(record.rounds), *record.passed)),
         statistics.fmean(ratings.values()) if ratings else None,
         ratings,
         statistics.fmean(round_.seconds for round_ in path) if path else None,
-        _elapsed(record),
+        _elapsed(record, taken),
         judge,
         levels,
         gains(levels),
@@ -148,9 +157,16 @@ def session_kpis(
     )
 
 
-def several_kpis(records: Sequence[SessionRecord]) -> SeveralKpis:
-    """The figures of several sessions together: of those that have ended, accepted or given up."""
+def several_kpis(records: Sequence[SessionRecord], *, now: float | None = None) -> SeveralKpis:
+    """The figures of several sessions together; those without an answer have no part.
+
+    Args:
+        now: seconds since 1970, by which the young ones are told; None = the clock's.
+    """
+    records = [record for record in records if record.rounds]
     each = [session_kpis(record) for record in records]
+    accepted = sum(kpis.accepted for kpis in each)
+    since = (time.time() if now is None else now) - YOUNG_DAYS * 86_400
     to_accept = [kpis.rounds_to_accept for kpis in each if kpis.rounds_to_accept is not None]
     by_round: dict[int, list[int]] = {}
     for kpis in each:
@@ -161,8 +177,9 @@ def several_kpis(records: Sequence[SessionRecord]) -> SeveralKpis:
     count = len(each)
     return SeveralKpis(
         count,
-        len(to_accept),
-        wilson(Outcome(len(to_accept), count)),
+        accepted,
+        sum(not kpis.accepted and record.changed >= since for record, kpis in zip(records, each, strict=True)),
+        wilson(Outcome(accepted, count)),
         {by: sum(taken <= by for taken in to_accept) / count for by in range(1, max(to_accept, default=0) + 1)},
         statistics.fmean(to_accept) if to_accept else None,
         statistics.fmean(kpis.regenerations for kpis in each) if each else 0.0,
@@ -171,7 +188,7 @@ def several_kpis(records: Sequence[SessionRecord]) -> SeveralKpis:
         {number: statistics.fmean(by_round[number]) for number in sorted(by_round)},
         statistics.fmean(seconds) if seconds else None,
         agreement([stars for record in records for stars in record.ratings.values()]),
-        _arms(records, each),
+        _tests(records),
     )
 
 
@@ -242,19 +259,31 @@ def _advice(
 # ---- counting ----
 
 
-def _rounds_to_accept(record: SessionRecord) -> int | None:
-    answered: set[str] = set()
-    accepted = _accepted(record.state.path)
+def _acceptance(record: SessionRecord) -> AuditRow | None:
+    """The row in which that round was accepted which first has what was meant; not one that was undone since."""
+    first = next((round_.key for round_ in record.state.path if round_.feedback and round_.feedback.accepted), None)
+    found = undone = None
     for row in record.rows:
-        if row.kind in ("committed", "accepted"):
-            answered.add(row.round)
-        if row.kind == "accepted" and row.round in accepted:
-            return len(answered)
-    return None
+        if row.round != first:
+            continue
+        if row.kind == "accepted":
+            found = found or row
+        elif row.kind == "undone":
+            found, undone = None, found
+        elif row.kind == "redone":
+            found = found or undone
+    return found
 
 
-def _accepted(path: Sequence[Round]) -> set[str]:
-    return {round_.key for round_ in path if round_.feedback and round_.feedback.accepted}
+def _answered_by(record: SessionRecord, taken: AuditRow) -> int:
+    """Rounds that were answered up to that row."""
+    answered = {row.round for row in record.rows if row.kind in ANSWERED and row.number <= taken.number}
+    return len(made_once([round_ for round_ in record.rounds if round_.key in answered]))
+
+
+def _by_person(row: AuditRow) -> bool:
+    choice = row.body.get("choice")
+    return not isinstance(choice, Mapping) or choice.get("rater") != REWARDS
 
 
 def made_once(rounds: Sequence[Round]) -> list[Round]:
@@ -265,17 +294,30 @@ def made_once(rounds: Sequence[Round]) -> list[Round]:
     return list(made.values())
 
 
-def _elapsed(record: SessionRecord) -> int:
+def _elapsed(record: SessionRecord, taken: AuditRow | None) -> int:
     begun = next((row.made for row in record.rows if row.kind == "proposed"), record.created)
-    ended = next((row.made for row in record.rows if row.kind == "accepted"), record.changed)
-    return max(0, ended - begun)
+    return max(0, (record.changed if taken is None else taken.made) - begun)
 
 
-def _arms(records: Sequence[SessionRecord], each: Sequence[SessionKpis]) -> Comparison | None:
-    found = {arm: [kpis for record, kpis in zip(records, each, strict=True) if record.state.arm == arm] for arm in ARMS}
-    if not any(found.values()):
-        return None
-    a, b = (
-        Outcome(sum(kpis.rounds_to_accept is not None for kpis in kpis_of), len(kpis_of)) for kpis_of in found.values()
-    )
-    return compare(a, b)
+def arms_of(record: SessionRecord) -> dict[str, str]:
+    """Test's name → the arm in which the session's first answered round of that test was made.
+
+    Rounds of before names were kept count as a test without a name, unless the session has been in one with a name.
+    """
+    found: dict[str, str] = {}
+    for round_ in record.rounds:
+        if round_.schedule.arm in ARMS:
+            found.setdefault(round_.schedule.test, round_.schedule.arm)
+    return {test: arm for test, arm in found.items() if test or len(found) == 1}
+
+
+def _tests(records: Sequence[SessionRecord]) -> dict[str, Comparison]:
+    """By the arm that a session was put into, whatever came of it (intention to treat)."""
+    counts: dict[str, dict[str, list[bool]]] = {}
+    for record in records:
+        for test, arm in arms_of(record).items():
+            counts.setdefault(test, {known: [] for known in ARMS})[arm].append(record.state.accepted)
+    return {
+        test: compare(*(Outcome(sum(arms[arm]), len(arms[arm])) for arm in ARMS))
+        for test, arms in sorted(counts.items())
+    }

@@ -85,7 +85,7 @@ class AttuneSessionReport(AttuneNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> str:
         # Ratings, names and what was kept since do not move the session's revision.
-        return " ".join(f"{found.key} {found.changed}" for found in sessions().summaries())
+        return " ".join(f"{found.key} {found.changes}" for found in sessions().summaries())
 
     @classmethod
     def execute(

@@ -6,6 +6,7 @@
 | GET  /attune/refinement/session/KEY           | one, with its rounds and what waits for a person              |
 | GET  /attune/refinement/picture/KEY/HASH      | a picture, PNG; ?small=1 a small JPEG                         |
 | GET  /attune/refinement/report/KEY            | its report; ?judge=NAME, ?most_rounds=N, ?all=1 as the node   |
+| GET  /attune/refinement/compare/KEY/ONE/OTHER | two of its rounds and the ways to them, side by side; ?judge=NAME   |
 | POST /attune/refinement/ACTION                | does it (`views.ACTIONS`), and gives the session as it then is |
 
 Every change is told to all pages by the event `attune.refinement`. Errors: {"error": what is wrong and what to do}.
@@ -82,6 +83,13 @@ def add_routes() -> None:
     async def report(request: web.Request) -> web.Response:
         key, asked = request.match_info["key"], dict(request.query)
         return await answered(lambda: views.report_view(sessions(), key, asked))
+
+    @routes.get("/attune/refinement/compare/{key}/{one}/{other}")
+    async def compared(request: web.Request) -> web.Response:
+        key, ends, asked = request.match_info["key"], ("one", "other"), dict(request.query)
+        return await answered(
+            lambda: views.comparison_view(sessions(), key, *(request.match_info[end] for end in ends), asked)
+        )
 
     @routes.post("/attune/refinement/{action}")
     async def changed(request: web.Request) -> web.Response:

@@ -25,6 +25,7 @@ def plain_schedule(schedule: Schedule) -> dict[str, Any]:
         "guidance": schedule.guidance,
         "arm": schedule.arm,
         "own_noise": schedule.own_noise,
+        "test": schedule.test,
     }
 
 

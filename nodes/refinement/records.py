@@ -63,6 +63,7 @@ class Schedule:
         sampler: name of the host's sampler.
         guidance: classifier-free guidance scale.
         arm: of an A/B test, to which the session belongs; "" = no test.
+        test: name of that test; "" = no test, or one of before names were kept.
         own_noise: whether what the sampler draws between steps follows from each picture's seed; False = from that of
             the first for all, as in the first rounds that were ever kept.
     """
@@ -76,6 +77,7 @@ class Schedule:
     guidance: float = 7.0
     arm: str = ""
     own_noise: bool = False
+    test: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -95,6 +97,7 @@ class Schedule:
         check_switch(self.own_noise, "Own noise")
         check_name(self.sampler, "The sampler's name")
         check_name(self.arm, "The name of the arm of an A/B test", empty=True)
+        check_name(self.test, "The name of an A/B test", empty=True)
 
 
 @dataclass(frozen=True)
@@ -281,7 +284,9 @@ class SessionState:
         attempt: of the round to be made.
         open: the round that was made of this state and waits for a person; None = not made yet.
         replay: a round that is to be made again as it was; the path then ends at its parent.
-        arm: of an A/B test, to which the session's rounds belong so far; "" = none.
+        arm: of an A/B test, to which the session's newest rounds belong; "" = none.
+        test: name of that test.
+        undone: keys of rounds that Redo comes back to, the next last.
     """
 
     key: str
@@ -295,6 +300,8 @@ class SessionState:
     open: Round | None = None
     replay: Round | None = None
     arm: str = ""
+    test: str = ""
+    undone: tuple[str, ...] = ()
 
     @property
     def number(self) -> int:
@@ -317,9 +324,14 @@ class SessionState:
         return self.path[-1].prompt if self.path else self.prompt
 
     @property
+    def accepted_in(self) -> Round | None:
+        """The newest round on the path that has what was meant; None = nothing was accepted, or it was undone."""
+        return next((past for past in reversed(self.path) if past.feedback and past.feedback.accepted), None)
+
+    @property
     def accepted(self) -> bool:
-        """Whether the last round has what was meant."""
-        return self.feedback is not None and self.feedback.accepted
+        """Whether a round on the path has what was meant: rounds that were made of it later take nothing back."""
+        return self.accepted_in is not None
 
 
 # ---- checks ----

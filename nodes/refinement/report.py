@@ -5,11 +5,13 @@
     path: keys of the rounds from the first to the head
     open: the round that waits for a person, or null
     branches: one per round on which none builds: rounds (keys), current, accepted, level, prompt
+    comparisons: the way that is gone now against each of the `MOST_COMPARED` newest others; see `comparison_report`
     kpis: see `kpis.SessionKpis`
     agreement: see `agreement.Agreement`, and words
     fairness: whether choices and weights lean to some look; see `fairness_report.fairness_report`
     audit: sound, rows, last (hash of the last row), problems
-    several: figures of several sessions together, see `kpis.SeveralKpis`, or null
+    several: figures of several sessions together, see `kpis.SeveralKpis`, and words, or null; its tests are a list,
+        each with its name (test) and words
 
 Seeds are text. Times are seconds since 1970. Pictures are named by their hash. Texts are what people wrote: whoever
 shows them must escape them.
@@ -24,15 +26,17 @@ from typing import Any
 
 from .agreement import Agreement, agreement
 from .fairness_report import Looked, fairness_report, looked_at
-from .kpis import CAP, level_of, session_kpis, several_kpis
+from .kpis import CAP, YOUNG_DAYS, SeveralKpis, level_of, made_once, session_kpis, several_kpis
 from .plain_records import plain_picture, plain_round
 from .prompt_diff import diff_line, prompt_diff
 from .records import Round
+from .round_lora import version_of
 from .session_reading import SessionRecord
 from .store import SessionStore
 from .tree import Tree
 
-FORMAT, VERSION = "attune session report", 1
+FORMAT, VERSION = "attune session report", 2
+MOST_COMPARED = 5
 # Of a round, what only the file needs.
 _NOT_SHOWN = ("embedding", "lora", "latents")
 
@@ -50,15 +54,14 @@ def report_of(
 
     Args:
         judge, cap: see `kpis.session_kpis`.
-        everything: with the figures of all sessions that were accepted or given up; one that is under way is neither.
+        everything: with the figures of all sessions together.
         progress: told (done, of how much) while pictures are read.
 
     Raises:
         UnknownError: there is no such session.
     """
     record = store.record(key)
-    every = [store.record(known.key) for known in store.summaries()] if everything else []
-    several = [known for known in every if known.state.accepted or len(known.state.path) >= cap]
+    several = [store.record(known.key) for known in store.summaries()] if everything else []
     told = [record, *(known for known in several if known.state.key != key)]
     looked = looked_at([(known, store.files(known.state.key).pictures.get) for known in told], progress)
     return session_report(record, judge=judge, cap=cap, several=several, looked=looked)
@@ -67,15 +70,27 @@ def report_of(
 def shown_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """What of a document the page shows: without what only the file needs."""
 
-    def shown(round_: Mapping[str, Any]) -> dict[str, Any]:
-        kept = {name: value for name, value in round_.items() if name not in _NOT_SHOWN}
-        if kept["weights"]:
-            kept["weights"] = {name: kept["weights"][name] for name in ("rule", "before", "after")}
-        return kept
-
     waiting = report["open"]
-    rounds = [shown(round_) for round_ in report["rounds"]]
-    return {**report, "rounds": rounds, "open": waiting and shown(waiting)}
+    rounds = [_shown(round_) for round_ in report["rounds"]]
+    shown = {name: value for name, value in report.items() if name != "comparisons"}
+    return {**shown, "rounds": rounds, "open": waiting and _shown(waiting)}
+
+
+def _shown(round_: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in round_.items() if name not in _NOT_SHOWN}
+    if kept["weights"]:
+        kept["weights"] = {name: kept["weights"][name] for name in ("rule", "before", "after")}
+    return kept
+
+
+def shown_comparison(compared: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a comparison the page shows: both ends, and how many rounds each has of its own and both share."""
+    sides = ("first", "second")
+    return {
+        **{name: compared[name] for name in ("diff", "change", "judge", "first_level", "second_level")},
+        **{f"{side}_end": _shown(compared[f"{side}_end"]) for side in sides},
+        "rounds": {name: len(compared[name]) for name in ("common", *sides)},
+    }
 
 
 def session_report(
@@ -114,6 +129,7 @@ def session_report(
         "path": [round_.key for round_ in state.path],
         "open": None if state.open is None else _round(record, tree, state.open, kpis.judge),
         "branches": _branches(record, tree, kpis.judge),
+        "comparisons": _comparisons(record, tree, judge),
         "kpis": _plain(kpis),
         "agreement": _agreement(agreement(record.ratings.values())),
         "fairness": _plain(fairness_report(looked)),
@@ -132,9 +148,22 @@ def several_report(records: Sequence[SessionRecord]) -> dict[str, Any]:
     kpis = several_kpis(records)
     plain = _plain(kpis)
     plain["agreement"] = _agreement(kpis.agreement)
-    if kpis.arms is not None:
-        plain["arms"]["words"] = kpis.arms.words
+    plain["words"] = _counted(kpis)
+    plain["tests"] = [
+        {"test": test, **_plain(found), "words": f"{test}: {found.words}" if test else found.words}
+        for test, found in kpis.tests.items()
+    ]
     return plain
+
+
+def _counted(kpis: SeveralKpis) -> str:
+    """Who counts, in words."""
+    left = kpis.sessions - kpis.accepted
+    return (
+        f"Every session with an answered round counts ({kpis.sessions}). {left} of them are given up or still open, "
+        f"which counts as not accepted; {kpis.young} of those were moved in the last {YOUNG_DAYS} days and may yet be "
+        "accepted."
+    )
 
 
 def comparison_report(record: SessionRecord, first: str, second: str, *, judge: str = "") -> dict[str, Any]:
@@ -144,8 +173,8 @@ def comparison_report(record: SessionRecord, first: str, second: str, *, judge: 
         first, second: keys of the rounds at their ends.
 
     Returns:
-        common, first, second: rounds as in the report; diff: from the first's last prompt to the second's; change: the
-        same as one line; judge, first_level, second_level.
+        common, first, second: rounds as in the report; first_end, second_end: those that the keys name; diff: from the
+        first's last prompt to the second's; change: the same as one line; judge, first_level, second_level.
 
     Raises:
         UnknownError: there is no such round.
@@ -160,6 +189,8 @@ def comparison_report(record: SessionRecord, first: str, second: str, *, judge: 
             name: [_round(record, tree, round_, judge) for round_ in getattr(compared, name)]
             for name in ("common", "first", "second")
         },
+        "first_end": _round(record, tree, before, judge),
+        "second_end": _round(record, tree, after, judge),
         "diff": [list(part) for part in diff],
         "change": diff_line(diff),
         "judge": judge,
@@ -169,9 +200,9 @@ def comparison_report(record: SessionRecord, first: str, second: str, *, judge: 
 
 
 def _round(record: SessionRecord, tree: Tree, round_: Round, judge: str) -> dict[str, Any]:
-    """What `plain_round` says, and of the round: on_path, regenerations, diff (list of [kind, text] from the parent's
-    prompt), change (the same as one line), level and gain by the judge; of a picture: liked, disliked, chosen, stars
-    (rater → 1 … 5).
+    """What `plain_round` says, and of the round: on_path, regenerations, version (`weights_id` of the session's own
+    LoRA that it was made with, "" = none), diff (list of [kind, text] from the parent's prompt), change (the same as
+    one line), level and gain by the judge; of a picture: liked, disliked, chosen, stars (rater → 1 … 5).
     """
     parent = tree.round(round_.parent) if round_.parent else None
     diff = prompt_diff(parent.prompt if parent else record.state.prompt, round_.prompt)
@@ -190,12 +221,24 @@ def _round(record: SessionRecord, tree: Tree, round_: Round, judge: str) -> dict
             for place, picture in enumerate(round_.pictures)
         ],
         "on_path": round_.key in {on_path.key for on_path in record.state.path},
-        "regenerations": sum(passed.parent == round_.parent for passed in record.passed),
+        "regenerations": _regenerations(record, tree, round_),
+        "version": version_of(round_),
         "diff": [list(part) for part in diff],
         "change": diff_line(diff),
         "level": level,
         "gain": None if level is None or before is None else level - before,
     }
+
+
+def _regenerations(record: SessionRecord, tree: Tree, round_: Round) -> int:
+    """How often other pictures were asked for until this round's came: since the round beside it that came before."""
+    beside = [other for other in tree.children(round_.parent) if other.key != round_.key]
+    if round_.feedback is not None:
+        keys = [other.key for other in tree.rounds]
+        beside = [other for other in beside if keys.index(other.key) < keys.index(round_.key)]
+    # Pictures that were answered anew after an undo are the same ones, which came as they came.
+    since = max((other.attempt for other in beside if len(made_once([other, round_])) == 2), default=0)
+    return sum(passed.parent == round_.parent and since <= passed.attempt < round_.attempt for passed in record.passed)
 
 
 def _branches(record: SessionRecord, tree: Tree, judge: str) -> list[dict[str, Any]]:
@@ -214,6 +257,14 @@ def _branches(record: SessionRecord, tree: Tree, judge: str) -> list[dict[str, A
             }
         )
     return found
+
+
+def _comparisons(record: SessionRecord, tree: Tree, judge: str) -> list[dict[str, Any]]:
+    now = record.state.last
+    if now is None:
+        return []
+    others = [way[-1].key for way in tree.branches() if now not in way][-MOST_COMPARED:]
+    return [comparison_report(record, other, now.key, judge=judge) for other in others]
 
 
 def _agreement(found: Agreement) -> dict[str, Any]:

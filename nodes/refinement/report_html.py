@@ -52,6 +52,7 @@ def report_html(report: Mapping[str, Any], pictures: Pictures) -> str:
         f'<ol class="rounds">{"".join(shown.round(round_) for round_ in path)}</ol>' if path else _nothing(),
         f'<h2>Waiting for an answer</h2><ol class="rounds">{shown.round(waiting)}</ol>' if waiting else "",
         _branches(report, rounds, shown),
+        _comparisons(report["comparisons"], shown),
         _agreement(report["agreement"]),
         _fairness(report["fairness"]),
         _several(report["several"]),
@@ -178,7 +179,9 @@ class _Shown:
             _number(round_["seconds"], " s"),
         ]
         if schedule["arm"]:
-            facts.append(f"arm {schedule['arm']}")
+            facts.append(f"arm {schedule['arm']}" + (f" of “{schedule['test']}”" if schedule["test"] else ""))
+        if round_["version"]:
+            facts.append(f"made with the session's own LoRA, version {round_['version'][:12]}")
         if round_["regenerations"]:
             facts.append(f"other pictures asked for {round_['regenerations']}×")
         return (
@@ -216,6 +219,21 @@ class _Shown:
             f'<figure class="{mark}"><span class="frame">{self.image(picture["hash"], LARGE)}</span>'
             f'<figcaption><span class="mark">{mark or "&nbsp;"}</span>{scores}'
             f'<span class="seed">seed {text(picture["seed"])}</span></figcaption></figure>'
+        )
+
+    def side(self, end: Mapping[str, Any], level: float | None, own: int, label: str) -> str:
+        """The picture at the end of a branch, for a comparison."""
+        pictures = end["pictures"]
+        lead = next((picture for picture in pictures if picture["chosen"]), pictures[0])
+        scores = "".join(
+            f'<span class="score"><bdi>{text(name)}</bdi><span>{signed(score)}</span></span>'
+            for name, score in lead["scores"].items()
+        )
+        judged = "" if level is None else f" · {signed(level)} {text(self.judge)}"
+        return (
+            f'<figure><span class="frame">{self.image(lead["hash"], LARGE)}</span><figcaption>'
+            f'<span class="mark">{label}</span>{scores}'
+            f'<span class="seed">round {end["number"]}, {own} of its own{judged}</span></figcaption></figure>'
         )
 
     def _weights(self, weights: Mapping[str, Any] | None) -> str:
@@ -288,6 +306,22 @@ def _branches(report: Mapping[str, Any], rounds: Mapping[str, Mapping[str, Any]]
     return f'<h2>Branches</h2><ol class="rounds">{"".join(cards)}</ol>'
 
 
+def _comparisons(found: Sequence[Mapping[str, Any]], shown: _Shown) -> str:
+    cards = []
+    for compared in found:
+        sides = [
+            shown.side(compared[f"{side}_end"], compared[f"{side}_level"], len(compared[side]), label)
+            for side, label in (("first", "The other branch"), ("second", "Now"))
+        ]
+        shared = len(compared["common"])
+        told = f"{shared} rounds in common" if shared != 1 else "1 round in common"
+        cards.append(
+            f'<div class="card"><p class="soft small">{told}; from the other branch\'s prompt to the one now:</p>'
+            f'<p class="diff">{_diff(compared["diff"])}</p><div class="pictures">{"".join(sides)}</div></div>'
+        )
+    return f"<h2>Branches side by side</h2>{''.join(cards)}" if cards else ""
+
+
 def _agreement(found: Mapping[str, Any]) -> str:
     if not found["units"]:
         return ""
@@ -329,6 +363,7 @@ def _several(found: Mapping[str, Any] | None) -> str:
         return ""
     low, high = (f"{100 * bound:.0f}" for bound in found["acceptance"])
     rows = [
+        ("who counts", found["words"]),
         ("accepted", f"{found['accepted']} of {found['sessions']} sessions ({low} to {high} %)"),
         ("rounds until accepted", _number(found["rounds_to_accept"])),
         ("times other pictures, per session", _number(found["regenerations"])),
@@ -337,8 +372,7 @@ def _several(found: Mapping[str, Any] | None) -> str:
         ("seconds to make a round", _number(found["seconds_per_round"])),
     ]
     rows += [(f"accepted by round {by}", f"{100 * share:.0f} %") for by, share in found["accepted_by"].items()]
-    if found["arms"]:
-        rows.append(("A/B test", found["arms"]["words"]))
+    rows += [("A/B test", test["words"]) for test in found["tests"]]
     table = "".join(f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in rows)
     return f'<h2>Several sessions</h2><div class="card"><table>{table}</table></div>'
 

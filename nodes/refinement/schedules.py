@@ -23,7 +23,7 @@ had.
 **Replay.** A round that is made again takes what is recorded, whatever the knobs say now.
 
 **A/B test.** Arm B has the same knobs but for those in `arm_b`; the session's key says which arm it is in
-(`ab_arms.arm_of`). Once a session has rounds in an arm it stays there.
+(`ab_arms.arm_of`). Once a session has rounds in an arm it stays there as long as the test has that name.
 
 References:
     ours; λ_div is `dynamic_weights`. Image-to-image by part of the noise levels: Meng et al. 2022, "SDEdit".
@@ -133,7 +133,7 @@ def arm_for(config: RoundScheduleConfig, state: SessionState) -> str:
     """The arm that the session is in; "" without a test."""
     if not config.arm_b:
         return ""
-    return state.arm or arm_of(state.key, config.test)
+    return state.arm if state.arm and state.test == config.test else arm_of(state.key, config.test)
 
 
 def round_schedule(
@@ -170,6 +170,7 @@ def round_schedule(
         sampler=knobs.sampler,
         guidance=knobs.guidance,
         arm=arm,
+        test=config.test if arm else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from .session_rows import (
     SessionRow,
     read_ratings,
     read_rounds,
+    read_sound_rounds,
     round_digests,
     session_digest,
 )
@@ -25,7 +27,8 @@ class Summary:
 
     Attributes:
         rounds: that were committed, on all branches.
-        accepted: whether a picture of it is what was meant.
+        accepted: whether a round on the way to its head has what was meant, see `SessionState.accepted`.
+        changes: rows of its audit.
         created, changed: seconds since 1970.
     """
 
@@ -35,6 +38,7 @@ class Summary:
     prompt: str
     rounds: int
     accepted: bool
+    changes: int
     created: int
     changed: int
 
@@ -65,17 +69,20 @@ def read_state(connection: sqlite3.Connection, session: SessionRow, replay: str 
     """A session as the next run sees it; see `SessionStore.state`.
 
     Raises:
-        UnknownError: there is no round to replay of that key.
+        UnknownError: there is no round to replay of that key. RefinementError: a round is damaged.
     """
-    rows = read_rounds(connection, session.id)
+    return _state(session, read_rounds(connection, session.id), session.head or None, replay)
+
+
+def _state(session: SessionRow, rows: Sequence[RoundRow], head: str | None, replay: str | None = None) -> SessionState:
     tree = Tree(row.round for row in rows if row.status == "committed")
-    head = session.head or None
     again = tree.round(replay) if replay is not None else None
     if again is not None:
         head = again.parent
     path = tree.path(head)
     waiting = next((row.round for row in rows if row.status == "open" and row.round.parent == head), None)
     known = [*path, *(round_ for round_ in (again or waiting,) if round_)]
+    tested = next((round_.schedule for round_ in reversed(known) if round_.schedule.arm), None)
     return SessionState(
         session.key,
         session.name,
@@ -87,7 +94,9 @@ def read_state(connection: sqlite3.Connection, session: SessionRow, replay: str 
         again.attempt if again else next_attempt(rows, head),
         None if again else waiting,
         again,
-        next((round_.schedule.arm for round_ in reversed(known) if round_.schedule.arm), ""),
+        tested.arm if tested else "",
+        tested.test if tested else "",
+        () if again else session.undone,
     )
 
 
@@ -103,18 +112,37 @@ def read_tree(connection: sqlite3.Connection, session: SessionRow) -> Tree:
 
 
 def read_record(connection: sqlite3.Connection, session: SessionRow) -> SessionRecord:
-    """Everything about a session."""
-    rows = read_rounds(connection, session.id)
+    """Everything about a session that can be read; the verdict tells what cannot."""
+    rows, wrong = read_sound_rounds(connection, session.id)
+    rooted = _rooted(rows)
+    if len(rooted) < len(rows):
+        wrong.append(f"{len(rows) - len(rooted)} rounds build on one that cannot be read.")
+    rows, verdict = rooted, check_audit(connection, session)
+    if wrong:
+        told = "Not all rounds can be read: they, and what builds on them, are missing from all figures."
+        verdict = dataclasses.replace(verdict, problems=(*verdict.problems, told, *wrong))
+    head = session.head if session.head in {row.round.key for row in rows if row.status == "committed"} else None
     return SessionRecord(
-        read_state(connection, session),
+        _state(session, rows, head),
         tuple(row.round for row in rows if row.status == "committed"),
         tuple(row.round for row in rows if row.status == "passed"),
         read_ratings(connection, session.id),
         tuple(audit.read_rows(connection, session.id)),
-        check_audit(connection, session),
+        verdict,
         session.created,
         session.changed,
     )
+
+
+def _rooted(rows: Sequence[RoundRow]) -> list[RoundRow]:
+    """Those of which every round before is there."""
+    committed = {row.round.key: row.round for row in rows if row.status == "committed"}
+    rooted: set[str | None] = {None}
+    # A round comes later than its parent, but for one that was put in by somebody else.
+    for key, round_ in committed.items():
+        if round_.parent in rooted:
+            rooted.add(key)
+    return [row for row in rows if row.round.parent in rooted]
 
 
 def check_audit(connection: sqlite3.Connection, session: SessionRow) -> audit.AuditVerdict:
@@ -133,13 +161,19 @@ def readable_rounds(connection: sqlite3.Connection, session: SessionRow) -> list
 
 def read_summary(connection: sqlite3.Connection, row: SessionRow) -> Summary:
     """A session as lists show it."""
-    rounds, accepted = connection.execute(
-        "SELECT COUNT(*), COALESCE(MAX(instr(feedback, '\"accepted\":true') > 0), 0) FROM session_rounds "
-        "WHERE session = ? AND status = 'committed'",
-        (row.id,),
+    (rounds,) = connection.execute(
+        "SELECT COUNT(*) FROM session_rounds WHERE session = ? AND status = 'committed'", (row.id,)
+    ).fetchone()
+    # UNION, not UNION ALL: it ends even where somebody has bent the way into a ring.
+    (accepted,) = connection.execute(
+        "WITH RECURSIVE way (key, parent, feedback) AS (SELECT key, parent, feedback FROM session_rounds "
+        "WHERE session = :id AND key = :head UNION SELECT past.key, past.parent, past.feedback "
+        "FROM session_rounds AS past JOIN way ON past.key = way.parent WHERE past.session = :id) "
+        "SELECT COALESCE(MAX(instr(feedback, '\"accepted\":true') > 0), 0) FROM way",
+        {"id": row.id, "head": row.head},
     ).fetchone()
     return Summary(
-        row.key, row.name, row.revision, row.prompt, rounds, bool(accepted), row.created, row.changed
+        row.key, row.name, row.revision, row.prompt, rounds, bool(accepted), row.audit_rows, row.created, row.changed
     )  # fmt: skip
 
 

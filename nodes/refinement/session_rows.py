@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .audit import digest
+from .audit import digest, readable
 from .plain_records import (
     canonical,
     feedback_of,
@@ -18,7 +19,7 @@ from .plain_records import (
     schedule_of,
     weights_of,
 )
-from .records import KEY, Feedback, Picture, RefinementError, Round, UnknownError
+from .records import KEY, LONGEST_SESSION_NAME, Feedback, Picture, RefinementError, Round, UnknownError
 
 # open: waits for a person. passed: other pictures were asked for. committed: a person has answered.
 Status = Literal["open", "passed", "committed"]
@@ -62,7 +63,7 @@ class RoundRow:
 def read_session(connection: sqlite3.Connection, key: str) -> SessionRow:
     """
     Raises:
-        UnknownError: there is no such session.
+        UnknownError: there is no such session. RefinementError: its row holds what is no session.
     """
     found = None
     if KEY.fullmatch(key):
@@ -77,21 +78,34 @@ def read_session(connection: sqlite3.Connection, key: str) -> SessionRow:
 
 
 def read_sessions(connection: sqlite3.Connection) -> list[SessionRow]:
-    """All sessions, the one that was changed last first."""
+    """All sessions, the one that was changed last first; without those whose rows hold what is no session."""
     query = f"SELECT {_SESSION} FROM sessions WHERE name <> '' ORDER BY changed DESC, id DESC"
-    return [_session(row) for row in connection.execute(query).fetchall()]
+    found = []
+    for row in connection.execute(query).fetchall():
+        with suppress(RefinementError):
+            found.append(_session(row))
+    return found
 
 
 def _session(row: tuple) -> SessionRow:
     id, key, name, revision, seed, prompt, negative, head, undone, *rest = row
-    return SessionRow(id, key, name, revision, int(seed), prompt, negative, head, tuple(json.loads(undone)), *rest)
+    try:
+        texts, numbers = (key, name, seed, prompt, negative, head, undone), (revision, *rest)
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
+            raise ValueError("a column of another type")
+        return SessionRow(id, key, name, revision, int(seed), prompt, negative, head, tuple(json.loads(undone)), *rest)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RefinementError(
+            f"The session {str(name)[:LONGEST_SESSION_NAME]!r} is damaged in Attune's database ({error}): somebody has "
+            "written into it. Put a backup of the database in its place, or begin another session."
+        ) from error
 
 
 def session_digest(connection: sqlite3.Connection, id: int) -> str:
     """Digest of a session's own fields, as the audit keeps it."""
     fields = "name, prompt, negative, seed, revision, head, undone, created"
     row = connection.execute(f"SELECT {fields} FROM sessions WHERE id = ?", (id,)).fetchone()
-    return digest([_plain(value) for value in row])
+    return digest([readable(value) for value in row])
 
 
 # ---- rounds ----
@@ -109,12 +123,26 @@ def read_rounds(
     return [_round(connection, row) for row in connection.execute(query, (session, *values)).fetchall()]
 
 
+def read_sound_rounds(connection: sqlite3.Connection, session: int) -> tuple[list[RoundRow], list[str]]:
+    """All rounds that can be read, and what is wrong with each of the others, in words."""
+    query = f"SELECT {_ROUND} FROM session_rounds WHERE session = ? ORDER BY id"
+    found, wrong = [], []
+    for row in connection.execute(query, (session,)).fetchall():
+        try:
+            found.append(_round(connection, row))
+        except RefinementError as error:
+            wrong.append(str(error))
+    return found, wrong
+
+
 def _round(connection: sqlite3.Connection, row: tuple) -> RoundRow:
     id, status, key, parent, number, attempt, prompt, negative, embedding, schedule, weights, said, *rest = row
     pictures = connection.execute(
         "SELECT hash, seed, scores FROM session_pictures WHERE round = ? ORDER BY position", (id,)
     ).fetchall()
     try:
+        if not isinstance(rest[-1], int) or (status == "committed") != bool(said):
+            raise ValueError("a column that no round has")
         made = Round(
             key,
             parent or None,
@@ -129,10 +157,10 @@ def _round(connection: sqlite3.Connection, row: tuple) -> RoundRow:
             feedback_of(json.loads(said)) if said else None,
             *rest,
         )
-    except (ValueError, TypeError, AttributeError, RefinementError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, RefinementError) as error:
         raise RefinementError(
-            f"Round {number} of this session is damaged in Attune's database ({error}). Put a backup of the database "
-            "in its place, or begin another session."
+            f"Round {readable(number)} of this session is damaged in Attune's database ({error}). Put a backup of the "
+            "database in its place, or begin another session."
         ) from error
     return RoundRow(id, status, made)
 
@@ -195,18 +223,13 @@ def round_digest(connection: sqlite3.Connection, id: int) -> str:
     ratings = connection.execute(
         "SELECT position, rater, stars FROM session_ratings WHERE round = ? ORDER BY position, rater", (id,)
     ).fetchall()
-    return digest([[_plain(value) for value in row] for row in (fields[1:], *pictures, *ratings)])
-
-
-def _plain(value: Any) -> Any:
-    """What somebody else has written may be of any type; its repr tells what JSON cannot hold."""
-    return value if isinstance(value, (str, int)) else repr(value)
+    return digest([[readable(value) for value in row] for row in (fields[1:], *pictures, *ratings)])
 
 
 def round_digests(connection: sqlite3.Connection, session: int) -> dict[str, str]:
     """Key → digest of all rounds of a session."""
     rows = connection.execute("SELECT id, key FROM session_rounds WHERE session = ?", (session,)).fetchall()
-    return {key: round_digest(connection, id) for id, key in rows}
+    return {str(readable(key)): round_digest(connection, id) for id, key in rows}
 
 
 # ---- ratings ----
@@ -230,7 +253,9 @@ def read_ratings(connection: sqlite3.Connection, session: int) -> dict[tuple[str
     )
     found: dict[tuple[str, int], dict[str, int]] = {}
     for key, position, rater, stars in rows:
-        found.setdefault((key, position), {})[rater] = stars
+        # What somebody else has written may be of any type; the audit tells of it.
+        if isinstance(rater, str) and isinstance(stars, int):
+            found.setdefault((key, position), {})[rater] = stars
     return found
 
 

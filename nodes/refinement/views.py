@@ -8,8 +8,8 @@ from typing import Any
 
 from .kpis import CAP
 from .prompt_diff import prompt_diff
-from .records import KEY, Feedback, RefinementError, Round, SessionState
-from .report import report_of, shown_report
+from .records import KEY, Feedback, RefinementError, Round, SessionState, check_text
+from .report import comparison_report, report_of, shown_comparison, shown_report
 from .store import SessionStore
 from .tree import Tree
 
@@ -47,7 +47,7 @@ def view_of(state: SessionState, tree: Tree) -> dict[str, Any]:
         "path": path,
         "rounds": [round_view(found, _prompt_before(found, tree, state.prompt)) for found in tree.rounds],
         "open": waiting,
-        "can_redo": bool(tree.children(state.last.key if state.last else None)),
+        "can_redo": bool(state.undone),
     }
 
 
@@ -102,6 +102,19 @@ def report_view(store: SessionStore, key: str, asked: Mapping[str, str]) -> dict
         raise RefinementError(f"most_rounds must be a whole number of at least 1, not {cap[:40]!r}.")
     judge = asked.get("judge", "").strip()
     return shown_report(report_of(store, key, judge=judge, cap=int(cap), everything=asked.get("all") == "1"))
+
+
+def comparison_view(store: SessionStore, key: str, first: str, second: str, asked: Mapping[str, str]) -> dict[str, Any]:
+    """Two ways through a session side by side, as the page of Session Report shows them.
+
+    Args:
+        first, second: keys of the rounds at their ends. asked: judge, see `report_view`.
+
+    Raises:
+        UnknownError: there is no such session or round.
+    """
+    judge = asked.get("judge", "").strip()
+    return shown_comparison(comparison_report(store.record(key), first, second, judge=judge))
 
 
 # ---- in ----
@@ -180,7 +193,7 @@ def _accept(store: SessionStore, key: str, body: Mapping[str, Any]) -> None:
 
 def _rate(store: SessionStore, key: str, body: Mapping[str, Any]) -> None:
     stars = body.get("stars")
-    if not isinstance(stars, Mapping) or not all(str(place).isdecimal() for place in stars):
+    if not isinstance(stars, Mapping) or not all(re.fullmatch("[0-9]{1,3}", place) for place in stars):
         raise RefinementError("stars must be an object of position: 1 … 5.")
     store.rate(key, _text(body, "round"), _text(body, "rater", ""), {int(place): n for place, n in stars.items()})
 
@@ -197,6 +210,7 @@ def _text(body: Mapping[str, Any], name: str, default: str | None = None) -> str
     value = body.get(name, default)
     if not isinstance(value, str):
         raise RefinementError(f"{name} must be a text.")
+    check_text(value, name)
     return value
 
 

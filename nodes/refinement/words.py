@@ -14,8 +14,9 @@ def session_text(state: SessionState, prompt: str = "") -> str:
     if state.replay is not None:
         return f"{state.name}: round {state.replay.number} is made again as it was."
     lines = [f"{state.name}: round {state.number}" + (f", other pictures ({state.attempt})" if state.attempt else "")]
-    if state.accepted:
-        lines[0] = f"{state.name}: accepted in round {len(state.path)}. Another run makes round {state.number}."
+    accepted = state.accepted_in
+    if accepted is not None:
+        lines[0] = f"{state.name}: accepted in round {accepted.number}. Another run makes round {state.number}."
     said = state.feedback.comment.strip() if state.feedback else ""
     if said:
         lines.append(f"You said: {said}")

@@ -103,7 +103,7 @@ def test_swapping_the_arms_turns_the_sign_only():
 def test_few_sessions_say_nothing():
     assert compare(Outcome(), Outcome(3, 3)).p == 1
     assert math.isnan(compare(Outcome(), Outcome()).difference)
-    assert "both arms need sessions" in compare(Outcome(), Outcome()).words
+    assert "both arms need a session" in compare(Outcome(), Outcome()).words
     assert not compare(Outcome(2, 2), Outcome(0, 2)).clear
     assert "No clear difference" in compare(Outcome(2, 2), Outcome(0, 2)).words
     assert wilson(Outcome()) == (0.0, 1.0)

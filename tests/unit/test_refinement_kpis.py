@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from attune.nodes.refinement.kpis import gains, judge_of, session_kpis, several_kpis, stopped_paying
-from attune.nodes.refinement.records import Feedback, Weights
+from attune.nodes.refinement.kpis import arms_of, gains, judge_of, session_kpis, several_kpis, stopped_paying
+from attune.nodes.refinement.records import REWARDS, Feedback, Weights
 from attune.nodes.refinement.store import SessionStore
 from attune.tests.refinement_sessions import made, opened, play, propose
 
@@ -49,7 +49,8 @@ def test_an_acceptance_that_was_undone_is_none(sessions: SessionStore):
     state = sessions.commit(state.key, state.revision, state.open.key, Feedback(liked=(1,)))
     state = play(sessions, state, (3, 4), Feedback(liked=(0,), accepted=True))
     kpis = session_kpis(sessions.record(state.key))
-    assert (kpis.accepted, kpis.rounds, kpis.rounds_to_accept) == (True, 2, 3), "three answers, two on the way"
+    assert (kpis.accepted, kpis.rounds, kpis.rounds_to_accept) == (True, 2, 2), "the first was answered twice"
+    assert kpis.choices == 3
     assert kpis.pictures == 4, "the pictures that were answered twice were made once"
 
 
@@ -135,6 +136,84 @@ def test_several_sessions_together(sessions: SessionStore):
     assert kpis.satisfaction == pytest.approx((4 * 1 + 3 * 2 + 3) / 8)
     assert kpis.seconds_per_round == pytest.approx((3 * 1 + 2) / 8)
     assert (kpis.agreement.alpha, kpis.agreement.units) == (1, 4)
-    assert (kpis.arms.a.accepted, kpis.arms.a.sessions, kpis.arms.b.accepted, kpis.arms.b.sessions) == (2, 2, 1, 2)
+    (found,) = kpis.tests.values()
+    assert (found.a.accepted, found.a.sessions, found.b.accepted, found.b.sessions) == (2, 2, 1, 2)
     nothing = several_kpis([])
-    assert (nothing.sessions, nothing.acceptance, nothing.arms, nothing.satisfaction) == (0, (0.0, 1.0), None, None)
+    assert (nothing.sessions, nothing.acceptance, nothing.tests, nothing.satisfaction) == (0, (0.0, 1.0), {}, None)
+
+
+def test_sessions_that_were_given_up_count_and_tests_do_not_mix(sessions: SessionStore):
+    """Ten of arm B were left after two rounds, five of each arm were accepted at once; another test beside it."""
+
+    def begun(name: str, arm: str, test: str, *, rounds: int = 1, accepted: bool = True) -> None:
+        state = sessions.create(name, "a cat")
+        schedule = dataclasses.replace(made((1,))["schedule"], arm=arm, test=test)
+        for turn in range(rounds):
+            state = play(sessions, state, (turn,), Feedback(liked=(0,), accepted=accepted), schedule=schedule)
+
+    for number in range(10):
+        begun(f"left {number}", "B", "one", rounds=2, accepted=False)
+    for number in range(5):
+        begun(f"B {number}", "B", "one")
+        begun(f"A {number}", "A", "one")
+    begun("other", "A", "two", accepted=False)
+    sessions.create("no round", "a cat")
+    records = [sessions.record(found.key) for found in sessions.summaries()]
+    kpis = several_kpis(records)
+    assert (kpis.sessions, kpis.accepted, kpis.young) == (21, 10, 11)
+    assert several_kpis(records, now=records[0].changed + 8 * 86_400).young == 0
+    one, two = kpis.tests["one"], kpis.tests["two"]
+    assert (one.a.accepted, one.a.sessions, one.b.accepted, one.b.sessions) == (5, 5, 5, 15)
+    assert "A 5 of 5 against B 5 of 15" in one.words
+    assert (two.a.sessions, two.b.sessions) == (1, 0)
+
+
+def test_old_rounds_of_a_test_count_with_its_named_ones(sessions: SessionStore):
+    state = sessions.create("cats", "a cat")
+    for turn, test in enumerate(("", "type karras")):
+        schedule = dataclasses.replace(made((1,))["schedule"], arm="A", test=test)
+        state = play(sessions, state, (turn,), schedule=schedule)
+    assert arms_of(sessions.record(state.key)) == {"type karras": "A"}
+
+
+def test_going_on_after_an_acceptance_takes_nothing_back(sessions: SessionStore):
+    state = play(sessions, sessions.create("cats", "a cat"), (1, 2), Feedback(liked=(0,), accepted=True))
+    state = play(sessions, state, (3, 4))
+    record = sessions.record(state.key)
+    kpis, several = session_kpis(record), several_kpis([record])
+    assert (kpis.accepted, kpis.rounds, kpis.rounds_to_accept) == (True, 2, 1)
+    assert state.accepted and sessions.find("cats").accepted and several.accepted == 1
+
+
+def test_answers_that_were_undone_are_no_further_rounds(sessions: SessionStore):
+    """Three times undone and answered anew, then accepted in round 2; then that undone and done again."""
+    state = play(sessions, sessions.create("cats", "a cat"), (1, 2))
+    for _ in range(3):
+        state = sessions.undo(state.key, state.revision)
+        state = sessions.commit(state.key, state.revision, state.open.key, Feedback("y", liked=(1,)))
+    state = play(sessions, state, (3, 4), Feedback(liked=(0,), accepted=True))
+    kpis = session_kpis(sessions.record(state.key))
+    assert (kpis.rounds, kpis.rounds_to_accept, kpis.pictures) == (2, 2, 4)
+    state = sessions.redo(state.key, sessions.undo(state.key, state.revision).revision)
+    assert session_kpis(sessions.record(state.key)).rounds_to_accept == 2
+
+
+def test_the_time_to_an_acceptance_ends_at_the_one_that_stands(sessions: SessionStore):
+    state = play(sessions, sessions.create("cats", "a cat"), (1, 2), Feedback(liked=(0,), accepted=True))
+    state = sessions.undo(state.key, state.revision)
+    state = sessions.commit(state.key, state.revision, state.open.key, Feedback(liked=(1,)))
+    state = play(sessions, state, (3, 4), Feedback(liked=(0,), accepted=True))
+    record = sessions.record(state.key)
+    begun = record.rows[0].made
+    rows = tuple(dataclasses.replace(row, made=begun + 100 * row.number) for row in record.rows)
+    first, last = (row.number for row in rows if row.kind == "accepted")
+    proposed = next(row.number for row in rows if row.kind == "proposed")
+    elapsed = session_kpis(dataclasses.replace(record, rows=rows)).elapsed
+    assert elapsed == 100 * (last - proposed) != 100 * (first - proposed)
+
+
+def test_nobody_was_asked_where_the_rewards_decided(sessions: SessionStore):
+    state = play(sessions, sessions.create("cats", "a cat"), (1, 2), Feedback(liked=(0,), rater=REWARDS))
+    state = play(sessions, state, (3, 4), Feedback("darker", liked=(0,)))
+    kpis = session_kpis(sessions.record(state.key))
+    assert (kpis.rounds, kpis.choices) == (2, 1)

@@ -158,6 +158,21 @@ def test_a_state_says_what_the_next_round_follows() -> None:
     assert first.chosen == first.pictures[1]
 
 
+def test_what_was_accepted_stays_accepted_in_the_rounds_after_it() -> None:
+    first = a_round(feedback=Feedback(liked=(0,), accepted=True))
+    second = a_round(key="e" * 32, parent=first.key, number=2, feedback=Feedback("more", liked=(0,)))
+    state = SessionState("c" * 32, "cats", 0, 7, "a cat", "", path=(first, second))
+    assert state.accepted and state.accepted_in == first
+    assert not dataclasses.replace(state, path=(dataclasses.replace(first, feedback=Feedback()), second)).accepted
+
+
+def test_a_schedule_that_was_kept_before_tests_had_names_has_none():
+    values = plain_schedule(schedule(arm="A", test="type karras"))
+    assert schedule_of(values).test == "type karras"
+    del values["test"]
+    assert schedule_of(values) == schedule(arm="A")
+
+
 def test_a_schedule_that_was_kept_before_own_noise_is_of_the_first_seeds_noise():
     values = plain_schedule(schedule(own_noise=True))
     assert schedule_of(values).own_noise and schedule_of(values) == schedule(own_noise=True)

@@ -130,7 +130,10 @@ def test_the_document_tells_every_round(sessions: SessionStore, played: SessionS
     assert path[1]["diff"] == [["same", "a "], ["removed", "small"], ["added", "large"], ["same", " cat"]]
     assert [round_["level"] for round_ in path] == [2.0, 7.0, 9.0]
     assert [round_["gain"] for round_ in path] == [None, 5.0, 2.0]
-    assert [round_["regenerations"] for round_ in path] == [0, 1, 0]
+    assert [round_["regenerations"] for round_ in path] == [0, 0, 0], (
+        "the other pictures were asked for on the branch beside"
+    )
+    assert rounds[report["branches"][0]["rounds"][-1]]["regenerations"] == 1
     assert path[0]["pictures"][1]["chosen"] and path[0]["pictures"][1]["stars"] == {"Ann": 5, "Bob": 5}
     assert rounds[report["branches"][0]["rounds"][-1]]["pictures"][0]["disliked"]
     assert report["open"]["prompt"] == "a large black cat, dusk" and report["open"]["feedback"] is None
@@ -160,15 +163,17 @@ def test_branches_and_their_comparison(sessions: SessionStore, played: SessionSt
 
 def test_several_sessions_and_a_test_of_two_arms(sessions: SessionStore):
     for number in range(4):
-        schedule = Schedule("linear", 4, 1.0, (number,), arm="AB"[number % 2])
+        schedule = Schedule("linear", 4, 1.0, (number,), arm="AB"[number % 2], test="type karras")
         state = sessions.create(f"session {number}", "a cat")
         play(sessions, state, (number,), Feedback(liked=(0,), accepted=number < 3), schedule=schedule)
     keys = [found.key for found in sessions.summaries()]
     report = documented(sessions, keys[0], several=[sessions.record(key) for key in keys])
     assert (report["several"]["accepted"], report["several"]["sessions"]) == (3, 4)
-    assert report["several"]["arms"]["a"] == {"accepted": 2, "sessions": 2}
-    assert "A 2 of 2 against B 1 of 2" in report["several"]["arms"]["words"]
+    (test,) = report["several"]["tests"]
+    assert (test["test"], test["a"]) == ("type karras", {"accepted": 2, "sessions": 2})
+    assert "type karras: " in test["words"] and "A 2 of 2 against B 1 of 2" in test["words"]
     page = Page(report_html(report, sessions.files(keys[0]).pictures.get))
+    assert "1 of them are given up or still open" in page.words
     assert "3 of 4 sessions" in page.words and "A 2 of 2 against B 1 of 2" in page.words
 
 
@@ -186,13 +191,14 @@ def test_an_empty_session_has_a_report(sessions: SessionStore):
 def test_the_page_tells_what_the_document_tells(sessions: SessionStore, played: SessionState):
     page, read = page_of(sessions, played.key)
     told = [
-        "cats", "a small cat", "bigger", "lovely", "Waiting for an answer", "other pictures asked for 1×", "judge",
+        "cats", "a small cat", "bigger", "lovely", "Waiting for an answer", "Branches side by side", "judge",
         "without: blur", "5.0 ★ by 2", "Branches", "as they were written", str(2**64 - 1),
     ]  # fmt: skip
     for words in told:
         assert words in read.words, words
-    assert read.tags.count("ins") == read.tags.count("del") + 2, "one word replaced, twice words added"
-    assert len(read.images) == 2 + 2 + 1 + 2 + (2 + 3 - 1), "the way, the open round, what was chosen on both branches"
+    assert read.tags.count("ins") == read.tags.count("del") + 2, "one word replaced, twice words added; the comparison"
+    branches, compared = 2 + 3 - 1, 2
+    assert len(read.images) == 2 + 2 + 1 + 2 + branches + compared, "the way, the open round, chosen ones, both ends"
     assert "prefers-color-scheme: dark" in page and "@media print" in page
 
 
@@ -268,7 +274,7 @@ def test_a_picture_that_is_gone_leaves_a_note(sessions: SessionStore, played: Se
     files = sessions.files(played.key).pictures
     files.remove(list(files.names()))
     _, read = page_of(sessions, played.key)
-    assert not read.images and read.words.count("not there any more") == 11
+    assert not read.images and read.words.count("not there any more") == 13
     picture = report_picture(documented(sessions, played.key), files.get)
     assert picture.shape[-2:] == (WIDTH, 3)
 

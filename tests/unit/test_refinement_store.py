@@ -286,9 +286,9 @@ def test_a_replay_is_the_state_of_the_rounds_parent(sessions: SessionStore, stat
 
 def test_the_arm_of_a_test_is_the_sessions(sessions: SessionStore, state: SessionState):
     assert state.arm == ""
-    schedule = dataclasses.replace(made()["schedule"], arm="B")
+    schedule = dataclasses.replace(made()["schedule"], arm="B", test="type karras")
     propose(sessions, state, schedule=schedule)
-    assert sessions.state(state.key).arm == "B"
+    assert (sessions.state(state.key).arm, sessions.state(state.key).test) == ("B", "type karras")
 
 
 # ---- accepting, rating ----
@@ -304,6 +304,11 @@ def test_accepting_ends_at_the_accepted_picture(sessions: SessionStore, state: S
     assert earlier.path[0].feedback == Feedback("nice", liked=(1, 0), rating=5, accepted=True)
     assert earlier.number == 2 and sessions.find("cats").accepted
     assert sessions.find("cats").rounds == 2
+    on = play(sessions, earlier, (5, 6))
+    assert on.accepted and on.accepted_in.number == 1 and sessions.find("cats").accepted
+    undone = sessions.undo(state.key, sessions.undo(state.key, on.revision).revision)
+    assert not undone.accepted and not sessions.find("cats").accepted, "one answer everywhere"
+    earlier = sessions.branch(state.key, undone.revision, one.last.key)
     with pytest.raises(RefinementError, match="no picture 3"):
         sessions.accept(state.key, earlier.revision, one.last.key, 2)
 

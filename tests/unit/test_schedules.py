@@ -243,9 +243,13 @@ def test_arm_b_has_other_knobs():
     assert (a.arm, a.type) == ("A", "linear")
     assert (b.arm, b.type) == ("B", "karras")
     assert a.seeds == b.seeds
-    stays = session(key=keys["A"], arm="B", path=(past(1, b),))
+    assert (a.test, b.test) == ("fixed", "fixed")
+    stays = session(key=keys["A"], arm="B", test="fixed", path=(past(1, b),))
     second = round_schedule(config, stays, batch=1)
     assert (second.arm, second.strength) == ("B", 1.0)
+    other = dataclasses.replace(config, test="another")
+    names = [round_schedule(other, session(key=f"{n:032x}", arm="B", test="fixed"), batch=1).arm for n in range(20)]
+    assert names == [arm_of(f"{n:032x}", "another") for n in range(20)], "another name divides the sessions anew"
     assert round_schedule(RoundScheduleConfig(), session(key=keys["B"]), batch=1).arm == ""
 
 
