@@ -15,6 +15,9 @@
 λ̂ are the rule's weights made to sum to 1. As they are, their sum drifts from 1 to 1.5, which would make rewards of
 different rounds incomparable with fixed weights; `normalised` turns that off and shows the rule in its own numbers.
 
+A reward that pulls nowhere, as diversity of a single picture, says nothing about the direction. By "mgda" it has the
+share λ̂(t) that the rule gives it, and the others divide the rest; by "gradient influence" it moves no logit.
+
 A reward has a *role* (diversity, consistency, relevance) by which the rule knows it, or none. One without keeps the
 constant share `other_share` of the sum in every round; the rule divides the rest. Two rewards of one role share its λ.
 
@@ -27,6 +30,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +38,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .gradient_weights import by_influence, checked, scaled, shortest
+from .gradient_weights import by_influence, checked, pulling, scaled, shortest
 from .learned_weights import Choice, learn, share_of_learned
 from .records import RefinementError, Weights
 
@@ -42,6 +46,8 @@ Role = Literal["diversity", "consistency", "relevance", ""]
 Rule = Literal["rule", "learned", "gradient influence", "mgda", "fixed equal", "fixed limit", "fixed"]
 ROLES: tuple[str, ...] = get_args(Role)
 RULES: tuple[str, ...] = get_args(Rule)
+# In a round's details: names of rewards without a gradient at what was chosen.
+NO_PULL = "without a pull"
 # What the rule tends to.
 LIMITS = {"diversity": 0.0, "consistency": 1.0, "relevance": 0.5}
 
@@ -208,10 +214,28 @@ def _influence(config, roles, number, earlier, choices, gram) -> tuple[dict[str,
 def _mgda(config, roles, number, earlier, choices, gram) -> tuple[dict[str, float], dict[str, Any]]:
     if gram is None:
         return earlier, {}
-    products = checked(gram)
-    weights = shortest(products)
+    pulls = pulling(gram)
+    products = checked(gram)[np.ix_(pulls, pulls)]
+    weights = shortest(products) if len(products) else np.zeros(0)
     length = math.sqrt(max(0.0, float(weights @ products @ weights)))
-    return dict(zip(roles, weights.tolist(), strict=True)), {"length": length}
+    after, still = _beside(by_rule(_normalised(config), roles, number), pulls, weights)
+    return after, {"length": length, **still}
+
+
+def _beside(
+    kept: Mapping[str, float], pulls: np.ndarray, weights: np.ndarray
+) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Rewards that pull share what those that do not leave: all weights, and the names of those that do not.
+
+    Args:
+        kept: what each would have without a pull, sum 1.
+        weights: of those that pull, sum 1.
+    """
+    still = [name for name, pull in zip(kept, pulls, strict=True) if not pull]
+    left = 1 - math.fsum(kept[name] for name in still)
+    moved = dict(zip(itertools.compress(kept, pulls), weights.tolist(), strict=True))
+    after = {name: left * moved[name] if name in moved else weight for name, weight in kept.items()}
+    return after, {NO_PULL: still} if still else {}
 
 
 def _fixed_equal(config, roles, number, earlier, choices, gram) -> tuple[dict[str, float], dict[str, Any]]:

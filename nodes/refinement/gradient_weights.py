@@ -36,6 +36,8 @@ from .records import RefinementError
 # Of the largest entry of the Gram matrix: how far the shortest combination may be from the true one, squared.
 _GAP = 1e-13
 _STEPS = 100_000
+# Of the longest gradient, squared: what is shorter is rounding.
+_NO_PULL = 1e-12
 
 
 def batch_gram(z: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
@@ -73,6 +75,16 @@ def checked(gram: np.ndarray) -> np.ndarray:
             "A gradient of a reward is not finite. Lower the learning rate, or leave that reward out."
         )
     return (found + found.T) / 2
+
+
+def pulling(gram: np.ndarray) -> np.ndarray:
+    """Which rewards have a gradient at all, bool [n].
+
+    One without says nothing about the direction; in `shortest` it would be the shortest of all, and take all of the
+    weight.
+    """
+    lengths = np.diag(checked(gram))
+    return lengths > _NO_PULL * lengths.max()
 
 
 def scaled(gram: np.ndarray) -> np.ndarray:

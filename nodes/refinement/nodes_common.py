@@ -62,18 +62,19 @@ def chosen_pictures(store: SessionStore, draft: Draft) -> tuple[torch.Tensor, ..
     if draft.liked is not None:
         return draft.liked
     said = [(past, past.feedback.liked) for past in draft.state.path if past.feedback is not None]
-    return tuple(_pictures(store, draft.state, past, places) for past, places in said if places)
+    return tuple(pictures_of(store, draft.state, past, places) for past, places in said if places)
 
 
 def last_chosen(store: SessionStore, state: SessionState) -> torch.Tensor | None:
     """The picture [1, h, w, 3] in [0, 1] that was chosen last; None where none ever was."""
     for past in reversed(state.path):
         if past.feedback is not None and past.feedback.chosen is not None:
-            return _pictures(store, state, past, (past.feedback.chosen,))
+            return pictures_of(store, state, past, (past.feedback.chosen,))
     return None
 
 
-def _pictures(store: SessionStore, state: SessionState, past: Round, places: Sequence[int]) -> torch.Tensor:
+def pictures_of(store: SessionStore, state: SessionState, past: Round, places: Sequence[int]) -> torch.Tensor:
+    """Pictures of a round by their positions, [N, h, w, 3] in [0, 1]."""
     folder = store.files(state.key).pictures
     return torch.stack([to_image(folder.get(past.pictures[place].hash)) for place in places])
 

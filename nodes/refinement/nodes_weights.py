@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..host.schema import AttuneNode
 from .draft import Draft, Judge, chosen_rounds, unique_names
-from .dynamic_weights import RULES, WeightsConfig, weigh
+from .dynamic_weights import NO_PULL, RULES, WeightsConfig, weigh
 from .learned_weights import choices_so_far
-from .nodes_common import CATEGORY, Reward, chosen_pictures, draft_of, session_input, session_output
+from .nodes_common import CATEGORY, Reward, chosen_pictures, draft_of, pictures_of, session_input, session_output
 from .nodes_routes import sessions
 from .records import RefinementError
-from .reward_gradients import gram_of
+from .reward_gradients import choice_gram, comparable
 from .running_scores import Running, running_scores, scores_of, silent_of, z_scores
 from .total_reward import TotalReward
 from .weights_chart import front_chart, weights_chart
@@ -110,9 +111,7 @@ class AttuneDynamicWeights(AttuneNode):
         state, roles = draft.state, {judge.name: judge.role for judge in judges}
         running = running_scores([scores_of(past) for past in state.path])
         previous = chosen_pictures(sessions(), draft)
-        gram = None
-        if rule in BY_GRADIENTS and state.path:
-            gram = gram_of(judges, previous, [past.prompt for past in chosen_rounds(state)])
+        gram = gram_of_choice(draft, judges, previous, running) if rule in BY_GRADIENTS else None
         before = state.last.weights.after if state.last is not None and state.last.weights is not None else None
         choices = choices_so_far(state.path, running, list(roles), costs=costs_of(judges))
         weights = weigh(config, roles, state.number, before=before, choices=choices, gram=gram)
@@ -143,6 +142,22 @@ def judges_of(rewards: dict[str, Any]) -> tuple[Judge, ...]:
 
 def costs_of(judges: tuple[Judge, ...]) -> list[str]:
     return [judge.name for judge in judges if judge.is_cost]
+
+
+def gram_of_choice(
+    draft: Draft, judges: tuple[Judge, ...], previous: tuple[torch.Tensor, ...], running: dict[str, Running]
+) -> np.ndarray | None:
+    """How the rewards pull at what was chosen last; None = nothing was yet, or nothing that may be shown."""
+    rounds = chosen_rounds(draft.state)
+    if not rounds:
+        return None
+    last = rounds[-1]
+    places = comparable(last)
+    chosen = [places.index(place) for place in last.feedback.liked if place in places]
+    if not chosen:
+        return None
+    images = pictures_of(sessions(), draft.state, last, places)
+    return choice_gram(judges, images, chosen, last.prompt, previous=previous[:-1], running=running)
 
 
 def weights_of_rounds(draft: Draft) -> list[dict[str, float]]:
@@ -179,6 +194,9 @@ def weights_text(draft: Draft) -> str:
         before = weights.before.get(name)
         moved = "" if before is None or not draft.state.path else f" ({value - before:+.2f})"
         lines.append(f"{value:.2f}  {name}{moved}")
+    still = weights.details.get(NO_PULL)
+    if still:
+        lines.append(f"Pulls nowhere on what you chose, and has the rule's share: {', '.join(still)}.")
     return "\n".join(lines)
 
 
