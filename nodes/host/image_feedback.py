@@ -39,7 +39,7 @@ class Side:
     Attributes:
         latents: as the network sees them, [pictures, C, H, W]. noise: of the same shape.
         weight: of their tokens, > 0.
-        kept: what the network made of them at `sigma`.
+        kept: what the network made of them at `sigma`, in the present prediction.
     """
 
     latents: torch.Tensor
@@ -52,6 +52,9 @@ class Side:
 class ImageFeedback:
     """The patch: wraps the host's `apply_model`, and stands in for every self-attention of a U-Net.
 
+    What the network made of the pictures holds for one prediction of a guider: the next one may have another prompt or
+    other weights at the same noise level. A call outside of any guider reads them for itself.
+
     Args:
         liked, disliked: None where there is none.
         window: noise levels at which they count.
@@ -61,7 +64,23 @@ class ImageFeedback:
         self.liked, self.disliked, self.window = liked, disliked, window
         self._keeping: Kept | None = None
         self._present: torch.Tensor | None = None
+        self._guided = False
         self.rows = PositiveRows()
+
+    def guided(self, executor: Any, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        """Wraps the guider's prediction (the host's PREDICT_NOISE), which may call the network several times."""
+        self._forget()
+        previous, self._guided = self._guided, True
+        try:
+            return self.rows.guided(executor, *arguments, **keywords)
+        finally:
+            self._guided = previous
+            self._forget()
+
+    def _forget(self) -> None:
+        for side in (self.liked, self.disliked):
+            if side is not None:
+                side.sigma, side.kept = math.nan, None
 
     def __call__(
         self, executor: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **keywords: Any
@@ -70,6 +89,8 @@ class ImageFeedback:
         level = float(sigma.flatten()[0])
         if level not in self.window:
             return executor(x, sigma, *rest, **keywords)
+        if not self._guided:
+            self._forget()
         options = keywords.get("transformer_options", rest[3] if len(rest) > 3 else {})
         positive = self.rows.of(options, len(x))
         for side, rows in ((self.liked, positive), (self.disliked, ~positive)):
@@ -204,7 +225,7 @@ def with_feedback(
     for part, number, index in places:
         patched.set_model_attn1_replace(attend, part, number, index)
     patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, feedback)
-    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, KEY, feedback.rows.guided)
+    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, KEY, feedback.guided)
     return patched
 
 

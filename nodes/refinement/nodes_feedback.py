@@ -11,6 +11,7 @@ from ..host.image_feedback import with_feedback
 from ..host.schema import AttuneNode
 from .nodes_common import CATEGORY, SessionWire, draft_of, marked_latents
 from .nodes_routes import sessions
+from .records import RefinementError
 
 
 class AttuneImageFeedback(AttuneNode):
@@ -70,13 +71,23 @@ class AttuneImageFeedback(AttuneNode):
 
 
 def _together(session: Any, wired: dict | None, likes: bool) -> torch.Tensor | None:
-    found = [] if wired is None else [wired["samples"]]
-    if session is not None:
-        marked = marked_latents(sessions(), draft_of(session).state, liked=likes)
-        found += [] if marked is None else [marked]
+    kept = None if session is None else marked_latents(sessions(), draft_of(session).state, liked=likes)
+    return one_batch(None if wired is None else wired["samples"], kept, "liked" if likes else "disliked")
+
+
+def one_batch(wired: torch.Tensor | None, kept: torch.Tensor | None, kind: str) -> torch.Tensor | None:
+    """Wired latents and those of the session as one batch [N, C, H, W]; None = there are none.
+
+    Raises:
+        RefinementError: they are not of one size.
+    """
+    found = [part for part in (wired, kept) if part is not None]
     if len({tuple(part.shape[1:]) for part in found}) > 1:
-        # Pictures of several sizes cannot stand in one batch; the session's are those of the round's size.
-        found = found[-1:]
+        raise RefinementError(
+            f"The latents wired to {kind} have the size {list(wired.shape[1:])}, those of the session's {kind} "
+            f"pictures {list(kept.shape[1:])}; the model looks at pictures of one size. Wire latents of the session's "
+            "size, or disconnect one of both."
+        )
     return torch.cat(found) if found else None
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.patcher_extension
+import comfy.sample
+import comfy.samplers
 import torch
 import world
 from cases import cases, draw, host_prediction
 from compare import close, raises
 
-from attune.nodes.host.image_feedback import ImageFeedback, Side, self_attentions, with_feedback
+from attune.nodes.host.image_feedback import KEY, ImageFeedback, Side, self_attentions, with_feedback
 from attune.nodes.host.user_adapter import Window
+from attune.nodes.refinement.nodes_feedback import one_batch
+from attune.nodes.refinement.records import RefinementError
 from attune.training.interfaces import AttuneError
 
 UNETS = ("demo (v)", "demo as eps", "demo as shifted flow", "sd15 (eps)", "sd21 (v)", "sdxl (eps, pooled)")
@@ -49,13 +54,11 @@ def differs(one: Any, other: Any, name: str) -> bool:
 
 
 def install(patched: Any, feedback: ImageFeedback) -> None:
-    import comfy.patcher_extension
-
     for part, number, index in self_attentions(patched.model.diffusion_model):
         patched.set_model_attn1_replace(feedback.attend, part, number, index)
     kinds = comfy.patcher_extension.WrappersMP
     patched.add_wrapper_with_key(kinds.APPLY_MODEL, "test", feedback)
-    patched.add_wrapper_with_key(kinds.PREDICT_NOISE, "test", feedback.rows.guided)
+    patched.add_wrapper_with_key(kinds.PREDICT_NOISE, "test", feedback.guided)
 
 
 def check_every_self_attention_is_found() -> None:
@@ -104,9 +107,39 @@ def check_feedback_that_does_not_count_changes_no_bit() -> None:
         )  # fmt: skip
 
 
+def check_no_sampling_takes_what_another_one_has_read() -> None:
+    """A second prompt that begins at the level at which the first one ended draws as it would alone."""
+    for name in ("demo (v)", "sd15 (eps)"):
+        model, conditionings, negative, shape = cases()[name]
+        latents, noise = draw(shape, count=2, seed=8), draw(shape, count=1, seed=6)
+        level = float(model.get_model_object("model_sampling").percent_to_sigma(0.3))
+
+        def sampled(found: Any, positive: Any, negative: Any, noise: Any = noise, level: float = level) -> Any:
+            with torch.inference_mode():
+                return comfy.sample.sample_custom(
+                    found, noise, 2.0, comfy.samplers.sampler_object("euler"), torch.tensor([level, 0.0]), positive,
+                    negative, torch.zeros_like(noise), disable_pbar=True, seed=1,
+                )  # fmt: skip
+
+        words, others = (conditionings[0], negative), (negative, conditionings[1])
+        fresh, patched = (with_feedback(model, latents, latents + 1, **WEIGHTS, **WHOLE) for _ in range(2))
+        alone, first = sampled(fresh, *others), sampled(patched, *words)
+        assert torch.equal(sampled(patched, *others), alone), name
+        assert torch.equal(sampled(patched, *words), first), name
+        feedback = patched.get_wrappers(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY)[0]
+        assert feedback.liked.kept is None and feedback.disliked.kept is None, "keys and values stay in memory"
+
+
 def check_feedback_that_would_patch_nothing_is_an_error() -> None:
     latents = draw((16, 8, 8), count=1)
     for model in (world.small_sd3(), world.small_flux()):
         raises(AttuneError, "is none: it would change nothing", with_feedback, model, latents, None, **WEIGHTS, **WHOLE)
     raises(AttuneError, "this model's have 16 channels", with_feedback, cases()["demo (v)"][0], latents[:, :4], None,
            **WEIGHTS, **WHOLE)  # fmt: skip
+
+
+def check_latents_of_another_size_are_not_dropped_in_silence() -> None:
+    wired, kept = draw((16, 8, 8), count=2, seed=1), draw((16, 8, 8), count=1, seed=2)
+    assert torch.equal(one_batch(wired, kept, "liked"), torch.cat([wired, kept]))
+    assert one_batch(None, None, "liked") is None and one_batch(wired, None, "liked") is not None
+    raises(RefinementError, "wired to disliked have the size [16, 4, 8]", one_batch, wired[:, :, :4], kept, "disliked")
