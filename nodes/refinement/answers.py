@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .answer_talk import spoken_prompt, without_thoughts
 from .local_llm import CannotAnswer
 
 # Letters of an answer as a whole, and of one of its fields.
@@ -20,6 +21,13 @@ _COPIED_WORDS = 6
 _COPIED_FEEDBACK = 3
 # An answer that only repeats itself: of so many words at least this share must be different.
 _REPEATS_FROM, _LEAST_DIFFERENT = 24, 0.3
+# Places at which JSON is looked for: more are no answer, and each costs a try.
+_MOST_OBJECTS = 200
+# What is meant as JSON, or as another program's data, and is none. Prompts have "{red|blue}" and "[cat|dog]".
+_BROKEN = re.compile(r"""\{\s*["'][^"'\n]{1,40}["']\s*:|\{\s*\w+\s*:\s*["'\[{]|^\s*\[\s*["'{]|["']prompt["']\s*:""")
+# How models say that there is no negative prompt.
+_NOTHING = ("none", "n/a", "null", "nothing", "empty", "-", "(none)", "(empty)")
+_FIELDS = {"prompt", "negative"}
 _FENCE = re.compile(r"^```[a-z]*\s*\n?|\n?```\s*$", re.IGNORECASE)
 # How conversations mark who speaks; no part of a prompt.
 _MARKS = re.compile(
@@ -37,36 +45,74 @@ class Answer:
     negative: str | None
 
 
-def read_answer(text: str) -> Answer:
-    """An answer as JSON with "prompt" and perhaps "negative", or as nothing but the prompt itself.
+def read_answer(text: str, own: str = "") -> Answer:
+    """The first fitting JSON object with "prompt", wherever it stands, or else the prompt as somebody says it.
+
+    Args:
+        own: the person's prompt and feedback, whose words are no talk, see `answer_talk`.
 
     Raises:
         CannotAnswer: it is neither, or what it says is no prompt.
     """
     if len(text) > LONGEST_ANSWER:
         raise CannotAnswer(f"the answer has {len(text)} letters, more than {LONGEST_ANSWER}")
-    bare = _FENCE.sub("", text.strip()).strip()
+    bare = without_thoughts(text.strip().strip("\ufeff\u200b")).strip()
     if not bare:
         raise CannotAnswer("there is no answer")
-    if not (bare.startswith("{") and '"prompt"' in bare):
-        return Answer(_checked(bare.strip('"'), "prompt"), None)
+    found = list(_objects(bare))
+    named = [values for values in found if "prompt" in values]
+    if named:
+        # Some repeat the question, which has other fields besides, before they answer it.
+        return _from_values(next((values for values in named if not set(values) - _FIELDS), named[0]), own)
+    if found or _is_other_json(bare):
+        raise CannotAnswer('the answer has no "prompt" in its JSON')
+    prompt, negative = _spoken(bare, own)
+    return Answer(_checked(prompt, "prompt"), None if negative is None else _negative(negative))
+
+
+def _objects(text: str) -> Iterator[Mapping[str, Any]]:
+    """The JSON objects in a text that are not empty, outer ones before those in them."""
+    decoder, start = json.JSONDecoder(), -1
+    for _ in range(_MOST_OBJECTS):
+        start = text.find("{", start + 1)
+        if start < 0:
+            return
+        try:
+            values, _ = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if values:
+            yield values
+
+
+def _is_other_json(text: str) -> bool:
+    """Whether text is JSON other than a string: a list, a number, null."""
     try:
-        values = json.loads(bare)
-    except (ValueError, RecursionError) as error:
-        raise CannotAnswer(f"the answer is no JSON ({error})") from None
-    return _from_values(values)
+        return not isinstance(json.loads(_FENCE.sub("", text)), str)
+    except (ValueError, RecursionError):
+        return False
 
 
-def _from_values(values: Any) -> Answer:
-    if not isinstance(values, Mapping) or "prompt" not in values:
-        raise CannotAnswer('the answer has no "prompt"')
-    unknown = sorted(set(values) - {"prompt", "negative"})
+def _from_values(values: Mapping[str, Any], own: str) -> Answer:
+    unknown = sorted(set(values) - _FIELDS)
     if unknown:
         raise CannotAnswer(f'the answer has a field "{str(unknown[0])[:40]}", which means nothing here')
-    prompt, negative = values["prompt"], values.get("negative")
-    if negative is not None:
-        negative = _checked(negative, "negative", empty=True)
-    return Answer(_checked(prompt, "prompt"), negative)
+    prompt, negative = _checked(values["prompt"], "prompt"), values.get("negative")
+    # Models talk within the fields, too.
+    said = _checked(_spoken(prompt, own)[0], "prompt")
+    return Answer(said, None if negative is None else _negative(negative))
+
+
+def _spoken(text: str, own: str) -> tuple[str, str | None]:
+    if _BROKEN.search(text):
+        raise CannotAnswer("the answer is no JSON that can be read, and no plain prompt either")
+    _refuse_marks(text, "prompt")
+    return spoken_prompt(text, own)
+
+
+def _negative(value: Any) -> str:
+    text = _checked(value, "negative", empty=True)
+    return "" if text.strip(" .").lower() in _NOTHING else text
 
 
 def _checked(value: Any, name: str, *, empty: bool = False) -> str:
@@ -79,9 +125,13 @@ def _checked(value: Any, name: str, *, empty: bool = False) -> str:
         raise CannotAnswer(f'"{name}" has {len(text)} letters in the answer, more than {LONGEST_PROMPT}')
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
         raise CannotAnswer(f'"{name}" has control characters in the answer')
-    if _MARKS.search(value):
-        raise CannotAnswer(f'"{name}" has the marks of a conversation in the answer')
+    _refuse_marks(value, name)
     return text
+
+
+def _refuse_marks(text: str, name: str) -> None:
+    if _MARKS.search(text):
+        raise CannotAnswer(f'"{name}" has the marks of a conversation in the answer')
 
 
 @dataclass(frozen=True)

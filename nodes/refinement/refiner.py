@@ -197,7 +197,8 @@ def refine(
     if back_end is None or silent:
         return _refined(prompt, negative, ruled, RULES, question(ruled, **asked))
     try:
-        answer = read_answer(back_end(Request(prompt, negative, feedback, tuple(history))))
+        said = back_end(Request(prompt, negative, feedback, tuple(history)))
+        answer = read_answer(said, f"{prompt} | {feedback}")
         changes = any(edit.operation != "keep" for edit in ruled.edits)
         check_answer(answer, Asked(prompt, negative, feedback, changes, ruled.kept), instructions=back_end.instructions)
     except CannotAnswer as error:
