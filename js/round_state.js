@@ -91,7 +91,9 @@ export function deletionText({ name, rounds, open }) {
     const count = rounds.length + (open ? 1 : 0);
     const made = count === 1 ? "its one round with its pictures" : `all ${count} rounds with their pictures`;
     const what = [...(count ? [made] : []), "your words and ratings, and the record of every change"].join(", ");
-    return `Delete “${name}”? Everything of it goes: ${what}. It is erased from the disk and cannot be brought back.`;
+    const learned = rounds.some(({ version }) => version) || open?.version;
+    const stays = learned ? " The LoRA files that were learned in it stay in the LoRA catalogue: delete them there." : "";
+    return `Delete “${name}”? Everything of it goes: ${what}. It is erased from the disk and cannot be brought back.${stays}`;
 }
 
 /** How a picture's mark changes: liked, or disliked, or neither again. */

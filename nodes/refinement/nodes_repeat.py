@@ -45,8 +45,9 @@ class AttuneRepeatRounds(AttuneNode):
                     default=CAP,
                     min=1,
                     max=MOST_ROUNDS,
-                    tooltip="How many rounds a run makes at most. It ends sooner when a picture is accepted. Raising "
-                    "it takes as much longer. 1 = off: one round, as without this node.",
+                    tooltip="How many rounds a run makes at most. It ends sooner when a picture is accepted; a session "
+                    "that is accepted already gets no further ones. Raising it takes as much longer. 1 = off: one "
+                    "round, as without this node.",
                 ),
             ],
             outputs=[
@@ -54,7 +55,7 @@ class AttuneRepeatRounds(AttuneNode):
                 cls.output(io.Int, id="made", display_name="rounds",
                            tooltip="How many rounds the session has behind it."),
                 cls.output(io.Boolean, id="accepted", display_name="accepted",
-                           tooltip="Whether the last round has what was meant."),
+                           tooltip="Whether a round has what was meant."),
                 cls.output(io.String, id="report", display_name="report", tooltip="How far it has come."),
             ],
         )  # fmt: skip
@@ -80,9 +81,10 @@ class AttuneRepeatRounds(AttuneNode):
 def progress_text(draft: Draft, left: int) -> str:
     """How far a run has come that can make `left` more rounds."""
     state = draft.state
+    accepted = state.accepted_in
+    if accepted is not None:
+        return f"{state.name}: round {accepted.number} is accepted."
     done = f"{state.name}: round {len(state.path)}"
-    if state.accepted:
-        return f"{done} is accepted."
     return f"{done} is decided, {left} more to come." if left else f"{done} is decided, nothing is accepted yet."
 
 

@@ -12,6 +12,7 @@ from .draft import Draft
 from .nodes_common import CATEGORY, session_output
 from .nodes_routes import sessions
 from .records import LARGEST_SEED, RefinementError, SessionState
+from .repeating import check_wanted
 from .words import session_text
 
 FIRST_NAME = "my session"
@@ -30,6 +31,7 @@ class AttuneRefinementSession(AttuneNode):
             "said to the last. Rounds are kept on this computer: nothing is lost by a reload or a restart.",
             search_aliases=["multi-round", "refine", "iterate", "feedback loop", "dialogue", "undo", "branch"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
                 cls.input(
                     io.String,
@@ -115,6 +117,8 @@ class AttuneRefinementSession(AttuneNode):
         cls, prompt: str, session: str, new_name: str, negative: str, session_seed: int, replay_round: int
     ) -> io.NodeOutput:
         state = current(prompt, session, new_name, negative, session_seed, replay_round)
+        graph = cls.hidden.dynprompt
+        check_wanted(graph.get_node, graph.all_node_ids(), cls.hidden.unique_id, state)
         draft = Draft.of(state)
         told = session_text(state, prompt)
         shown = {"key": state.key, "revision": state.revision}

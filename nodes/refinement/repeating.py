@@ -5,13 +5,13 @@ A graph is given as the host's prompt: id → {"class_type", "inputs"}, where a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .records import RefinementError
+from .records import RefinementError, SessionState
 
-SESSION, COMMIT, WIRE = "AttuneRefinementSession", "AttuneCommitRound", "session"
+SESSION, COMMIT, REPEAT, WIRE = "AttuneRefinementSession", "AttuneCommitRound", "AttuneRepeatRounds", "session"
 Nodes = Callable[[str], Mapping[str, Any]]
 
 
@@ -61,6 +61,39 @@ def loop_of(nodes: Nodes, end: str) -> Loop:
                     "which would get the first round's in every round. Take the prompt from Refine Prompt."
                 )
     return Loop(start, tuple(name for name in within if name != end))
+
+
+def check_wanted(nodes: Nodes, names: Iterable[str], start: str, state: SessionState) -> None:
+    """Refuse to repeat rounds of a session that is accepted: nobody is there to say that it should go on.
+
+    Args:
+        names: ids of all nodes of the graph. start: the Refinement Session that gives this state.
+
+    Raises:
+        RefinementError: Repeat Rounds would go on with it. One that is off (1 round) does not.
+    """
+    accepted = state.accepted_in
+    if accepted is None or state.replay is not None:
+        return
+    for name in names:
+        if (
+            nodes(name)["class_type"] == REPEAT
+            and nodes(name)["inputs"].get("rounds") != 1
+            and _begins(nodes, name, start)
+        ):
+            raise RefinementError(
+                f"{state.name} is accepted: round {accepted.number} has what was meant. Repeat Rounds made nothing "
+                "more of it. Type a name into new_name to begin another session; or, to go on with this one, press "
+                "Undo in Commit Round, or set rounds of Repeat Rounds to 1."
+            )
+
+
+def _begins(nodes: Nodes, end: str, start: str) -> bool:
+    """Whether the rounds that end there begin at `start`; wires that make no round are told at Repeat Rounds."""
+    try:
+        return loop_of(nodes, end).start == start
+    except (RefinementError, KeyError):
+        return False
 
 
 def _start(nodes: Nodes, name: str) -> str:

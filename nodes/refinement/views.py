@@ -10,6 +10,7 @@ from .kpis import CAP
 from .prompt_diff import prompt_diff
 from .records import KEY, Feedback, RefinementError, Round, SessionState, check_text
 from .report import comparison_report, report_of, shown_comparison, shown_report
+from .round_lora import version_of
 from .store import SessionStore
 from .tree import Tree
 
@@ -75,6 +76,7 @@ def round_view(found: Round, before: str) -> dict[str, Any]:
         "pictures": [{"hash": part.hash, "seed": str(part.seed), "scores": part.scores} for part in found.pictures],
         "feedback": None if said is None else feedback_view(said),
         "seconds": found.seconds,
+        "version": version_of(found),
     }
 
 

@@ -131,6 +131,8 @@ test("deleting is asked once, says all that goes, and is taken back by anything 
     assert.equal(state.managing, "ask");
     assert.match(deletionText(state.session), /^Delete “s”\? Everything of it goes: all 2 rounds .* cannot be brought back\.$/);
     assert.match(deletionText(session({ open: null })), /goes: your words and ratings/);
+    const learned = session({ rounds: [{ ...round("a", null, 1, said), version: "abc" }] });
+    assert.match(deletionText(learned), /LoRA files .* stay in the LoRA catalogue: delete them there\.$/);
     assert.equal(reduce(state, { kind: "rest" }).managing, "");
     const other = reduce(state, { kind: "session", session: session({ key: "1".repeat(32) }) });
     assert.equal(other.managing, "", "the question does not pass on to another session");

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from attune.nodes.refinement.audit import row_hash
-from attune.nodes.refinement.records import Feedback, SessionState
+from attune.nodes.refinement.records import Feedback, RefinementError, SessionState
+from attune.nodes.refinement.report import report_of
+from attune.nodes.refinement.report_html import report_html
+from attune.nodes.refinement.report_picture import report_picture
 from attune.nodes.refinement.store import SessionStore
 from attune.tests.refinement_sessions import opened, play, propose
 
@@ -213,6 +216,51 @@ def test_an_edited_session_is_found(sessions: SessionStore, played: SessionState
     problems = sessions.verify(played.key, pictures=True).problems
     assert any(words in problem for problem in problems), problems
     assert sessions.verify(played.key).rows == 16
+
+
+ROW = "UPDATE session_audit SET {} WHERE session = 1 AND number = 6"
+
+
+@pytest.mark.parametrize(
+    ("statement", "words", "rounds"),
+    [
+        (ROW.format("body = 'xx'"), "row 6", 2),
+        (ROW.format("body = '[1]'"), "row 6", 2),
+        (ROW.format("""body = '{"records": [["a", "b"]], "session": "x"}'"""), "row 6", 2),
+        (ROW.format("body = x'ff00'"), "row 6", 2),
+        (ROW.format(f"body = '{'[' * 100_000}'"), "row 6", 2),
+        (ROW.format("made = 'abc'"), "row 6", 2),
+        (ROW.format("made = x'00ff'"), "row 6", 2),
+        (ROW.format("kind = x'00ff'"), "row 6", 2),
+        (ROW.format("number = 'six'"), "row 6 is missing", 2),
+        (f"UPDATE session_rounds SET feedback = '{{' WHERE id = {COMMITTED}", "was edited", 0),
+        (f"UPDATE session_rounds SET made = x'00' WHERE id = {COMMITTED}", "was edited", 0),
+        (f"UPDATE session_rounds SET prompt = x'ff00' WHERE id = {COMMITTED}", "was edited", 0),
+        ("UPDATE session_rounds SET schedule = '' WHERE session = 1 AND number = 2", "was edited", 1),
+        (f"UPDATE session_rounds SET key = x'ff00' WHERE id = {COMMITTED}", "was removed", 0),
+        (f"DELETE FROM session_rounds WHERE id = {COMMITTED}", "was removed", 0),
+        (f"UPDATE session_ratings SET rater = x'00' WHERE round = {COMMITTED}", "was edited", 2),
+        ("UPDATE sessions SET head = x'00' WHERE id = 1", "", 2),
+        ("UPDATE sessions SET undone = 'x' WHERE id = 1", "", 2),
+    ],
+)  # fmt: skip
+def test_a_report_shows_what_it_is_there_to_show(
+    sessions: SessionStore, played: SessionState, statement: str, words: str, rounds: int
+):
+    """Whatever was written into the store: a report with the verdict, or words that say what is damaged."""
+    tamper(sessions, statement)
+    if not words:
+        with pytest.raises(RefinementError, match="damaged in Attune's database"):
+            report_of(sessions, played.key)
+        assert [found.name for found in sessions.summaries()] == ["other"], "the others can still be seen"
+        return
+    report = report_of(sessions, played.key, everything=True)
+    assert not report["audit"]["sound"] and any(words in problem for problem in report["audit"]["problems"]), report
+    assert len(report["rounds"]) == rounds
+    assert any("missing from all figures" in problem for problem in report["audit"]["problems"]) == (rounds < 2)
+    page = report_html(json.loads(json.dumps(report)), sessions.files(played.key).pictures.get)
+    assert "Audit: something was changed" in page
+    assert report_picture(report, sessions.files(played.key).pictures.get).isfinite().all()
 
 
 def test_a_picture_that_was_changed_or_removed_is_found(sessions: SessionStore, played: SessionState):

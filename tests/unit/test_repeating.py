@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from attune.nodes.refinement.records import RefinementError
-from attune.nodes.refinement.repeating import link_of, loop_of
+from attune.nodes.refinement.records import Feedback, Picture, RefinementError, Round, Schedule, SessionState
+from attune.nodes.refinement.repeating import check_wanted, link_of, loop_of
 
 
 def graph(**changed: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
@@ -32,6 +32,26 @@ def graph(**changed: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
     for name, inputs in changed.items():
         made[name] = (made[name][0], inputs)
     return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in made.items()}
+
+
+def state(*, accepted: bool) -> SessionState:
+    picture = Picture("a" * 64, 1)
+    said = Feedback(liked=(0,), accepted=accepted)
+    made = Round(
+        "b" * 32, None, 1, 0, "", "", {}, Schedule("linear", 1, 1.0, (1,)), None, (picture,), said, 1.0, "", "", 1
+    )
+    return SessionState("c" * 32, "cats", 3, 7, "a cat", "", path=(made,))
+
+
+def test_an_accepted_session_is_not_repeated():
+    nodes = graph()
+    check_wanted(nodes.__getitem__, nodes, "start", state(accepted=False))
+    check_wanted(nodes.__getitem__, nodes, "another", state(accepted=True))
+    with pytest.raises(RefinementError, match="cats is accepted: round 1 has what was meant"):
+        check_wanted(nodes.__getitem__, nodes, "start", state(accepted=True))
+    for inputs in ({"session": ["commit", 0], "rounds": 1}, {"rounds": 3}, {"session": ["gone", 0], "rounds": 3}):
+        nodes = graph(end=inputs)
+        check_wanted(nodes.__getitem__, nodes, "start", state(accepted=True))
 
 
 def test_a_round_is_what_lies_between_and_nothing_else():
