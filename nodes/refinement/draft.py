@@ -41,7 +41,7 @@ class Draft:
     Attributes:
         state: of the session, from which all of it follows.
         prompt, negative: that the round is made with.
-        wanted, unwanted: what the feedback asked for and against, in words: directions for the embedding.
+        unwanted: the prompt of the last round, where this one has another: the embedding leans away from it.
         change: what the feedback asked of the chosen picture.
         embedding: parameters of its update; empty = the prompt is encoded plainly.
         schedule: None = not decided yet. weights: None = no rewards are weighed.
@@ -54,7 +54,6 @@ class Draft:
     state: SessionState
     prompt: str
     negative: str
-    wanted: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
     change: Change = "none"
     embedding: Mapping[str, Any] = field(default_factory=dict)

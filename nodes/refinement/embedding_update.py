@@ -9,7 +9,7 @@
 | e_t    |                    | what the model is conditioned on; in the first round e_0 = E(p_1)                |
 | η      | follow             | how far it follows the new words at once; 1 = wholly                             |
 | β₁, β₂ | towards, away      | how far it goes along the directions                                             |
-| E⁺, E⁻ |                    | directions E(c) − E(p_t) of the captions c of liked and disliked pictures        |
+| E⁺, E⁻ |                    | directions E(c) − E(p_t) of liked and disliked captions c                        |
 
 **What a direction is.** Not a caption's embedding: that is mostly what every embedding has in common and what the
 prompt says anyway, and adding it would move even for a caption that is the prompt. It is what the caption says beyond
@@ -18,6 +18,9 @@ nothing, whatever β; and with one liked caption β₁ goes in a straight line f
 With η = 1 and β = 0 the result is E(p_t) itself, bit for bit.
 
 With η below 1 a part 1 − η of earlier directions stays, so that the same direction, repeated, adds up to β/η of it.
+
+**Which captions.** Those that a person writes; beside the disliked ones the last round's prompt, where this round has
+another: what was changed becomes plainer. What a comment asks for is in p_t already and has no caption of its own.
 
 **Lengths.** Long prompts have more tokens. Where what is mixed differs in length, the shorter ones go on as an empty
 prompt does at those places (`empty`), without it as zeros. What has a coefficient of 0 does not count.

@@ -24,8 +24,8 @@ class AttuneRefineConditioning(AttuneNode):
             node_id="AttuneRefineConditioning",
             display_name="Refine Conditioning",
             category=CATEGORY,
-            description="Encodes the session's prompt for the sampler. It can follow a new prompt in part, and lean "
-            "towards what was asked for and away from what was not wanted.",
+            description="Encodes the session's prompt for the sampler. It can follow a new prompt in part, lean "
+            "towards captions of what you like, and away from the last prompt and from captions of what you dislike.",
             search_aliases=["embedding update", "clip text encode", "prompt embedding", "directions", "conditioning"],
             inputs=[
                 session_input(cls),
@@ -47,8 +47,8 @@ class AttuneRefineConditioning(AttuneNode):
                     min=0.0,
                     max=LARGEST_STEP,
                     step=0.05,
-                    tooltip="How strongly to lean towards what you asked for, and to the words in liked. Raising it "
-                    "makes it plainer, and too much of it breaks pictures. 0 = off.",
+                    tooltip="How strongly to lean towards the captions in liked; without any it does nothing. Raising "
+                    "it makes them plainer, and too much of it breaks pictures. 0 = off.",
                 ),
                 cls.input(
                     io.Float,
@@ -57,8 +57,8 @@ class AttuneRefineConditioning(AttuneNode):
                     min=0.0,
                     max=LARGEST_STEP,
                     step=0.05,
-                    tooltip="How strongly to lean away from what you did not want, and from the words in disliked. "
-                    "0 = off.",
+                    tooltip="How strongly to lean away from the captions in disliked and, where your comment changed "
+                    "the prompt, from the last round's prompt: what changed becomes plainer. 0 = off.",
                 ),
                 cls.input(
                     io.Boolean,
@@ -74,7 +74,7 @@ class AttuneRefineConditioning(AttuneNode):
                     default="",
                     placeholder="lean towards: one caption per line",
                     tooltip="Captions of what you like, one per line, for example 'a cat in warm evening light'. Empty "
-                    "= only what your comments ask for.",
+                    "= towards does nothing; your comments are in the prompt already.",
                 ),
                 cls.input(
                     io.String,
@@ -82,7 +82,8 @@ class AttuneRefineConditioning(AttuneNode):
                     multiline=True,
                     default="",
                     placeholder="lean away from: one caption per line",
-                    tooltip="Captions of what you do not like, one per line. Empty = only what your comments reject.",
+                    tooltip="Captions of what you do not like, one per line. Empty = away leans from the last round's "
+                    "prompt alone, where your comment changed it.",
                 ),
             ],
             outputs=[
@@ -99,9 +100,7 @@ class AttuneRefineConditioning(AttuneNode):
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
         config = EmbeddingConfig(follow, towards, away, keep_norm)
-        step = EmbeddingStep(
-            draft.prompt, (*draft.wanted, *_lines(liked)), (*draft.unwanted, *_lines(disliked)), config
-        )
+        step = EmbeddingStep(draft.prompt, _lines(liked), (*draft.unwanted, *_lines(disliked)), config)
         draft = draft.with_(embedding=step.parameters())
         steps = [EmbeddingStep.of(past.prompt, past.embedding) for past in draft.state.path]
         steps.append(EmbeddingStep.of(draft.prompt, draft.embedding))
