@@ -46,8 +46,9 @@ Role = Literal["diversity", "consistency", "relevance", ""]
 Rule = Literal["rule", "learned", "gradient influence", "mgda", "fixed equal", "fixed limit", "fixed"]
 ROLES: tuple[str, ...] = get_args(Role)
 RULES: tuple[str, ...] = get_args(Rule)
-# In a round's details: names of rewards without a gradient at what was chosen.
+# In a round's details: names of rewards without a gradient at what was chosen; λ_div by the rule, whatever weighs.
 NO_PULL = "without a pull"
+LAMBDA_DIV = "lambda_div"
 # What the rule tends to.
 LIMITS = {"diversity": 0.0, "consistency": 1.0, "relevance": 0.5}
 
@@ -114,6 +115,12 @@ def lambda_div(config: WeightsConfig, number: int) -> float:
     return role_weight(config, "diversity", number)
 
 
+def chance_of_new_noise(weights: Weights | None, number: int) -> float:
+    """λ_div(t) by the knobs of the round's weights; by those of the published rule where none are weighed yet."""
+    found = None if weights is None else weights.details.get(LAMBDA_DIV)
+    return lambda_div(WeightsConfig(), number) if found is None else float(found)
+
+
 def by_rule(config: WeightsConfig, roles: Mapping[str, str], number: int) -> dict[str, float]:
     """The rule's weights of round `number`."""
     return _spread(config, roles, {role: role_weight(config, role, number) for role in LIMITS})
@@ -176,7 +183,7 @@ def weigh(
     after, details = _RULES[config.rule](config, roles, number, earlier, choices, gram)
     if not math.fsum(after.values()) > 0:
         raise RefinementError("All weights are 0, so nothing tells good pictures from bad. Give a reward a weight.")
-    return Weights(config.rule, earlier, after, {"round": number, **details})
+    return Weights(config.rule, earlier, after, {"round": number, LAMBDA_DIV: lambda_div(config, number), **details})
 
 
 def _by_rule(config, roles, number, earlier, choices, gram) -> tuple[dict[str, float], dict[str, Any]]:

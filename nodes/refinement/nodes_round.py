@@ -15,14 +15,14 @@ from ..host.round_sampling import Levels, levels_of, sample_round
 from ..host.sampling import empty_latent, sampler_names, seeded_noise
 from ..host.schema import AttuneNode
 from .draft import Draft
-from .dynamic_weights import WeightsConfig, lambda_div
+from .dynamic_weights import chance_of_new_noise
 from .nodes_common import CATEGORY, chosen_latents, draft_of, session_input, session_output
 from .nodes_routes import sessions
 from .noise_levels import sigmas
 from .plain_records import canonical
 from .records import MOST_PICTURES, MOST_STEPS, RefinementError, Schedule
 from .round_lora import lora_record
-from .schedules import SEEDS, TYPES, RoundScheduleConfig, round_schedule
+from .schedules import SEEDS, TYPES, RoundScheduleConfig, raised_by_words, round_schedule, schedule_text
 
 DEFAULTS = RoundScheduleConfig()
 NO_TEST = "off"
@@ -81,8 +81,9 @@ class AttuneRoundSchedule(AttuneNode):
                 ),
                 cls.input(
                     io.Combo, "seeds", options=list(SEEDS), default=DEFAULTS.seeds,
-                    tooltip="New noise or the last round's. by the weight of diversity: new ones early, old later. "
-                    "Other pictures always take new noise.",
+                    tooltip="New noise or the last round's. by the weight of diversity: new ones early, old later, as "
+                    "the published rule lets that weight fall (86 % in round 1, 64 % in round 3), or as Dynamic "
+                    "Weights' knobs do where that node stands before this one. Other pictures always take new noise.",
                 ),
                 cls.input(
                     io.Combo, "test_type", options=list(TESTED), default=NO_TEST,
@@ -120,21 +121,12 @@ class AttuneRoundSchedule(AttuneNode):
             words_strength=words_strength,
         )  # fmt: skip
         found = round_schedule(
-            config, draft.state, batch=pictures, lambda_div=lambda_div(WeightsConfig(), draft.state.number),
-            change=draft.change,
+            config, draft.state, batch=pictures, change=draft.change,
+            lambda_div=chance_of_new_noise(draft.weights, draft.state.number),
         )  # fmt: skip
-        told = schedule_text(found, draft)
+        raised = raised_by_words(config, draft.state, draft.change)
+        told = schedule_text(found, draft.state.number, raised=raised)
         return io.NodeOutput(draft.with_(schedule=found), found.strength, told, ui={"text": [told]})
-
-
-def schedule_text(found: Schedule, draft: Draft) -> str:
-    """A round's schedule in a line."""
-    start = "from pure noise" if found.strength == 1 else f"{found.strength:.0%} noise on the chosen picture"
-    noise = "new noise" if found.fresh else "the last round's noise"
-    if draft.change != "none" and draft.state.replay is None:
-        start += ", as your comment asked for something else"
-    arm = f", arm {found.arm} of the test" if found.arm else ""
-    return f"Round {draft.state.number}: {start}, {found.steps} steps, {found.type}, {noise}{arm}."
 
 
 class AttuneRoundSampler(AttuneNode):

@@ -174,6 +174,24 @@ def round_schedule(
     )
 
 
+def raised_by_words(config: RoundScheduleConfig, state: SessionState, change: Change) -> bool:
+    """Whether the feedback's words are why the round puts more noise on the chosen picture."""
+    if state.replay is not None or not _has_start(state):
+        return False
+    knobs = config.of_arm(arm_for(config, state))
+    return knobs.strength_of(state.number, change) > knobs.strength_of(state.number)
+
+
+def schedule_text(found: Schedule, number: int, *, raised: bool = False) -> str:
+    """The schedule of round `number` in a line. raised: see `raised_by_words`."""
+    start = "from pure noise" if found.strength == 1 else f"{found.strength:.0%} noise on the chosen picture"
+    noise = "new noise" if found.fresh else "the last round's noise"
+    if raised:
+        start += ", as your comment asked for something else"
+    arm = f", arm {found.arm} of the test" if found.arm else ""
+    return f"Round {number}: {start}, {found.steps} steps, {found.type}, {noise}{arm}."
+
+
 def _has_start(state: SessionState) -> bool:
     """Whether the round starts from a picture."""
     return state.last is not None and state.last.chosen is not None

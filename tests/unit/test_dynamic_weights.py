@@ -8,10 +8,17 @@ import math
 import numpy as np
 import pytest
 
-from attune.nodes.refinement.dynamic_weights import RULES, WeightsConfig, by_rule, lambda_div, weigh
+from attune.nodes.refinement.dynamic_weights import (
+    RULES,
+    WeightsConfig,
+    by_rule,
+    chance_of_new_noise,
+    lambda_div,
+    weigh,
+)
 from attune.nodes.refinement.gradient_weights import gram_of
 from attune.nodes.refinement.learned_weights import Choice, learn
-from attune.nodes.refinement.records import RefinementError
+from attune.nodes.refinement.records import RefinementError, Weights
 
 THREE = {"Diversity": "diversity", "Consistency": "consistency", "Relevance": "relevance"}
 FOUR = THREE | {"Colourfulness": ""}
@@ -165,3 +172,13 @@ def test_bad_input_is_refused():
     ):
         with pytest.raises(RefinementError, match=words):
             run()
+
+
+@pytest.mark.parametrize("rule", ["rule", "learned", "fixed equal"])
+def test_new_noise_goes_by_the_knobs_of_the_rounds_weights(rule):
+    """e^(−0.15·2·3) = 0.41 where weights are weighed twice as fast; e^(−0.15·3) = 0.64 where none are, or were kept
+    before they said so."""
+    weights = weigh(WeightsConfig(rule, time_scale=2.0), THREE, 3)
+    assert chance_of_new_noise(weights, 3) == pytest.approx(math.exp(-0.9))
+    assert chance_of_new_noise(None, 3) == pytest.approx(math.exp(-0.45))
+    assert chance_of_new_noise(Weights("rule", {}, {"a": 1.0}), 3) == pytest.approx(math.exp(-0.45))

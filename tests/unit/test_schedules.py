@@ -20,7 +20,14 @@ from attune.nodes.refinement.records import (
     Schedule,
     SessionState,
 )
-from attune.nodes.refinement.schedules import SEEDS, TYPES, RoundScheduleConfig, round_schedule
+from attune.nodes.refinement.schedules import (
+    SEEDS,
+    TYPES,
+    RoundScheduleConfig,
+    raised_by_words,
+    round_schedule,
+    schedule_text,
+)
 
 SD = (0.0291672, 14.6146)
 # Seeds of the first round of a session whose seed is 7.
@@ -297,3 +304,20 @@ def test_what_was_asked_for_twice_is_tried_with_other_noise():
     assert round_schedule(config, state, batch=4, change="words").seeds == state.last.schedule.seeds
     insisted = round_schedule(config, state, batch=4, change="insisted")
     assert insisted.fresh and not set(insisted.seeds) & set(state.last.schedule.seeds)
+
+
+def test_the_comment_is_named_only_where_it_changed_the_strength():
+    first = round_schedule(RoundScheduleConfig(), session(), batch=2)
+    chosen, none = session(path=(past(1, first),)), session(path=(past(1, first, liked=()),))
+    config = RoundScheduleConfig(words_strength=0.9)
+    off, weak = RoundScheduleConfig(words_strength=0.0), RoundScheduleConfig(words_strength=0.5)
+    assert raised_by_words(config, chosen, "words") and raised_by_words(config, chosen, "insisted")
+    assert not raised_by_words(config, chosen, "none") and not raised_by_words(config, none, "words")
+    assert not raised_by_words(off, chosen, "words") and not raised_by_words(weak, chosen, "words")
+    again = dataclasses.replace(chosen, replay=past(2, first))
+    assert not raised_by_words(config, again, "words")
+    found = round_schedule(config, chosen, batch=2, change="words")
+    assert schedule_text(found, 2, raised=True).startswith(
+        "Round 2: 90% noise on the chosen picture, as your comment asked for something else, 20 steps, cosine, "
+    )
+    assert "comment" not in schedule_text(found, 2)
