@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +14,12 @@ from ..host.schema import AttuneNode
 from .draft import Draft, Judge, chosen_rounds, unique_names
 from .dynamic_weights import NO_PULL, RULES, WeightsConfig, weigh
 from .learned_weights import choices_so_far
+from .monitored import Monitored, PicturesSoFar, monitored, pictures_so_far
 from .nodes_common import CATEGORY, Reward, chosen_pictures, draft_of, pictures_of, session_input, session_output
 from .nodes_routes import sessions
 from .records import RefinementError
 from .reward_gradients import choice_gram, comparable
-from .running_scores import Running, running_scores, scores_of, silent_of, z_scores
+from .running_scores import Running, running_scores, scores_of
 from .total_reward import TotalReward
 from .weights_chart import front_chart, weights_chart
 
@@ -93,7 +92,8 @@ class AttuneDynamicWeights(AttuneNode):
                 cls.output(io.Image, id="chart", display_name="chart", tooltip="The weights of all rounds so far."),
                 cls.output(io.Image, id="front", display_name="front", tooltip="Every picture so far by two of the "
                            "rewards, the ones that no other beats, and those you chose."),
-                cls.output(io.String, id="report", display_name="report", tooltip="The weights in words."),
+                cls.output(io.String, id="report", display_name="report", tooltip="The weights in words, and how the "
+                          "pictures so far stand to each other."),
             ],
         )  # fmt: skip
 
@@ -121,10 +121,16 @@ class AttuneDynamicWeights(AttuneNode):
         # A replay keeps the weights it had, which other rewards than today's may have had.
         recorded = draft.weights is not None and any(draft.weights.after.get(judge.name) for judge in judges)
         total = TotalReward(judges, draft.weights.after if recorded else weights.after, running, previous)
+        names = shown_rewards(draft)
+        pictures = pictures_so_far(state.path, running, costs=costs_of(judges))
+        figures = monitored(pictures, names) if len(names) == 2 else None
         told = weights_text(draft)
+        if figures is not None:
+            told += f"\nBy {names[0]} and {names[1]}: {figures.text()}"
         return io.NodeOutput(
-            draft, total, weights_chart(weights_of_rounds(draft)), front_of(draft, running), told, ui={"text": [told]}
-        )
+            draft, total, weights_chart(weights_of_rounds(draft)), front_of(names, pictures, figures), told,
+            ui={"text": [told]},
+        )  # fmt: skip
 
 
 def judges_of(rewards: dict[str, Any]) -> tuple[Judge, ...]:
@@ -166,22 +172,20 @@ def weights_of_rounds(draft: Draft) -> list[dict[str, float]]:
     return [*found, draft.weights.after if draft.weights is not None else {}]
 
 
-def front_of(draft: Draft, running: dict[str, Running]) -> torch.Tensor | ExecutionBlocker:
-    """All pictures of the path by the two rewards that weigh most; nothing where there is only one."""
+def shown_rewards(draft: Draft) -> list[str]:
+    """The two rewards that weigh most; fewer where fewer are connected."""
     weights = draft.weights.after if draft.weights is not None else {}
-    names = sorted((judge.name for judge in draft.judges), key=lambda name: -weights.get(name, 0.0))[:2]
+    return sorted((judge.name for judge in draft.judges), key=lambda name: -weights.get(name, 0.0))[:2]
+
+
+def front_of(names: list[str], pictures: PicturesSoFar, figures: Monitored | None) -> torch.Tensor | ExecutionBlocker:
+    """All pictures of the path by two rewards; nothing where there is only one."""
     if len(names) < 2:
         return ExecutionBlocker("A front needs two rewards: connect another one to Dynamic Weights.")
-    points: list[Mapping[str, float]] = []
-    liked: list[int] = []
-    for past in draft.state.path:
-        if past.feedback is not None:
-            liked += [len(points) + place for place in past.feedback.liked]
-        scores = scores_of(past)
-        # What tells nothing of a round has no place among scores of others: consistency is 0 in the first one.
-        untold = dict.fromkeys(silent_of(scores), math.nan)
-        points += [{**z, **untold} for z in z_scores(scores, running, costs=costs_of(draft.judges))]
-    return front_chart(points, names, chosen=liked, title="Trade-offs of all rounds")
+    details = "Further right and further up is better. " + (figures.text() if figures is not None else "")
+    return front_chart(
+        pictures.z, names, chosen=pictures.chosen, title="Trade-offs of all rounds", details=details.strip()
+    )
 
 
 def weights_text(draft: Draft) -> str:

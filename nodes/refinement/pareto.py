@@ -11,6 +11,9 @@ of promised.
 | distance to front | max over the front of min_i (front_i − x_i), at least 0: if x gained more than that in  |
 |                   | every reward, nothing would dominate it; 0 on the front                                |
 
+Which figures of a session are shown: `monitored`. `parrot` is for scripts that compare with it: no node leaves pictures
+out by it, since the person chooses among all.
+
 Pictures that a reward could not score (NaN) are on no front and cover nothing.
 
 References:
