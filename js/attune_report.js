@@ -10,7 +10,7 @@ import { api } from "/scripts/api.js";
 import { shareWithCanvas } from "./canvas_events.js";
 import { createResults } from "./node_results.js";
 import { addPage, makeRoom, onConfigured } from "./node_widget.js";
-import { keyOf, reportPath } from "./report_state.js";
+import { comparePath, keyOf, reportPath } from "./report_state.js";
 import { createTimeline } from "./report_view.js";
 import { createRequest } from "./requests.js";
 import { keepShown, separateShown, workflowId } from "./workflow_tabs.js";
@@ -36,6 +36,8 @@ function attach(node) {
     const listening = new AbortController();
     const page = createTimeline(document, {
         urlOf: (session, hash, small) => api.apiURL(`${ROUTES}/picture/${session}/${hash}${small ? "?small=1" : ""}`),
+        rate: (session, round, rater, stars) => request(`${ROUTES}/rate`, { key: session, round, rater, stars }),
+        compare: (session, ends) => request(comparePath(session, ends, settings())),
     });
     const key = () => keyOf(node.properties[PROPERTY]);
     const settings = () => Object.fromEntries(SETTINGS.map((name) =>

@@ -3,6 +3,7 @@
  * itself, over everything else. Knows no host.
  */
 
+import { createRating } from "./report_rating.js";
 import { beside, factsOf, rewardsOf, short, signed, titleOf, weightsOf } from "./report_state.js";
 import { createGrid, diffOf, pictureOf } from "./round_parts.js";
 import { button, COLOURS, element, icon } from "./score_gallery_parts.js";
@@ -13,11 +14,11 @@ const ARROWS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"
 
 /**
  * @param {Document} document
- * @param {{urlOf: (session: string, hash: string, small: boolean) => string, onClose: (key: string) => void}} outside
- *        onClose gets the round that was looked at last
+ * @param {{urlOf: (session: string, hash: string, small: boolean) => string, rate: Function, onClose: (key: string) => void}}
+ *        outside   rate = see `createRating`; onClose gets the round that was looked at last
  * @returns {{open: (key: string) => void, render: (report: object|null, places: object[]) => void, dispose: () => void}}
  */
-export function createDetails(document, { urlOf, onClose }) {
+export function createDetails(document, { urlOf, rate, onClose }) {
     const make = (tag, className, ...children) => element(document, tag, className, ...children);
     const stage = make("div", "attune-report-stage");
     const grid = createGrid(stage, CAPTION);
@@ -37,7 +38,9 @@ export function createDetails(document, { urlOf, onClose }) {
     const after = step("right", "ArrowRight", "The round after (→)");
     const told = make("div", "attune-report-told");
     const keys = make("p", "attune-report-keys", "← → rounds  ·  ↑ ↓ branches  ·  Esc close");
-    const side = make("div", "attune-report-side", make("div", "attune-report-top", before, after, title, close), told, keys);
+    const rating = createRating(document, { rate, onToggle: () => draw() });
+    const top = make("div", "attune-report-top", before, after, title, close);
+    const side = make("div", "attune-report-side", top, told, rating.root, keys);
     const dialog = make("dialog", "attune-report-large", stage, side);
     dialog.setAttribute("aria-label", "A round of the session");
     dialog.tabIndex = -1;
@@ -95,10 +98,16 @@ export function createDetails(document, { urlOf, onClose }) {
             return;
         }
         const { round } = place;
-        const content = JSON.stringify([report.session.key, place]);
-        if (content === drawn) return;
+        // Stars change while somebody rates: the pictures stay as they are then.
+        const seen = (key, value) => (key === "stars" ? null : value);
+        const content = JSON.stringify([report.session.key, place, rating.on()], seen);
+        if (content === drawn) return rating.refresh(report, round);
         drawn = content;
-        grid.show(round.pictures.map(cellOf));
+        stage.classList.toggle("rating", rating.on());
+        const cells = round.pictures.map(cellOf);
+        rating.rowsOf(report, round).forEach((row, index) => cells[index].append(row));
+        rating.refresh(report, round);
+        grid.show(cells);
         title.textContent = titleOf({ ...place, round: { ...round, feedback: null } });
         const said = round.feedback;
         const parts = [make("p", "attune-report-diff", ...diffOf(document, round.diff, round.negative))];

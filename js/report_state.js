@@ -96,9 +96,30 @@ export function notesOf({ kpis, fairness, agreement, audit, several }) {
     if (!audit.sound) notes.push({ kind: "bad", text: `Something on record was changed afterwards: ${audit.problems.join(" ")}` });
     if (!kpis.accepted) notes.push({ kind: kpis.advice === "go on" ? "" : "warn", text: kpis.reason });
     notes.push({ kind: fairness.warns ? "warn" : "", text: fairness.words });
-    if (agreement.units) notes.push({ kind: "", text: agreement.words });
-    if (several?.arms) notes.push({ kind: "", text: several.arms.words });
+    if (agreement.units) notes.push({ kind: "", text: agreementText(agreement) });
+    if (several) notes.push(...[several, ...several.tests].map(({ words }) => ({ kind: "", text: words })));
     return notes;
+}
+
+/** How far raters agree, in words. */
+export function agreementText({ alpha, raters, units, words }) {
+    if (alpha === null || alpha === undefined) return words;
+    return `Krippendorff's alpha ${alpha.toFixed(2)}, of ${raters} raters and ${units} pictures. ${words}`;
+}
+
+/** Keys of the rounds on which none builds, which can be compared; none where there is one way only. */
+export function endsOf({ branches }) {
+    return branches.length > 1 ? branches.map(({ rounds }) => rounds.at(-1)) : [];
+}
+
+/** A number of rounds in words. */
+export function shareText(rounds) {
+    return rounds === 1 ? "1 round" : `${rounds} rounds`;
+}
+
+/** Where two ends are asked for, by the judge that the node's widget names. */
+export function comparePath(session, [one, other], { judge } = SETTINGS) {
+    return `/attune/refinement/compare/${session}/${one}/${other}?${new URLSearchParams({ judge })}`;
 }
 
 /** The rewards that were weighed on any round, in order: their places are their colours. */
@@ -134,12 +155,13 @@ export function titleOf({ round, kind }) {
 }
 
 /** How the round was sampled, in a line. */
-export function factsOf({ schedule, seconds, regenerations }) {
+export function factsOf({ schedule, seconds, regenerations, version }) {
     const { type, steps, strength, guidance } = schedule;
     const facts = [`${type}, ${steps} steps, strength ${short(strength)}, guidance ${short(guidance)}`];
     facts.push(`${schedule.sampler}, ${schedule.fresh ? "fresh noise" : "the last round's noise"}`);
     facts.push(`made in ${short(seconds)} s`);
-    if (schedule.arm) facts.push(`arm ${schedule.arm}`);
+    if (schedule.arm) facts.push(`arm ${schedule.arm}${schedule.test ? ` of “${schedule.test}”` : ""}`);
+    if (version) facts.push(`with the session's own LoRA, version ${version.slice(0, 12)}`);
     if (regenerations) facts.push(`other pictures asked for ${regenerations}×`);
     return facts;
 }

@@ -8,6 +8,15 @@ const CSS = `
 .attune-report { min-height: 440px; }
 .attune-report-name { flex: none; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-weight: 600; }
 .attune-report-name span { color: var(--quiet); font-weight: 400; }
+.attune-report-line { flex: none; display: flex; align-items: center; gap: 8px; }
+.attune-report-line .attune-report-name { flex: 1; min-width: 0; }
+:is(.attune-report, .attune-report-large) .attune-report-toggle { flex: none; padding: 3px 9px; border-radius: 6px;
+  background: var(--track); font-size: 12px; }
+:is(.attune-report, .attune-report-large) .attune-report-toggle:hover { background: #45494f; }
+.attune-report-toggle[aria-pressed=true] { box-shadow: inset 0 0 0 1px var(--accent); }
+.attune-report-rail.comparing .attune-report-card:not(.end) { opacity: .35; }
+.attune-report-rail.comparing .attune-report-card.end { cursor: pointer; }
+.attune-report-card.compared { box-shadow: inset 0 0 0 3px var(--accent) !important; }
 .attune-report-figures { flex: none; display: grid; grid-template-columns: repeat(auto-fit, minmax(62px, 1fr)); gap: 5px; }
 .attune-report-figures > div { display: flex; flex-direction: column; padding: 4px 6px; border-radius: 6px;
   background: var(--card); min-width: 0; }
@@ -115,6 +124,18 @@ const CSS = `
   text-overflow: ellipsis; }
 .attune-report-track { display: block; height: 7px; border-radius: 4px; background: var(--track); overflow: hidden; }
 .attune-report-track i { display: block; height: 100%; border-radius: 4px; }
+.attune-report-stage.rating .attune-report-scores { display: none; }
+.attune-report-stage.rating figcaption { height: auto; }
+.attune-report-give { flex: none; display: flex; justify-content: center; height: 34px; }
+.attune-report-large .attune-report-give button { width: 32px; font-size: 22px; line-height: 30px; color: var(--accent);
+  background: none; border-radius: 6px; }
+.attune-report-large .attune-report-give button:hover { background: var(--track); }
+.attune-report-rating { flex: none; display: grid; gap: 8px; justify-items: start; }
+.attune-report-raters { display: grid; gap: 6px; width: 100%; }
+.attune-report-raters[hidden] { display: none; }
+.attune-report-large .attune-report-rater { box-sizing: border-box; width: 100%; padding: 6px 8px; border: 1px solid #5b6068;
+  border-radius: 6px; background: #17181b; color: inherit; font: inherit; }
+.attune-report-agreement.bad { color: var(--bad); }
 .attune-report-keys { flex: none; color: var(--quiet); font-size: 12px; }
 @media (max-width: 800px) { .attune-report-large[open] { grid-template: minmax(0, 1fr) minmax(0, auto) / minmax(0, 1fr); }
   .attune-report-side { max-height: 45vh; } }

@@ -3,8 +3,11 @@
  * outside; knows no host.
  */
 
+import { createComparison } from "./report_compare.js";
 import { createDetails } from "./report_details.js";
-import { beside, figuresOf, leadOf, notesOf, placesOf, rewardsOf, short, signed, titleOf, weightsOf } from "./report_state.js";
+import {
+    beside, endsOf, figuresOf, leadOf, notesOf, placesOf, rewardsOf, short, signed, titleOf, weightsOf,
+} from "./report_state.js";
 import { injectStyle } from "./report_style.js";
 import { diffOf, pictureOf } from "./round_parts.js";
 import { button, COLOURS, element } from "./score_gallery_parts.js";
@@ -18,11 +21,12 @@ export const colourOf = (rewards, name) => COLOURS[rewards.indexOf(name) % COLOU
 
 /**
  * @param {Document} document
- * @param {{urlOf: (session: string, hash: string, small: boolean) => string}} outside
+ * @param {{urlOf: (session: string, hash: string, small: boolean) => string, rate: Function, compare: (session: string, ends:
+ *        string[]) => Promise<object>}} outside   rate = see `createRating`; compare = two rounds side by side
  * @returns {{root: HTMLElement, render: (report: object|null, told?: {text: string, wrong: boolean}) => void, dispose: () =>
  *          void}}   told = what stands there without a report
  */
-export function createTimeline(document, { urlOf }) {
+export function createTimeline(document, { urlOf, rate, compare }) {
     injectStyle(document);
     const make = (tag, className, ...children) => element(document, tag, className, ...children);
     const hint = make("p", "attune-round-hint", HINT);
@@ -35,9 +39,13 @@ export function createTimeline(document, { urlOf }) {
     const legend = make("div", "attune-report-legend");
     const notes = make("ul", "attune-report-notes");
     notes.dataset.captureWheel = "true";
-    const parts = [name, figures, make("div", "attune-report-frame", rail), legend, notes];
+    const comparing = button(document, "attune-report-toggle", "Compare branches",
+        "Choose the ends of two branches to see them side by side");
+    const top = make("div", "attune-report-line", name, comparing);
+    const parts = [top, figures, make("div", "attune-report-frame", rail), legend, notes];
     const root = make("div", "attune-report widget-expands", hint, ...parts);
-    const details = createDetails(document, { urlOf, onClose: (key) => focus(key) });
+    const details = createDetails(document, { urlOf, rate, onClose: (key) => focus(key) });
+    const comparison = createComparison(document, { urlOf, onClose: () => choose(null) });
 
     let session = "";
     let places = [];
@@ -45,6 +53,9 @@ export function createTimeline(document, { urlOf }) {
     let cards = new Map();
     let rewards = [];
     let judge = "";
+    /** Rounds on which none builds; of these the ones chosen for a comparison, null = none is being made. */
+    let ends = [];
+    let chosen = null;
     /** The round that the Tab key comes to. */
     let at = "";
 
@@ -54,6 +65,45 @@ export function createTimeline(document, { urlOf }) {
         cards.get(at)?.card.focus();
         cards.get(at)?.card.scrollIntoView({ block: "nearest", inline: "nearest" });
     }
+
+    /** @param {string[]|null} next   ends to compare; two of them are shown */
+    function choose(next) {
+        chosen = next;
+        drawChoice();
+        if (chosen?.length === 2) show(chosen);
+        else if (!chosen && !comparing.hidden && comparing.isConnected) comparing.focus();
+    }
+
+    async function show(pair) {
+        const asked = session;
+        try {
+            const compared = await compare(asked, pair);
+            if (asked === session && chosen === pair) comparison.open(asked, compared);
+        } catch (error) {
+            choose(null);
+            notes.prepend(make("li", "bad", error.message));
+        }
+    }
+
+    /** Which rounds can be compared, and which are. */
+    function drawChoice() {
+        comparing.hidden = ends.length < 2;
+        comparing.textContent = chosen ? "Choose the other branch's last round" : "Compare branches";
+        comparing.setAttribute("aria-pressed", String(Boolean(chosen)));
+        rail.classList.toggle("comparing", Boolean(chosen));
+        for (const [key, { card }] of cards) {
+            card.classList.toggle("end", ends.includes(key));
+            card.classList.toggle("compared", Boolean(chosen?.includes(key)));
+        }
+    }
+
+    comparing.addEventListener("click", () => {
+        if (chosen) return choose(null);
+        // Of the way that is gone now, then; with two ends there is nothing left to choose.
+        const now = ends.filter((key) => places.some(({ round, kind }) => round.key === key && kind === "path"));
+        choose(ends.length === 2 ? [...ends] : now.slice(0, 1));
+        if (chosen?.length === 1) focus(ends.find((key) => key !== chosen[0]));
+    });
 
     rail.addEventListener("keydown", (event) => {
         if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -129,7 +179,9 @@ export function createTimeline(document, { urlOf }) {
         card.setAttribute("aria-label", titleOf(place));
         card.addEventListener("click", () => {
             at = round.key;
-            details.open(round.key);
+            if (!chosen) details.open(round.key);
+            else if (chosen.includes(round.key)) choose(chosen.filter((key) => key !== round.key));
+            else if (ends.includes(round.key)) choose([...chosen, round.key]);
         });
         card.classList.toggle("accepted", Boolean(round.feedback?.accepted));
         return card;
@@ -178,7 +230,7 @@ export function createTimeline(document, { urlOf }) {
             for (const part of parts) part.hidden = !report;
             if (!report) {
                 session = "";
-                places = [];
+                [places, ends, chosen] = [[], [], null];
                 cards = new Map();
                 // Nothing of a session that was deleted stays in the page.
                 for (const part of [name, figures, rail, legend, notes]) part.replaceChildren();
@@ -188,7 +240,11 @@ export function createTimeline(document, { urlOf }) {
             }
             const atEnd = session !== report.session.key || rail.scrollLeft + rail.clientWidth >= rail.scrollWidth - 4;
             const count = cards.size;
+            if (session !== report.session.key) chosen = null;
             session = report.session.key;
+            ends = endsOf(report);
+            // A branch that goes on has another end.
+            if (chosen?.some((key) => !ends.includes(key))) chosen = null;
             judge = report.kpis.judge;
             places = placesOf(report);
             rewards = rewardsOf(places);
@@ -198,6 +254,7 @@ export function createTimeline(document, { urlOf }) {
             figures.replaceChildren(...figuresOf(report).map(([value, what]) =>
                 make("div", "", make("b", "", value), make("span", "", what))));
             drawRail();
+            drawChoice();
             legend.replaceChildren(...rewards.map((reward) => {
                 const dot = make("i", "");
                 dot.style.background = colourOf(rewards, reward);
@@ -209,6 +266,9 @@ export function createTimeline(document, { urlOf }) {
             // The newest round is in sight, unless somebody looks at earlier ones.
             if (atEnd && cards.size !== count) rail.scrollLeft = rail.scrollWidth;
         },
-        dispose: details.dispose,
+        dispose() {
+            details.dispose();
+            comparison.dispose();
+        },
     };
 }

@@ -44,8 +44,8 @@ class AttuneSessionReport(AttuneNode):
                     "figures",
                     options=[ONE, ALL],
                     default=ONE,
-                    tooltip="Of this session alone, or also of all sessions on this computer together that were "
-                    "accepted or given up: acceptance, rounds, agreement of raters, and the arms of an A/B test.",
+                    tooltip="Of this session alone, or also of all sessions on this computer together of which a round "
+                    "was answered: acceptance, rounds, agreement of raters, and the arms of every A/B test.",
                 ),
                 cls.input(
                     io.String,

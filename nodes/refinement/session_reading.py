@@ -106,6 +106,13 @@ def next_attempt(rows: Sequence[RoundRow], head: str | None) -> int:
     return max((row.round.attempt + (row.status == "passed") for row in here), default=0)
 
 
+def next_place(connection: sqlite3.Connection, session: SessionRow) -> tuple[str | None, int, int]:
+    """Of the round to be made: its parent, number and attempt."""
+    parent = session.head or None
+    number = len(read_tree(connection, session).path(parent)) + 1
+    return parent, number, next_attempt(read_rounds(connection, session.id), parent)
+
+
 def read_tree(connection: sqlite3.Connection, session: SessionRow) -> Tree:
     """All committed rounds."""
     return Tree(row.round for row in read_rounds(connection, session.id, "status = 'committed'"))

@@ -53,14 +53,14 @@ from .session_reading import (
     check_revision,
     check_wish,
     key_of,
-    next_attempt,
+    next_place,
     read_record,
     read_state,
     read_summary,
     read_tree,
     readable_rounds,
 )
-from .session_rows import SessionRow, read_ratings, read_rounds, read_session, read_sessions
+from .session_rows import SessionRow, read_ratings, read_session, read_sessions
 from .tree import Comparison, Tree
 
 log = logging.getLogger("attune")
@@ -215,24 +215,11 @@ class SessionStore(StorePart):
             for _ in range(_ATTEMPTS):
                 files.put(pictures, pixels, latents)
                 with self._moving(key, revision) as (connection, session):
-                    parent = session.head or None
+                    place = next_place(connection, session)
                     made = Round(
-                        moves.new_key(),
-                        parent,
-                        len(read_tree(connection, session).path(parent)) + 1,
-                        next_attempt(read_rounds(connection, session.id), parent),
-                        prompt,
-                        negative,
-                        dict(embedding or {}),
-                        schedule,
-                        weights,
-                        tuple(pictures),
-                        None,
-                        seconds,
-                        lora,
-                        digest,
-                        int(time.time()),
-                    )
+                        moves.new_key(), *place, prompt, negative, dict(embedding or {}), schedule, weights,
+                        tuple(pictures), None, seconds, lora, digest, int(time.time()),
+                    )  # fmt: skip
                     # Another run's cleaning may have taken a file that no round named yet; nobody cleans in here.
                     if not files.hold(made):
                         continue

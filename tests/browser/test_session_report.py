@@ -180,6 +180,84 @@ def test_the_rounds_lie_as_a_tree_and_each_is_shown_large(
     assert page_errors == []
 
 
+def test_two_people_rate_a_round_and_the_report_says_how_far_they_agree(
+    renderer: str, page: Page, sessions: SessionStore, page_errors: list[str]
+):
+    state = play(sessions, sessions.create(f"rated {renderer}", "a moon"), "a moon", "darker", 1)
+    view = look(page, state.key)
+    expect(view.locator(".attune-report-notes")).not_to_contain_text("alpha")
+    view.locator(".attune-report-card").first.click()
+    large = page.locator("dialog.attune-report-large")
+    expect(large.locator(".attune-report-give")).to_have_count(0)
+    large.get_by_role("button", name="Rate as").click()
+    expect(large.locator(".attune-report-give")).to_have_count(4)
+    expect(large.locator(".attune-report-scores").first).to_be_hidden()
+    large.get_by_role("button", name="Picture 1: 3 of 5 stars").click()
+    expect(large.get_by_role("status")).to_have_text("Type who rates first.")
+    expect(large.get_by_label("Name of who rates")).to_be_focused()
+    for who, given in (("Ann", "4152"), ("Bob", "4153")):
+        large.get_by_label("Name of who rates").fill(who)
+        expect(large.locator(".attune-report-give").first).to_have_text("☆☆☆☆☆")
+        for place, stars in enumerate(given):
+            # One stop of the Tab key per picture; a digit gives the stars, without leaving the round.
+            row = large.locator(".attune-report-give").nth(place)
+            row.locator("[tabindex='0']").focus()
+            page.keyboard.press(stars)
+            expect(row).to_have_text("★" * int(stars) + "☆" * (5 - int(stars)))
+            expect(row.locator("button").nth(int(stars) - 1)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(large.locator("h2")).to_have_text("Round 1")
+    assert sessions.ratings(state.key)[(state.last.key, 1)] == {"Ann": 1, "Bob": 1}
+    expect(large.get_by_role("status")).to_contain_text("alpha 0.9")
+    page.screenshot(path=PICTURES / f"timeline_rating_{renderer}.png")
+    page.keyboard.press("Escape")
+    expect(view.locator(".attune-report-notes")).to_contain_text("of 2 raters and 4 pictures. The raters agree.")
+    assert page_errors == []
+
+
+def test_two_branches_are_shown_side_by_side(
+    renderer: str, page: Page, branched: SessionState, sessions: SessionStore, page_errors: list[str]
+):
+    view = look(page, branched.key)
+    large = page.locator("dialog.attune-report-large")
+    compare = view.get_by_role("button", name="Compare branches")
+    compare.focus()
+    page.keyboard.press("Enter")
+    expect(large.locator("figure")).to_have_count(2)
+    expect(large.locator("figure").first).to_contain_text("First: round 3")
+    expect(large.locator("figure").last).to_contain_text("Second: round 2")
+    expect(large).to_contain_text("1 round in common")
+    expect(large).to_contain_text("First: 2 rounds of its own")
+    expect(large.locator("del").first).to_contain_text("large")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('dialog figure img')].every((i) => i.naturalWidth === 64)"
+    )
+    page.screenshot(path=PICTURES / f"timeline_compare_{renderer}.png")
+    page.keyboard.press("Escape")
+    expect(large).to_have_count(0)
+    expect(compare).to_be_focused()
+
+    # With three ends the second one is chosen; others cannot be.
+    state = sessions.create(f"three {renderer}", "a moon")
+    state = play(sessions, state, "a moon", "a", 0)
+    first = state.last.key
+    for turn in range(3):
+        state = play(sessions, state, f"a moon, {turn}", "b", turn)
+        state = sessions.branch(state.key, state.revision, first) if turn < 2 else state
+    view = look(page, state.key)
+    view.get_by_role("button", name="Compare branches").click()
+    expect(view.locator(".attune-report-card.compared")).to_have_count(1)
+    expect(view.locator(".attune-report-card.end")).to_have_count(3)
+    page.screenshot(path=PICTURES / f"timeline_choose_{renderer}.png")
+    view.locator(".attune-report-card").first.click()
+    expect(large).to_have_count(0)
+    view.locator(".attune-report-card.end:not(.compared)").last.click()
+    expect(large.locator("figure")).to_have_count(2)
+    large.get_by_role("button", name="Close").click()
+    expect(view.locator(".attune-report-card.compared")).to_have_count(0)
+    assert page_errors == []
+
+
 def test_a_resize_keeps_it_in_the_node_and_makes_pictures_larger(renderer: str, page: Page, branched: SessionState):
     look(page, branched.key, 500, 300)
     wait_for_pictures(page)

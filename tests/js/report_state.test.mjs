@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-    beside, figuresOf, keyOf, leadOf, notesOf, placesOf, reportPath, rewardsOf, short, signed, titleOf, weightsOf,
+    agreementText, beside, comparePath, endsOf, factsOf, figuresOf, keyOf, leadOf, notesOf, placesOf, reportPath, rewardsOf, short,
+    signed, titleOf, weightsOf,
 } from "../../js/report_state.js";
 
 const KEY = "0".repeat(32);
@@ -57,7 +58,7 @@ test("numbers are as short as they are worth", () => {
 
 test("the figures say what there is, and leave out what nobody knows", () => {
     assert.deepEqual(figuresOf(report()).map(([value]) => value), ["3", "–", "1", "3.5 ★", "12.3 s", "12"]);
-    const several = { accepted: 2, sessions: 5, arms: null };
+    const several = { accepted: 2, sessions: 5, words: "", tests: [] };
     const empty = kpis({ satisfaction: null, seconds_per_round: null, rounds_to_accept: 4 });
     assert.deepEqual(figuresOf(report({ kpis: empty, several })).map(([value]) => value), ["3", "4", "1", "–", "–", "12", "2/5"]);
 });
@@ -66,9 +67,9 @@ test("what warns is marked, and an edited record comes first", () => {
     assert.deepEqual(notesOf(report()), [{ kind: "", text: "go on with it" }, { kind: "", text: "few" }]);
     const wrong = report({
         audit: { sound: false, problems: ["Row 3 was edited."] }, kpis: kpis({ advice: "stop", reason: "enough" }),
-        fairness: { warns: true, words: "they lean" }, several: { arms: { words: "A against B" } },
+        fairness: { warns: true, words: "they lean" }, several: { words: "2 sessions", tests: [{ words: "A against B" }] },
     });
-    assert.deepEqual(notesOf(wrong).map(({ kind }) => kind), ["bad", "warn", "warn", ""]);
+    assert.deepEqual(notesOf(wrong).map(({ kind }) => kind), ["bad", "warn", "warn", "", ""]);
     assert.match(notesOf(wrong)[0].text, /Row 3 was edited/);
     assert.equal(notesOf(report({ kpis: kpis({ accepted: true }) })).length, 1, "nothing is advised once it is accepted");
 });
@@ -101,4 +102,22 @@ test("only a session's key is asked for, with the node's settings", () => {
     const path = reportPath(KEY, { judge: "a & b", most_rounds: "6", figures: "all sessions" });
     assert.equal(path, `/attune/refinement/report/${KEY}?judge=a+%26+b&most_rounds=6&all=1`);
     assert.match(reportPath(KEY, { judge: "", most_rounds: "", figures: "this session" }), /all=$/);
+});
+
+test("branches can be compared where there are several, at their last rounds", () => {
+    assert.deepEqual(endsOf(tree()), ["f", "c", "g"]);
+    assert.deepEqual(endsOf({ branches: [{ rounds: ["a", "b"] }] }), []);
+    assert.equal(comparePath(KEY, ["f", "c"], { judge: "a b" }), `/attune/refinement/compare/${KEY}/f/c?judge=a+b`);
+});
+
+test("agreement is told as a number where there is one", () => {
+    assert.equal(agreementText({ alpha: null, raters: 0, units: 0, words: "nobody" }), "nobody");
+    assert.match(agreementText({ alpha: 0.8765, raters: 2, units: 3, words: "They agree." }), /alpha 0\.88, of 2 raters and 3 .* They agree\./);
+});
+
+test("a round says in which test it is and which LoRA of the session it has", () => {
+    const schedule = { type: "linear", steps: 4, strength: 1, guidance: 7, sampler: "euler", fresh: true, arm: "B", test: "type karras" };
+    const facts = factsOf({ schedule, seconds: 1, regenerations: 0, version: "0123456789abcdef" });
+    assert.deepEqual(facts.slice(-2), ["arm B of “type karras”", "with the session's own LoRA, version 0123456789ab"]);
+    assert.equal(factsOf({ schedule: { ...schedule, arm: "" }, seconds: 1, regenerations: 0, version: "" }).length, 3);
 });
