@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from .edit_words import EditLanguage
 
 PLAIN_EMPHASIS = 1.1
+# Of brackets inside of brackets: a stronger emphasis than this draws nothing but noise.
+_STRONGEST_NESTED = 10.0
 # Opaque words (LoRAs, embeddings, wildcards), escaped brackets, words, closing weights, and any other sign.
 _TOKEN = re.compile(
-    r"[^\S\n]*\n\s*|<[^<>\s][^<>]*>|\{[^{}]*\}|__[\w.\-/]+__|embedding:\S+|\\.|:\s*(?P<weight>-?\d*\.?\d+)\s*\)|[()]"
+    r"[^\S\n]*\n\s*|<[^<>\s][^<>]*>|\{[^{}]*\}|__[\w.\-/]+__|embedding:[^\s,:()]+|\\.|:\s*(?P<weight>-?\d*\.?\d+)\s*\)|[()]"
     r"|\d+\.\d+|\w+(?:['’\-]\w+)*|\S",
 )
 _SEPARATORS = {",", ";", ".", "!", "?", "|", "BREAK"}
@@ -46,6 +49,16 @@ class Word:
     @property
     def separates(self) -> bool:
         return self.text in _SEPARATORS or not self.text.strip()
+
+    @property
+    def names(self) -> bool:
+        """Whether it may name something, as words and emoji do."""
+        return re.search(r"\w", self.text) is not None or unicodedata.category(self.text[0]) == "So"
+
+    @property
+    def loads(self) -> bool:
+        """Whether it loads a file, and shows no thing that could be edited."""
+        return self.text.startswith(("<", "embedding:")) and len(self.text) > 1
 
 
 @dataclass(frozen=True)
@@ -153,7 +166,7 @@ class Prompt:
     def head(self, phrase: Phrase) -> int:
         """The position of a phrase's thing: its last word."""
         index = phrase.stop - 1
-        while index > phrase.core and not re.search(r"\w", self.words[index].text):
+        while index > phrase.core and not self.words[index].names:
             index -= 1
         return index
 
@@ -161,8 +174,10 @@ class Prompt:
         """The first thing of the prompt; for "a picture of a cat" the cat."""
         for phrase in self.phrases():
             follows = self.low(phrase.stop, phrase.stop + 1) == ["of"]
-            if phrase.core < phrase.stop and not (
-                follows and self.words[self.head(phrase)].text.lower() in self.language.pictures
+            if (
+                phrase.core < phrase.stop
+                and not self.words[self.head(phrase)].loads
+                and not (follows and self.words[self.head(phrase)].text.lower() in self.language.pictures)
             ):
                 return phrase
         return None
@@ -201,10 +216,10 @@ class Prompt:
 
     def plain(self, words: str) -> list[str]:
         """Words in lower case, split at hyphens as the prompt's are not, without articles and determiners."""
-        found = [word.text.lower() for word in _parsed(words)]
-        while found and found[0] in self.language.articles | self.language.determiners:
+        found = [word for word in _parsed(words) if word.names]
+        while found and found[0].text.lower() in self.language.articles | self.language.determiners:
             found = found[1:]
-        return [word for word in found if re.search(r"\w", word)]
+        return [word.text.lower() for word in found]
 
     def _same(self, one: str, other: str) -> bool:
         return self.language.singular(one) == self.language.singular(other)
@@ -249,6 +264,18 @@ class Prompt:
                 del self.words[-1]
         elif start == 0 or not self.words[start].separates:
             self.words[start] = replace(self.words[start], before="" if start == 0 else first or " ")
+        self._release_separators(start)
+
+    def _release_separators(self, cut: int) -> None:
+        """Take the separators beside `cut` out of the brackets that end or begin there: they emphasise nothing."""
+        for index, step in ((cut - 1, -1), (cut, 1)):
+            while 0 <= index < len(self.words) and self.words[index].separates:
+                word, beyond = self.words[index], index - step
+                other = self.words[beyond].emphasis if 0 <= beyond < len(self.words) else None
+                if word.emphasis is None or word.emphasis is other:
+                    break
+                self.words[index] = replace(word, emphasis=None)
+                index += step
 
     def _bare(self, index: int) -> bool:
         """Whether a separator has nothing before it to separate."""
@@ -288,6 +315,8 @@ class Prompt:
         weight = round(weight, 2)
         emphasis = None if weight == 1 else Emphasis(weight, f":{weight:g})")
         self.words[start:stop] = [replace(word, emphasis=emphasis) for word in self.words[start:stop]]
+        self._release_separators(start)
+        self._release_separators(stop)
 
 
 def _parsed(text: str) -> list[Word]:
@@ -306,7 +335,8 @@ def _parsed(text: str) -> list[Word]:
             around.pop()
         else:
             if len(around) > 1 and tuple(around) not in joined:
-                weight = round(math.prod(emphasis.weight for emphasis in around), 2)
+                weight = math.prod(emphasis.weight for emphasis in around)
+                weight = round(max(-_STRONGEST_NESTED, min(weight, _STRONGEST_NESTED)), 2)
                 joined[tuple(around)] = Emphasis(weight, f":{weight:g})")
             emphasis = joined[tuple(around)] if len(around) > 1 else around[0] if around else None
             words.append(Word(token[0], before, emphasis))

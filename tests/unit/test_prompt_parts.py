@@ -7,6 +7,7 @@ import random
 import pytest
 
 from attune.nodes.refinement.edit_english import ENGLISH
+from attune.nodes.refinement.edits import edit_prompt
 from attune.nodes.refinement.prompt_parts import Prompt
 
 PIECES = [
@@ -119,3 +120,32 @@ def test_words_put_into_brackets_share_them_and_a_weight_of_one_is_no_bracket():
     assert prompt.text == "a (red:0.8) (big hat:1.3) and shoes"
     prompt.set_weight(1, 2, 1)
     assert prompt.text == "a red (big hat:1.3) and shoes"
+
+
+GROUP = "(masterpiece, best quality:1.2), 1girl"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "feedback", "after"),
+    [
+        (GROUP, "remove best quality", "(masterpiece:1.2), 1girl"),
+        (GROUP, "remove masterpiece", "(best quality:1.2), 1girl"),
+        (GROUP, "less best quality", "(masterpiece:1.2), best quality, 1girl"),
+        (GROUP, "less masterpiece", "masterpiece, (best quality:1.2), 1girl"),
+        (GROUP, "more masterpiece", "(masterpiece:1.4), (best quality:1.2), 1girl"),
+        ("(fog, mist, rain:1.3), sea", "more mist", "(fog:1.3), (mist:1.5), (rain:1.3), sea"),
+        ("(fog, mist, rain:1.3), sea", "remove mist", "(fog, rain:1.3), sea"),
+        ("(fog,:1.3) mist, sea", "remove the sea", "(fog,:1.3) mist"),
+        (r"embedding:foo, a \(weird\) cat", "make the cat blue", r"embedding:foo, a blue \(weird\) cat"),
+        ("(embedding:foo:1.2), a cat", "make it blue", "(embedding:foo:1.2), a blue cat"),
+        ("<lora:x:1>, a cat", "make it blue", "<lora:x:1>, a blue cat"),
+        ("a 🐶 on a table", "replace the 🐶 with a cat", "a cat on a table"),
+    ],
+)
+def test_edits_inside_of_brackets_leave_the_rest_of_them_whole(prompt: str, feedback: str, after: str):
+    assert edit_prompt(prompt, "", feedback).prompt == after
+
+
+def test_brackets_inside_of_brackets_do_not_multiply_without_bound():
+    assert parse("(" * 3000 + "cat" + ")" * 3000).text == "(cat:10)"
+    assert parse("((cat))").text == "(cat:1.21)"
