@@ -183,6 +183,9 @@ class Applying(Places):
         if edit.to == "negative":
             self._to_negative(edit.what, 0)
             return
+        if edit.at:
+            self._remove_of(edit)
+            return
         if self.prompt.plain(edit.what) == [self.language.background_word]:
             found = self.find_background()
             place = (found.core, found.stop) if found else None
@@ -196,6 +199,14 @@ class Applying(Places):
             place = self.prompt.find(edit.what)
             if place is None or not self._exactly(place, edit.what):
                 return
+
+    def _remove_of(self, edit: Edit) -> None:
+        """Remove what a thing should not be; what others are stays."""
+        place = self._quality(edit)
+        if place is None:
+            self._to_negative(f"{edit.what} {' '.join(self.prompt.plain(edit.at))}".strip(), 0)
+            return
+        self.take_out(place)
 
     def take_out(self, place: tuple[int, int]) -> None:
         """Remove a thing with all that hangs on it, or an adjective alone."""

@@ -9,6 +9,8 @@ from .edit_describing import Describer, ing_form
 from .edit_records import Edit
 from .edit_words import Rule, alternatives
 
+# What a thing should not be, in more words, is a sentence of another kind.
+_MOST_UNWANTED = 4
 _EMPTY = {"what": "", "to": "", "thing": "", "number": "", "place": "", "style": "", "amount": "", "verb": ""}
 
 
@@ -39,6 +41,8 @@ class ClauseReader(Describer):
             borrowed: the clause begins with the verb of the one before.
         """
         text, wished = self._plain(clause)
+        if self.unreadable(clause) or self.unreadable(text):
+            return None
         if not text:
             return Clause(()) if wished is None else None
         text = self._calm(text)
@@ -53,9 +57,23 @@ class ClauseReader(Describer):
             clause_found = getattr(self, f"_{rule.reading}")(slots, wished=bool(wished), rule=rule)
             if clause_found is None or (borrowed and not clause_found.edits):
                 continue
+            if self._misread(clause_found, slots["thing"]):
+                continue
             edits = tuple(replace(edit, said=clause) for edit in clause_found.edits)
             return replace(clause_found, edits=edits, verb=verb, replaces=clause_found.replaces or bool(wished))
-        return self._wish(_EMPTY | {"what": self.language.translated(text)}, said=clause) if wished else None
+        found = self._wish(_EMPTY | {"what": self.language.translated(text)}, said=clause) if wished else None
+        return None if found is None or self._misread(found) else found
+
+    def unreadable(self, clause: str) -> bool:
+        """Whether a clause is left unread, whatever a rule would make of it."""
+        return self.language.unreadable_clause.fullmatch(clause.strip()) is not None
+
+    def _misread(self, clause: Clause, thing: str = "") -> bool:
+        """Whether an edit holds words of a sentence, which the prompt does not, or half of what is in quotes."""
+        said = {words for edit in clause.edits for words in (edit.what, edit.to, edit.at, thing) if words}
+        if any(words.count('"') % 2 for words in said):
+            return True
+        return any(self.language.holds_sentence(words) and not self.prompt.find(words) for words in said)
 
     def _calm(self, text: str) -> str:
         """Shouted words in lower case, where they are no abbreviations."""
@@ -99,6 +117,9 @@ class ClauseReader(Describer):
 
     def _remove(self, slots: dict[str, str], **_: object) -> Clause | None:
         things = [self.bare(thing) for thing in self.things(slots["what"])]
+        vague = self.language.vague - self.language.pronouns
+        if any(thing.lower() in vague and not self.prompt.find(thing) for thing in things):
+            return None
         if any(self.joins(thing) for thing in things if not self.prompt.find(thing)):
             return None
         return Clause(tuple(Edit("remove", thing) for thing in things)) if things else None
@@ -108,6 +129,9 @@ class ClauseReader(Describer):
 
     def _replace(self, slots: dict[str, str], **_: object) -> Clause | None:
         old, new = self.bare(slots["what"]), slots["to"]
+        vague = self.language.vague - self.language.pronouns
+        if self.is_pronoun(new) or old.lower() in vague or new.lower() in vague:
+            return None
         number = self.numbered(new)
         if old.lower() in self.language.numbers or old.isdigit():
             return Clause((number,)) if number else None
@@ -115,6 +139,8 @@ class ClauseReader(Describer):
         if made:
             split = self.thing_first(made[1])
             new = split[1] if split else made[1]
+            if self.is_pronoun(new):
+                return None
         first, _, rest = new.partition(" ")
         if old.split()[0].endswith("ing") and made and not first.endswith("ing"):
             new = f"{ing_form(first)} {rest}".strip()
@@ -198,6 +224,50 @@ class ClauseReader(Describer):
         if low in self.language.vague | self.language.strong or len(low.split()) > 3:
             return None
         return Clause((Edit("less", self.bare(what), at="" if pronoun else self.bare(thing)),))
+
+    def _enough(self, slots: dict[str, str], **_: object) -> Clause | None:
+        thing, what = slots["thing"] or "it", slots["what"]
+        low = what.lower()
+        if low in self.language.vague or len(low.split()) > 3:
+            return None
+        if not self.names(thing) and self.prompt.find(thing) is None:
+            known = thing.split()[0].lower() in self.language.determiners and len(thing.split()) <= _MOST_UNWANTED
+            return Clause((Edit("more", f"{what} {self.bare(thing)}"),)) if known else None
+        if low in self.language.sizes:
+            return Clause((self.sized(thing, what, 1.0),))
+        if low in self.language.strong:
+            return None if self.is_pronoun(thing) else Clause((Edit("more", self.bare(thing)),))
+        return Clause((Edit("more", self.bare(what), at=self._scene_or(thing, low)),))
+
+    def _unlike(self, slots: dict[str, str], **_: object) -> Clause | None:
+        thing, what = slots["thing"], slots["what"]
+        if not thing and (self.language.kind(self.language.adjective(what)) or what.lower() in self.language.sizes):
+            return Clause(())
+        if not thing:
+            thing, what = self.thing_first(what) or ("", "")
+        if not what or (not self.names(thing) and self.prompt.find(thing) is None):
+            return None
+        what = re.sub(r"^(?:look )?(?:like |into |to )?(?:any )?", "", what, flags=re.IGNORECASE)
+        low = self.amount(what)[1].lower()
+        if self.language.adjective(low) or low.split()[0] in ("more", "less"):
+            return Clause(())  # it stays as it is
+        if low in self.language.vague or len(low.split()) > _MOST_UNWANTED:
+            return None
+        if low.split()[0] in self.language.connectors:
+            return None
+        alone = self.is_whole(thing) or self.joins(low) or low.split()[0] in self.language.articles
+        at = "" if alone else self._scene_or(thing, low)
+        return Clause((Edit("remove", self.bare(what), at=at),))
+
+    def _part(self, slots: dict[str, str], **_: object) -> Clause | None:
+        thing, part, what = slots["thing"], slots["to"], slots["what"]
+        if not self.names(thing) or len(what.split()) > 3 or what.lower() in self.language.vague:
+            return None
+        if self.names(part):
+            found = self.described(part, what)
+            return Clause(tuple(found)) if found else None
+        what = self.language.adjective(what) or what
+        return Clause((Edit("add", f"{self.language.with_word} {what} {part}", at=self.bare(thing)),))
 
     def _do(self, slots: dict[str, str], **_: object) -> Clause | None:
         thing, said = slots["thing"], slots["what"]

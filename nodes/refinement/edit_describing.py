@@ -58,6 +58,8 @@ class Describer:
         """Whether words name something: a pronoun, the whole, background, style, or a thing of the prompt."""
         if self.is_pronoun(words) or self.is_whole(words):
             return True
+        if words.endswith(("'s", "s'")):
+            return False  # what it owns is named, not the thing
         plain = self.prompt.plain(words)
         if plain in ([self.language.background_word], [self.language.style_word]):
             return True
@@ -184,9 +186,12 @@ class Describer:
         relative = re.fullmatch(r"(more|less|not(?: so| that| too)?|no longer|without|no)\s+(.+)", plain, re.IGNORECASE)
         if relative:
             operation = _RELATIVE.get(relative[1].lower(), "less")
-            if operation == "remove":
-                return [Edit("remove", self.bare(relative[2]))]
             what = self.bare(relative[2])
+            if what.lower().split()[0] in self.language.vague - self.language.pronouns:
+                return []
+            if operation == "remove":
+                alone = self._is_of_a_thing_alone(what.lower())
+                return [Edit("remove", what, at=self._scene_or(thing, what) if alone else "")]
             return [Edit(operation, what, at=self._scene_or(thing, what), amount=steps)]
         plain_thing = self.prompt.plain(thing)
         if plain_thing == [self.language.style_word]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .edit_negations import NEGATIONS, SENTENCE, SHORTER, SPOKEN, UNREADABLE
 from .edit_words import EditLanguage, Rule, register, words
 
 _BE = r"(?:be|look|appear|seem|feel|become|get|come out)"
@@ -40,17 +41,17 @@ RULES = (
              r"against) {to}"),
     Rule("change", r"(?P<verb>change|turn|convert|transform|switch) {thing} (?:in ?to|to) {what}"),
     Rule("replace", r"{what} ?(?:->|=>|→|➜) ?{to}"),
-    Rule("replace", r"(?:use |try |have |put )?{to} (?:instead of|rather than|in place of|and not|but not|,? "
-             r"?not) {what}"),
+    Rule("replace", r"(?:use |try |have |put )?{to}(?:,? (?:instead of|rather than|in place of|and not|but not|not)|"
+             r",not) {what}"),
     Rule("replace", r"(?:not|instead of) {what},? (?:but|use|have|try|put) {to}"),
     Rule("replace", r"not (?:an? |the )?{what}, {to}"),
     # Number.
-    Rule("count", r"(?:make (?:it|them|that) |(?:only |just |exactly |at least |at most |no more than "
+    Rule("count", r"(?:make (?:it|them|that) |(?:only |just |exactly |at least |at most |(?:no|not) more than "
              r")*){number}(?: of)?(?: them| those|"
              r" these| it)?"
              r"(?: in total| please)?"),
     Rule("count", r"(?P<verb>(?:there (?:should|must|could) be |have |draw |show |add up to )?(?:only |just |at "
-             r"most |at least |no more than |"
+             r"most |at least |(?:no|not) more than |"
              r"exactly )*){number} (?:of (?:the|them|these|those) ?)?{what}"
              r"(?:,? (?:is|are|will be|would be) (?:enough|plenty|sufficient|fine|better|nicer))?"),
     Rule("count", r"(?P<verb>add )?(?P<number>another|one more|1 more) {what}"),
@@ -155,7 +156,10 @@ RULES = (
 
 ENGLISH = EditLanguage(
     name="English",
-    rules=RULES,
+    rules=NEGATIONS + RULES,
+    unreadable=UNREADABLE,
+    sentence=SENTENCE,
+    spoken=SPOKEN,
     polite_before=(
         r"(?:hm+|well|okay|ok|oh|so|and|but|also|then|next|now|yes|yeah|hey|hi|hello|still|actually|finally|first|"
              r"second)\b[,:]?",
@@ -167,9 +171,13 @@ ENGLISH = EditLanguage(
         r"(?: if(?: you| we)?(?: could)?| to|(?= (?:with|without|at|in|on|as)\b))",
         r"(?:let's|let us|try to|try and|go ahead and|feel free to|make sure(?: that)?(?: to)?|be sure to|remember to)",
         r"what if(?: we| you)?",
+        r"(?:ca|wo|could|would) ?n'?t (?:you|we)(?: please)?",
+        r"why (?:not|do ?n'?t (?:we|you)|do (?:we|you) not)",
+        r"(?:do not|do ?n'?t) (?:you )?(?:think|find|agree|feel|believe)(?: that)?(?= (?:it|the|that|this|there)\b)",
     ),
     polite_after=(
-        r"please|pls|plz|thanks?(?: you)?|thank you|thx|too|as well|also|for me|if possible|if you can|ok(?:ay)?|"
+        r"please|pls|plz|thanks?(?: you)?|thank you|thx|any ?more|any longer|at all|too|as well|also|for me|"
+        r"if possible|if you can|ok(?:ay)?|"
              r"though|now|overall",
         r"in (?:the|this) (?:picture|image)",
     ),
@@ -180,6 +188,7 @@ ENGLISH = EditLanguage(
         r"(?:can|could|may|might) (?:i|we) (?:please )?(?:have|get|see)(?: (?:it|this))?",
         r"(?:how|what) about",
         r"only",
+        r"(?:do not|do ?n'?t) forget(?: about)?(?: to (?:add|include|show|draw))?",
         r"(?:can|could) (?:you |we )?(?:please )?(?:do|try)",
     ),
     wishes_after=(
@@ -188,14 +197,21 @@ ENGLISH = EditLanguage(
         r"please|pls|plz",
     ),
     contractions={
+        **SHORTER,
         r"\b(it|that|this|there|he|she|what|here)'s\b": r"\1 is",
         r"\b(they|we|you)'re\b": r"\1 are",
         r"\bi'm\b": "i am",
         r"\b(?!the |an? |any |main |in |my |this )(\w+) colou?r (?=(?:to|should|must|could)\b)": r"\1 ",
         r"^((?:way |much |a bit )?(?:less|more|fewer) \w+(?: \w+)?) (?=(?:more|less|fewer) )": r"\1, ",
+        r"\b(?!let\b)(\w+)'s (?=(?:(?:way|far|much|a bit) )?(?:too|not|so|very)\b)": r"\1 is ",
         r"\bits (?=(?:way |far |a bit |much )*(?:too|so)\b)": "it is ",
     },
-    clause_breaks=r"\band then\b|\band\b|&|\bbut\b|\bthen\b|\bplus\b|\byet\b|\bbecause\b|\bsince\b|\bso that\b",
+    clause_breaks=r"(?=\bwithout \w+ing (?:the|its?|his|her|their|any|my)\b)|\band then\b|\band\b|&|"
+        r"(?<!anything )(?<!nothing )\bbut\b|\bthen\b|\bplus\b|\byet\b|\bbecause\b|\bsince\b|\bso that\b",
+    names_next=words(
+        "a an the no more less fewer add remove delete drop include insert plus want like with without of or and some "
+        "any another my his her its their by into to for on in at under over wearing holding than"
+    ),
     articles=words("a an the"),
     determiners=words(
         "the a an his her its their my our your this that these those all any some both every each of_the entire whole "

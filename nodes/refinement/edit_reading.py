@@ -28,7 +28,13 @@ _SENTENCE = re.compile(r"[.!?…。！？]+(?=\s|$|[^\w\s])|[\n;]+|\s[–—-]+\
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "\u00a0": " "})
 # What no comment holds: control characters, and marks by which language models tell turns apart.
 _MARKS = re.compile(r"<\|[^|<>]*\|>|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_EDGES = re.compile(r"^[^\w+(]+|[^\w)%\"']+$")
+# What ends a clause without meaning anything; a bracket of the prompt's own, or a "-3", is none.
+_EDGES = re.compile(r"^(?:[\s,.:;!?…•*~=_/|\\)\]}>\"']|[-–—](?!\d))+|[\s,.:;!?…*~=_/|\\–—-]+$")
+_SIGN = r"(?:[^\w\s\x00-\x7f“”‘’„«»–—…•·°]+)"
+_ENDING_SIGNS = re.compile(rf"(?:\s*{_SIGN})+$")
+_STARTING_SIGNS = re.compile(rf"^(?:{_SIGN}\s*)+")
+_SMILEY = re.compile(r"(?:^|(?<=\s))[:;]-?[()DPp/|]+(?=\s|$)")
+_LIST_END = re.compile(r"(?:the )?(?:\d+|first|second|third|fourth|last)(?: one| pictures?)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def read_feedback(feedback: str, prompt: str) -> Reading:
 
 
 def _sentences(feedback: str) -> list[str]:
-    text = _MARKS.sub("\n", feedback.translate(_QUOTES))
+    text = _SMILEY.sub(" ", _MARKS.sub("\n", feedback.translate(_QUOTES)))
     found = []
     for sentence in _SENTENCE.split(text):
         clean = " ".join(sentence.split())
@@ -86,8 +92,9 @@ def _pieces(sentence: str, language: EditLanguage) -> list[tuple[str, str]]:
     pieces: list[tuple[str, str]] = []
     for piece, between in zip(parts[::2], [*parts[1::2], ""], strict=True):
         pair = (pieces[-1][0].split()[-1:] if pieces else []) + piece.split()[:1]
-        if len(pair) == 2 and all(word.lower() in language.colours for word in pair):
-            # "black and white" is one description.
+        numbered = pieces and _LIST_END.fullmatch(piece) and _LIST_END.fullmatch(pieces[-1][0].split()[-1])
+        if len(pair) == 2 and (numbered or all(word.lower() in language.colours for word in pair)):
+            # "black and white" is one description, "mix 1 and 3" one choice.
             piece = "".join([*pieces.pop(), piece])
         if piece.strip():
             pieces.append((piece, between))
@@ -106,6 +113,9 @@ def _plan(sentence: str, reader: ClauseReader) -> _Plan:
         text = "".join(piece + between for piece, between in pieces[start : stop - 1]) + pieces[stop - 1][0]
         return text.strip()
 
+    # What is to stay unread does not become part of something that can be read.
+    unreadable = [reader.unreadable(_trimmed(piece, reader.language)) for piece, _ in pieces]
+
     @cache
     def best(start: int, verb: str, removed: bool) -> _Plan:
         if start == len(pieces):
@@ -114,7 +124,9 @@ def _plan(sentence: str, reader: ClauseReader) -> _Plan:
         text = joined(start, start + 1)
         found = _Plan(_UNREAD + rest.cost, (text, *rest.clauses))
         for stop in range(start + 1, len(pieces) + 1):
-            text = _EDGES.sub("", joined(start, stop))
+            if unreadable[stop - 1]:
+                break
+            text = _trimmed(joined(start, stop), reader.language)
             if len(text) > LONGEST_CLAUSE:
                 break
             if not text:
@@ -136,6 +148,26 @@ def _plan(sentence: str, reader: ClauseReader) -> _Plan:
         return found
 
     return _together(best(0, "", False))
+
+
+def _trimmed(text: str, language: EditLanguage) -> str:
+    """A clause without the signs at its ends, except where a sign is what is spoken of: "add a 🐶"."""
+    text = _EDGES.sub("", text)
+    start = _STARTING_SIGNS.match(text)
+    if start:
+        following = text[start.end() :].split()[:1]
+        if following and following[0].lower() not in {"instead", "rather", *language.connectors}:
+            text = text[start.end() :]
+    end = _ENDING_SIGNS.search(text)
+    if end and end.start():
+        before = [word.lower() for word in text[: end.start()].split()]
+        described = before and before[-1] in language.colours | set(language.sizes)
+        while before and before[-1] in language.colours | set(language.sizes):
+            before.pop()
+        named = language.articles if described else language.names_next | language.articles | set(language.numbers)
+        if not before or before[-1] not in named:
+            text = _EDGES.sub("", text[: end.start()])
+    return text
 
 
 def _together(plan: _Plan) -> _Plan:
@@ -186,7 +218,7 @@ def _with_topic(edit: Edit, topic: str, reader: ClauseReader) -> Edit:
     for name in ("what", "at"):
         if reader.is_pronoun(getattr(edit, name)):
             found[name] = topic
-    if "at" in found and not topic and edit.operation in ("add", "more", "less"):
+    if "at" in found and not topic and edit.operation in ("add", "remove", "more", "less"):
         found["at"] = reader.subject
     if "what" in found and not topic and edit.operation == "replace":
         found["what"] = reader.subject

@@ -25,7 +25,7 @@ class Edit:
         to: replace: the new words · style: "artist" where `what` names one, else "" · count: a quantity in words, or
             "+" for one more than there is · size: the word that was said · position: a key of the language's places,
             or the place in words · add: the words between the thing `at` and what is added.
-        at: add, more, less: the thing that is described; "" = the whole picture.
+        at: add, remove, more, less: the thing that is described; "" = the whole picture.
         amount: more, less: steps, 0.5 = "a bit", 2 = "much" · count: the number, 0 if `to` says it · size: steps,
             negative = smaller · keep: 1, or 0 = no longer.
         said: the clause it was read from.

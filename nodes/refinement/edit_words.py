@@ -42,12 +42,16 @@ from .records import RefinementError
 #   do       `thing` is to do `what`
 #   give     `what` (both in one slot) names a thing, then what it gets
 #   put      `what` names a thing, then where it goes
+#   enough   `thing` is not `what` enough
+#   unlike   `thing` is not to be `what` (both in `what` where the rule has no `thing`)
+#   part     the part `to` of `thing` is to be `what`
 #   release  `what` is no longer kept
 #   negative `what` goes to the negative prompt in any case
 #   praise   nothing is to change; `what` is what "it" means from here on
 READINGS = (
     "add", "remove", "replace", "more", "less", "keep", "style", "background", "count", "size", "position",
-    "be", "change", "wish", "too", "do", "give", "put", "release", "negative", "praise",
+    "be", "change", "wish", "too", "do", "give", "put", "enough", "unlike", "part", "release",
+    "negative", "praise",
 )  # fmt: skip
 _SLOT = re.compile(r"\{([a-z]+)\}")
 
@@ -106,6 +110,11 @@ class EditLanguage:
         rules: how edits are said, tried in this order.
         polite_before, polite_after: regular expressions of what is dropped from a clause's ends.
         wishes_before, wishes_after: the same, which besides say that what is left is wanted.
+        unreadable: regular expressions of whole clauses that are left unread, whatever a rule would make of them.
+        sentence: regular expression of what the words of an edit never hold, such as a verb of sentences; an edit that
+            does was misread; a copy of a table for another language needs its own.
+        spoken: regular expression of what may hold them all the same, such as the words of a sign.
+        names_next: words behind which a sign (an emoji) stands for a thing, not for a mood.
         clause_breaks: regular expression of what stands between clauses, besides commas and the ends of sentences.
         translations: words of feedback → words of prompts.
         articles, determiners: before a noun; determiners may be left out when a thing is looked for.
@@ -144,6 +153,10 @@ class EditLanguage:
     polite_after: tuple[str, ...] = ()
     wishes_before: tuple[str, ...] = ()
     wishes_after: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    sentence: str = r"(?!)"
+    spoken: str = r"(?!)"
+    names_next: frozenset[str] = frozenset()
     clause_breaks: str = r"\band\b|&"
     translations: Mapping[str, str] = field(default_factory=dict)
     articles: frozenset[str] = frozenset()
@@ -254,6 +267,15 @@ class EditLanguage:
             RefinementError: a pattern has a slot that does not exist.
         """
         return tuple((rule, self.compiled(rule.pattern)) for rule in self.rules)
+
+    @cached_property
+    def unreadable_clause(self) -> re.Pattern[str]:
+        """Fits a whole clause that is left unread."""
+        return re.compile("|".join(f"(?:{pattern})" for pattern in self.unreadable) or r"(?!)", re.IGNORECASE)
+
+    def holds_sentence(self, words: str) -> bool:
+        """Whether the words of an edit are those of a sentence, so that the edit was misread."""
+        return bool(re.search(self.sentence, re.sub(self.spoken, "", words, flags=re.IGNORECASE), re.IGNORECASE))
 
     @cached_property
     def connector_words(self) -> tuple[tuple[str, ...], ...]:

@@ -5,10 +5,10 @@
 
 What it understands, in English; another language or more words are a table (`edit_words`):
     add         "add a hat" · "with a hat" · "it needs more windows" · "the dog should wear a scarf" · "make it foggy"
-    remove      "no hat please" · "without the hat" · "get rid of the hat" · "I don't want a hat"
+    remove      "no hat please" · "get rid of the hat" · "I don't want a hat" · "do not make it blue"
     replace     "replace the cat with a dog" · "sunset instead of sunrise" · "make the pear a banana"
-    more, less  "more fruit" · "darker" · "a bit less blue" · "not so dark" · "too many candles" · "tone down the red"
-    keep        "keep the colours" · "don't change the dog" · "leave the garden as it is"; ended by "the dog may change"
+    more, less  "more fruit" · "darker" · "a bit less blue" · "not so dark" · "not dark enough" · "too many candles"
+    keep        "keep the colours" · "without changing the dog" · "leave the dog as it is"; ended by "the dog may change"
     style       "in a flat style" · "as a pencil sketch" · "make it look like a comic" · "in the style of Van Gogh"
     background  "the background should be blue" · "put it on a green background" · "mountains in the background"
     count       "two of them" · "only one bird" · "three apples" · "another cat"
@@ -25,7 +25,8 @@ Rules of carrying out:
       background.
     - What is kept cannot be changed by an edit, in this round and in those that follow, until it is released.
     - What is not understood is `unread`, what is understood and not possible is `refused` with the reason. Neither is
-      dropped without a word.
+      dropped without a word. Unread are, among others, numbers of pictures ("picture 2"), negations of unclear reach
+      ("not only …", "anything but …"), and whatever would write the verbs of a sentence into the prompt.
 """
 
 from __future__ import annotations
