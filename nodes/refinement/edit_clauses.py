@@ -276,6 +276,8 @@ class ClauseReader(Describer):
         verb, _, rest = said.partition(" ")
         if not self.names(thing) or not verb.isalpha() or verb.lower() in self.language.vague | {"be", "not"}:
             return None
+        if rest.lower().startswith("be "):
+            return None
         if verb.lower() in self.language.wearing and not rest:
             return None
         word = self.language.wearing.get(verb.lower(), ing_form(verb))

@@ -88,6 +88,11 @@ NEGATIONS = (
     Rule("more", r"(?!something|anything){what} (?:is|are|was|were) missing"),
     Rule("more", r"where (?:is|are|did|has|have|was|were) {what}(?: go| gone)?"),
     Rule("more", r"{what} (?:has|have|is|are) (?:gone|disappeared|vanished)"),
+    Rule("more", r"{what} can (?:hardly|barely|not) be (?:seen|recogni[sz]ed)"),
+    Rule("more", r"{amount}(?P<verb>more) of (?:the |these |those ){what}"),
+    Rule("less", r"{amount}(?P<verb>less|fewer) of (?:the |these |those ){what}"),
+    Rule("add", r"(?:bring|put|get) back {what}"),
+    Rule("add", r"(?:bring|put|get) {what} back"),
     # What should not be there.
     Rule("remove", r"(?P<verb>replace|swap|exchange|substitute|switch)(?: out)? {what} (?:with|for|"
          r"by) (?:nothing|none)"),
@@ -98,6 +103,8 @@ NEGATIONS = (
     Rule("remove", rf"{{what}} (?:(?:{_MUST} |to )?be )?gone"),
     Rule("remove", r"(?:add|use|draw|show|have|include|put|paint|with|wearing) no {what}"),
     Rule("remove", r"{thing} (?:does|do)(?: not| ?n'?t) (?:really )?need (?:an? |any )?(?!to\b|more\b){what}"),
+    Rule("remove", r"no {what} (?:needed|wanted|necessary|required)"),
+    Rule("remove", rf"{{what}} {_IS_NOT} (?:really )?(?:needed|wanted|necessary|required)"),
     Rule("remove", rf"{_NO_NEED} for (?:any |an? )?{{what}}"),
     Rule("remove", r"(?:i |we )(?:see|have) no (?:need|reason|use) for (?:an? |any )?{what}"),
     Rule("remove", r"without (?:adding|introducing|including|showing|drawing|using|having|"
@@ -133,6 +140,9 @@ UNREADABLE = (
     rf"(?:{_NO_BREAK} )?{_ORDINAL} (?:one|{_PICTURES})(?: {_NO_BREAK})?",
     rf"{_NO_BREAK}\b(?:like|prefer|choose|pick|take|use|mix|combine|as in|love) the (?:first|second|third|fourth|last)",
     r"(?:the )?(?:first|second|third|fourth|last) (?:is|was|looks) .*",
+    r"not (?:(?:much|many) .+|(?:too|so|that) (?:much|many))|no matter .+|no ?(?:one|body)(?: .*)?",
+    r"(?:yes|no) to .+|.+ (?:yes|no)",
+    r".+ (?:(?:does|do)(?: not| ?n'?t) (?:need|have) to|need(?: not| ?n'?t)) (?:be|look) (?!there|in |so |visible).*",
     r"none(?: of (?:them|these|those|the (?:pictures|images)))?",
     r"[-−–]\d.*",
     rf"(?:{_NO_BREAK} )?(?:last|previous|next|earlier) (?:time|round|attempt|one|{_PICTURES})(?: {_NO_BREAK})?",
@@ -152,6 +162,7 @@ SHORTER = {
     rf"{_DO_NOT_WANT} {_NAMED} to (?=\w)": r"\1 should not ",
     rf"{_DO_NOT_WANT} {_NAMED} (\w+er)$": r"do not make \1 \2",
     r"\bi (?:do not|do ?n'?t) (?:think|believe|feel)(?: that)? (.+?) (should|must|is|are|was|looks?) ": r"\1 \2 not ",
+    r"^without (.+?),? (?:it|this|(?:the )?(?:picture|image|scene)) would (?:be|look) .+$": r"without \1",
     r"^(could|should|would) ?n't (it|this|that|they|the \w+) (?=be\b|look\b)": r"\1 \2 ",
     r"^(is|are) ?n't (it|this|that|they|the \w+) (?=(?:way |far |a bit |much |a little )*(?:too|so)\b)": r"\2 \1 ",
     r"\b(?:make sure|ensure|be sure|see to it)(?: that)? there (?:is|are) no ": "there should be no ",
@@ -170,7 +181,9 @@ SENTENCE = (
     r"(?<![\w-])(?:not|never|cannot|nor|neither|nothing|nobody|none|should|would|could|must|shall|ought|does|did|do|"
     r"dont|\w+n't)(?![\w-])"
     r"|(?<!\w that )(?<!\bwhich )(?<!\bwho )(?<![\w-])(?:is|are|was|were|has|have|had)(?![\w-])"
-    r"|^(?:i|we|you|no|without)\b|(?<![\w-])(?:is|are|was|were|has|have)$|\bto be\b|^need to\b|^what\b|\bwhat i\b"
+    r"|^(?:i|we|you|no|without)\b|(?<![\w-])(?:is|are|was|were|has|have)$|\bto be\b"
+    r"|(?<!who )(?<!that )\b(?:lost|forgot|removed|changed|got|became) (?:the|its?|his|her|their|my)\b"
+    r"|^need to\b|^what\b|\bwhat i\b"
     r"|^(?:add|make|remove|include|delete|replace|change|keep|turn|put|draw|show|use|give) (?:an?|the|it|some|any|more|"
     r"him|her|them)\b|\b(?:i|we|you|it|they|he|she) (?:can|will|may|might)\b"
 )

@@ -93,7 +93,9 @@ def _pieces(sentence: str, language: EditLanguage) -> list[tuple[str, str]]:
     for piece, between in zip(parts[::2], [*parts[1::2], ""], strict=True):
         pair = (pieces[-1][0].split()[-1:] if pieces else []) + piece.split()[:1]
         numbered = pieces and _LIST_END.fullmatch(piece) and _LIST_END.fullmatch(pieces[-1][0].split()[-1])
-        if len(pair) == 2 and (numbered or all(word.lower() in language.colours for word in pair)):
+        joined = not pieces or pieces[-1][1].strip(" ,").lower() in {"", *language.joiners}
+        colours = len(pair) == 2 and all(word.lower() in language.colours for word in pair)
+        if joined and (numbered or colours):
             # "black and white" is one description, "mix 1 and 3" one choice.
             piece = "".join([*pieces.pop(), piece])
         if piece.strip():
@@ -199,7 +201,9 @@ def _resolved(clauses: Sequence[Clause], reader: ClauseReader) -> list[Edit]:
         new = [edit for edit in new if edit.operation != "remove" or edit.what not in done]
         edits += new
         gone = len(edits) - 1 if len(new) == 1 and new[0].operation == "remove" else -1
-        topic = next((thing for thing in (clause.topic, *map(_thing, reversed(new))) if thing), topic)
+        named = (clause.topic, *map(_thing, reversed(new)))
+        # What was only a colour is no thing that "it" could mean.
+        topic = next((thing for thing in named if thing and not reader.is_adjective(thing)), topic)
     # What is to stay is known before anything changes, wherever in the feedback it was said.
     return [edit for edit in edits if edit.operation == "keep"] + [edit for edit in edits if edit.operation != "keep"]
 

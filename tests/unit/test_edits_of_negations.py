@@ -61,6 +61,13 @@ CARRIED_OUT = [
     ("not more than two cats", "two cats on a table, oil painting", ""),
     ("a dog, not a cat", "a dog on a table, oil painting", ""),
     ("remove the cat but not the table", "a table, oil painting", ""),
+    ("no table needed", "a cat, oil painting", ""),
+    ("the table isn't needed", "a cat, oil painting", ""),
+    ("without the table the picture would be better", "a cat, oil painting", ""),
+    ("no blue, but red", "a red cat on a table, oil painting", "blue"),
+    ("don't use red, use blue", "a blue cat on a table, oil painting", "red"),
+    ("less of the table", "a cat on a (table:0.8), oil painting", ""),
+    ("the cat can hardly be seen", "a (cat:1.2) on a table, oil painting", ""),
     # no change of something, and another change
     ("without changing the cat, add a dog", "a cat with a dog on a table, oil painting", ""),
     ("without losing the cat, add a dog", "a cat with a dog on a table, oil painting", ""),
@@ -112,7 +119,8 @@ UNREAD = [
     "everything except the cat should be blue", "not necessarily a hat", "the cat shouldn't be on the table",
     "a hat that is not red", "add a man who is not happy", "not all cats should be blue", "I'm not sure about the cat",
     "I have nothing against a hat", "less of this", "like last time", "less is more", "fewer changes please",
-    "there isn't any hat", "none of them",
+    "there isn't any hat", "none of them", "not much contrast", "no matter what", "the cat needn't be red",
+    "it doesn't have to be dark", "cat yes, table no", "the cat lost its tail", "no one else",
 ]  # fmt: skip
 
 
