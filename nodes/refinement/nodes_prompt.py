@@ -15,7 +15,8 @@ from .ambiguity import Question
 from .draft import Draft
 from .edits import edit_prompt
 from .language_models import LanguageModel, language_models, load_language_model, model_digest
-from .nodes_common import CATEGORY, draft_of, session_input, session_output
+from .nodes_common import CATEGORY, Reward, draft_of, session_input, session_output
+from .nodes_showing import shown_less
 from .records import Change, RefinementError, SessionState
 from .refiner import BackEnd, Exchange, ExternalText, LocalBackEnd, Refined, refine
 
@@ -79,6 +80,14 @@ class AttuneRefinePrompt(AttuneNode):
                     force_input=True,
                     tooltip="For external text: the new prompt, or JSON with prompt and negative.",
                 ),
+                cls.input(
+                    Reward,
+                    "reward",
+                    optional=True,
+                    tooltip="Asks back, too, if the last pictures show their prompt clearly less than is usual by this "
+                    "reward, such as a CLIP kind. Usual is its calibration, or without one the session's earlier "
+                    "rounds, from 8 pictures on. Nothing = only your comment and the prompt are looked at.",
+                ),
             ],
             outputs=[
                 session_output(cls),
@@ -104,18 +113,20 @@ class AttuneRefinePrompt(AttuneNode):
     @classmethod
     def execute(
         cls, session: Any, back_end: str, model: str, device: str = "default", ask_open: bool = False,
-        external: str = "",
+        external: str = "", reward: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
         if draft.state.replay is not None:
             told = f"Round {draft.state.replay.number} is made again with the words it had."
             return cls._given(draft, told)
-        found = _refined(draft.state, back_end, model, device, external, ask_open)
+        shown = shown_less(draft.state, reward) if reward is not None else None
+        found = _refined(draft.state, back_end, model, device, external, ask_open, shown.unlike if shown else None)
         last = draft.state.last
         left = (last.prompt,) if last is not None and last.prompt != found.prompt else ()
         change: Change = "none" if last is None else found.change(last.prompt)
         draft = draft.with_(prompt=found.prompt, negative=found.negative, unwanted=left, change=change)
-        return cls._given(draft, found.summary(), found)
+        told = "\n".join([found.summary(), *([shown.text] if shown else [])])
+        return cls._given(draft, told, found)
 
     @classmethod
     def _given(cls, draft: Draft, told: str, found: Refined | None = None) -> io.NodeOutput:
@@ -133,7 +144,8 @@ def _question(state: SessionState, asked: Question | None) -> dict[str, Any]:
 
 
 def _refined(
-    state: SessionState, back_end: str, model: str, device: str, external: str, ask_open: bool
+    state: SessionState, back_end: str, model: str, device: str, external: str, ask_open: bool,
+    unlike: float | None,
 ) -> Refined:  # fmt: skip
     last = state.last
     said = last.feedback.comment if last is not None and last.feedback is not None else ""
@@ -143,7 +155,8 @@ def _refined(
 
     def asked(engine: BackEnd | None) -> Refined:
         return refine(
-            state.current_prompt, negative, said, history, kept=kept, back_end=engine, ask_open=ask_open
+            state.current_prompt, negative, said, history, kept=kept, back_end=engine, ask_open=ask_open,
+            unlike=unlike,
         )  # fmt: skip
 
     if back_end != LOCAL:

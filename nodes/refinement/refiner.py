@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from .ambiguity import Question, question
@@ -177,7 +178,7 @@ def refine(
     *,
     kept: Sequence[str] = (),
     back_end: BackEnd | None = None,
-    similarities: Sequence[float] = (),
+    unlike: float | None = None,
     ask_open: bool = False,
 ) -> Refined:
     """The prompt of the next round.
@@ -188,24 +189,24 @@ def refine(
         history: the rounds before, oldest first.
         kept: what earlier feedback protects.
         back_end: None = the rules.
-        similarities: of the prompt with the captions of the last pictures, see `ambiguity`; none = unknown.
+        unlike: how much less than usual the last pictures show the prompt, see `ambiguity`; None = unknown.
         ask_open: whether to ask for what the prompt leaves open.
     """
     ruled = edit_prompt(prompt, negative, feedback, kept=kept)
-    asked = {"similarities": similarities, "ask_open": ask_open}
+    ask = partial(question, before=prompt, unlike=unlike, ask_open=ask_open)
     silent = not feedback.strip() and not isinstance(back_end, ExternalText)
     if back_end is None or silent:
-        return _refined(prompt, negative, ruled, RULES, question(ruled, **asked))
+        return _refined(prompt, negative, ruled, RULES, ask(ruled))
     try:
         said = back_end(Request(prompt, negative, feedback, tuple(history)))
         answer = read_answer(said, f"{prompt} | {feedback}")
         changes = any(edit.operation != "keep" for edit in ruled.edits)
         check_answer(answer, Asked(prompt, negative, feedback, changes, ruled.kept), instructions=back_end.instructions)
     except CannotAnswer as error:
-        found = _refined(prompt, negative, ruled, RULES, question(ruled, **asked))
+        found = _refined(prompt, negative, ruled, RULES, ask(ruled))
         return replace(found, fell_back=True, reason=f"{back_end.name} gave no usable prompt ({error})")
     outcome = _answered(answer, negative, ruled)
-    return _refined(prompt, negative, outcome, back_end.name, question(outcome, **asked))
+    return _refined(prompt, negative, outcome, back_end.name, ask(outcome))
 
 
 def _answered(answer: Answer, negative: str, ruled: Outcome) -> Outcome:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from attune.nodes.refinement.ambiguity import ambiguity, open_attributes, question
+from attune.nodes.refinement.ambiguity import FEWEST, Usual, ambiguity, open_attributes, question, usual_of
 from attune.nodes.refinement.edits import edit_prompt
 from attune.nodes.refinement.records import RefinementError
+from attune.nodes.refinement.refiner import refine
 
 MAN = "a man with a red hat in a park, oil painting"
 
@@ -16,16 +17,27 @@ def asked(feedback: str, prompt: str = MAN, **options):
     return outcome, question(outcome, **options)
 
 
-def test_ambiguity_is_one_less_the_mean_similarity():
-    """1 − (0.9 + 0.5 + 0.1) / 3 = 0.5."""
-    assert ambiguity([0.9, 0.5, 0.1]) == pytest.approx(0.5)
-    assert ambiguity([1.0]) == 0 and ambiguity([-1.0]) == 2
+def test_ambiguity_is_how_far_the_mean_score_lies_below_the_usual():
+    """((1 − 0.24) − (1 − 0.30)) / 0.03 = 2, and the same for a model whose scores lie elsewhere."""
+    assert ambiguity([0.22, 0.26], Usual(0.30, 0.03, "")) == pytest.approx(2)
+    assert ambiguity([0.72, 0.76], Usual(0.80, 0.03, "")) == pytest.approx(2)
+    assert ambiguity([0.9], Usual(0.8, 0.05, "")) == pytest.approx(-2)
+    assert ambiguity([3.0, 5.0], Usual(2.0, 1.0, ""), higher_is_better=False) == pytest.approx(2)
 
 
-@pytest.mark.parametrize("values", [[], [float("nan")], [1.2], [float("inf"), 0.3]])
-def test_what_is_no_similarity_is_refused(values: list[float]):
-    with pytest.raises(RefinementError, match="imilarity"):
-        ambiguity(values)
+@pytest.mark.parametrize("values", [[], [float("nan")], [float("inf"), 0.3]])
+def test_what_is_no_score_is_refused(values: list[float]):
+    with pytest.raises(RefinementError, match="finite score"):
+        ambiguity(values, Usual(0.3, 0.03, ""))
+
+
+def test_what_is_usual_needs_enough_pictures_that_differ():
+    scores = [0.2, 0.3] * (FEWEST // 2)
+    usual = usual_of(scores, "before")
+    assert usual is not None and usual.mean == pytest.approx(0.25) and usual.of == "before"
+    assert usual.deviation == pytest.approx(0.05 * (FEWEST / (FEWEST - 1)) ** 0.5)
+    assert usual_of(scores[:-1], "") is None
+    assert usual_of([0.3] * FEWEST, "") is None and usual_of([0.0] * FEWEST, "") is None
 
 
 def test_clear_feedback_asks_nothing():
@@ -92,17 +104,27 @@ def test_what_a_prompt_leaves_open(prompt: str, left: tuple[str, ...]):
 
 
 def test_what_is_open_is_asked_for_where_the_pictures_do_not_show_the_prompt():
-    assert asked("bigger", "a cat", similarities=[0.9, 0.8])[1] is None
-    found = asked("bigger", "a cat", similarities=[0.2, 0.3])[1]
+    assert asked("bigger", "a cat", unlike=0.9)[1] is None
+    found = asked("bigger", "a cat", unlike=1.1)[1]
     assert found is not None and (found.text, found.cause) == ("Which style?", "open")
     for choice in found.choices:
         assert edit_prompt("a cat", "", choice.feedback).edits[0].operation == "style"
     found = asked("bigger", "a cat, flat style", ask_open=True)[1]
     assert found is not None and found.text == "Which background?"
-    found = asked("bigger", MAN, similarities=[0.2])[1]
+    found = asked("bigger", MAN, unlike=3.0)[1]
     assert (
         found is not None
         and found.cause == "unlike"
         and [choice.label for choice in found.choices] == ["man", "hat", "park", "oil painting"]
     )
     assert asked("", "", ask_open=True)[1].text == "What is to be seen?"
+
+
+def test_only_what_the_last_pictures_were_to_show_can_be_missing_in_them():
+    outcome = edit_prompt(MAN, "", "replace the hat with a cap")
+    found = question(outcome, before=MAN, unlike=2.0)
+    assert found is not None and [choice.label for choice in found.choices] == ["man", "park", "oil painting"]
+    for choice in found.choices:
+        assert not edit_prompt(outcome.prompt, "", choice.feedback).unread
+    refined = refine(MAN, "", "replace the hat with a cap", unlike=2.0)
+    assert refined.question == found and refine(MAN, "", "replace the hat with a cap").question is None
