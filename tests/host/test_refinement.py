@@ -152,6 +152,19 @@ def test_rewards_decide_rounds_of_a_chain(host: HostServer):
     assert view["number"] == 3 and view["rounds"][1]["weights"]
 
 
+def test_weights_by_gradients_look_at_the_round_that_was_chosen_from(host: HostServer):
+    """Brightness and contrast on other scales; a round that the rewards decided carries their name."""
+    made = graph("pulls", rewards=True, decides="the rewards", weights__rule="mgda")
+    finished(host, made)
+    record = finished(host, made)
+    told = record["outputs"]["weights"]["text"][0]
+    assert "The front covers" in told and "what was chosen lies 0.00 behind it" in told, told
+    shares = [float(line.split()[0]) for line in told.splitlines()[1:3]]
+    assert sum(shares) == pytest.approx(1, abs=0.011) and shares != [0.5, 0.5], told
+    rounds = host.get(f"{ROUTE}/report/{key_of(record)}")["rounds"]
+    assert [past["feedback"]["rater"] for past in rounds] == ["the rewards"] * 2
+
+
 def test_several_sessions_do_not_disturb_each_other(host: HostServer):
     one, other = (finished(host, graph(name, prompt)) for name, prompt in (("one", "a cat"), ("other", "a rose")))
     first, second = seen(host, key_of(one)), seen(host, key_of(other))
@@ -214,6 +227,17 @@ def test_rounds_are_repeated_in_one_run_and_no_two_are_the_same(host: HostServer
     # Another run goes on.
     finished(host, repeated("repeated", 2))
     assert seen(host, view["key"])["number"] == 6
+
+
+def test_an_accepted_session_is_not_repeated(host: HostServer):
+    view = seen(host, key_of(finished(host, repeated("accepted", 2))))
+    view = told(host, "accept", view, round=view["path"][-1], position=0)
+    where, words = shown_error(host, repeated("accepted", 3))
+    assert where == "session" and "accepted is accepted: round 2 has what was meant" in words
+    assert seen(host, view["key"])["path"] == view["path"], "nothing was made"
+    # One round more on purpose takes nothing back.
+    view = seen(host, key_of(finished(host, repeated("accepted", 1))))
+    assert view["number"] == 4 and view["accepted"]
 
 
 def test_a_simulated_person_ends_the_rounds_when_it_sees_what_it_means(host: HostServer):
