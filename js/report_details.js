@@ -74,7 +74,8 @@ export function createDetails(document, { urlOf, rate, onClose }) {
     function cellOf(picture, place) {
         const image = grid.watch(pictureOf(document, urlOf(report.session.key, picture.hash, false)));
         image.alt = `Picture ${place + 1}`;
-        const mark = picture.chosen ? "chosen" : picture.liked ? "liked" : picture.disliked ? "disliked" : "";
+        // Who rates should not see what somebody else has chosen.
+        const mark = rating.on() ? "" : picture.chosen ? "chosen" : picture.liked ? "liked" : picture.disliked ? "disliked" : "";
         const first = ([name]) => (name === report.kpis.judge ? -1 : 0);
         const entries = Object.entries(picture.scores).sort((one, other) => first(one) - first(other));
         const scores = entries.map(([name, score]) => `${name} ${short(score)}`).join("  ·  ");

@@ -1,6 +1,6 @@
 /**
  * "Rate as …" in a round that is looked at: several people give stars to the same pictures, one after the other, so that the
- * report can say how far they agree. While somebody rates, scores and others' stars are out of sight. Knows no host.
+ * report can say how far they agree. While somebody rates, scores, choices and others' stars are out of sight. Knows no host.
  */
 
 import { agreementText } from "./report_state.js";
@@ -91,7 +91,7 @@ export function createRating(document, { rate, onToggle }) {
     }
 
     function rowOf(session, round, place) {
-        const row = make("div", "attune-report-give", ...STARS.map((stars) => {
+        const row = make("span", "attune-report-give", ...STARS.map((stars) => {
             const star = button(document, "", "☆", `${stars} of 5 stars`);
             star.setAttribute("aria-label", `Picture ${place + 1}: ${stars} of 5 stars`);
             star.addEventListener("click", () => give(session, round.key, place, stars));

@@ -13,6 +13,7 @@ const CSS = `
 :is(.attune-report, .attune-report-large) .attune-report-toggle { flex: none; padding: 3px 9px; border-radius: 6px;
   background: var(--track); font-size: 12px; }
 :is(.attune-report, .attune-report-large) .attune-report-toggle:hover { background: #45494f; }
+.attune-report .attune-report-toggle { padding: 0 9px; font-size: 11px; line-height: 16px; }
 .attune-report-toggle[aria-pressed=true] { box-shadow: inset 0 0 0 1px var(--accent); }
 .attune-report-rail.comparing .attune-report-card:not(.end) { opacity: .35; }
 .attune-report-rail.comparing .attune-report-card.end { cursor: pointer; }

@@ -192,6 +192,9 @@ def test_two_people_rate_a_round_and_the_report_says_how_far_they_agree(
     large.get_by_role("button", name="Rate as").click()
     expect(large.locator(".attune-report-give")).to_have_count(4)
     expect(large.locator(".attune-report-scores").first).to_be_hidden()
+    expect(large.locator("figure.chosen")).to_have_count(0)
+    boxes = [large.locator(part).first.bounding_box() for part in ("figure > div", ".attune-report-give")]
+    assert boxes[1]["height"] < 40 < 3 * boxes[1]["height"] < boxes[0]["height"], "the stars are a line below"
     large.get_by_role("button", name="Picture 1: 3 of 5 stars").click()
     expect(large.get_by_role("status")).to_have_text("Type who rates first.")
     expect(large.get_by_label("Name of who rates")).to_be_focused()
