@@ -12,7 +12,7 @@ import torch
 
 from attune.nodes.refinement.draft import Judge, unique_names
 from attune.nodes.refinement.records import RefinementError
-from attune.nodes.refinement.reward_gradients import gram_of
+from attune.nodes.refinement.reward_gradients import choice_gram
 from attune.nodes.refinement.running_scores import running_of
 from attune.nodes.refinement.scoring import score_round
 from attune.nodes.refinement.total_reward import TotalReward
@@ -79,15 +79,14 @@ def test_earlier_choices_go_along_and_count_as_another_reward():
 
 
 def test_products_of_gradients_are_those_of_the_patterns():
-    found = judges()
-    gram = gram_of(found, [PICTURES[:1], PICTURES[1:]], ["a cat", "a dog"])
-    fit, cost = (judge.reward.pattern.double().flatten() for judge in found)
+    found, running = judges(), {"fit": running_of([1.0, 3.0, 8.0]), "cost": running_of([0.0, 1.0])}
+    earlier = PICTURES[:1]
+    gram = choice_gram(found, PICTURES, (1, 2), "a dog", previous=[earlier], running=running)
+    fit, cost = (judge.reward.pattern.double().flatten() / running[judge.name].deviation for judge in found)
     expected = [[float(fit @ fit), float(-fit @ cost)], [float(-fit @ cost), float(cost @ cost)]]
     np.testing.assert_allclose(gram, expected, rtol=1e-5)
-    assert gram_of(found, [], []) is None
-    found[0].reward.differentiable = False
-    with pytest.raises(RefinementError, match="fit has no gradient"):
-        gram_of(found, [PICTURES], ["a cat"])
+    (context,) = found[0].reward.seen
+    assert context.previous == (earlier,)
 
 
 def test_a_picture_that_a_gate_holds_back_has_no_score():
