@@ -28,6 +28,8 @@ _BROKEN = re.compile(r"""\{\s*["'][^"'\n]{1,40}["']\s*:|\{\s*\w+\s*:\s*["'\[{]|^
 # How models say that there is no negative prompt.
 _NOTHING = ("none", "n/a", "null", "nothing", "empty", "-", "(none)", "(empty)")
 _FIELDS = {"prompt", "negative"}
+# They show a text in another order than it is read.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _FENCE = re.compile(r"^```[a-z]*\s*\n?|\n?```\s*$", re.IGNORECASE)
 # How conversations mark who speaks; no part of a prompt.
 _MARKS = re.compile(
@@ -123,8 +125,10 @@ def _checked(value: Any, name: str, *, empty: bool = False) -> str:
         raise CannotAnswer(f'"{name}" is empty in the answer')
     if len(text) > LONGEST_PROMPT:
         raise CannotAnswer(f'"{name}" has {len(text)} letters in the answer, more than {LONGEST_PROMPT}')
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+    if any(unicodedata.category(letter) in ("Cc", "Cs") or letter in _TURNING for letter in text):
         raise CannotAnswer(f'"{name}" has control characters in the answer')
+    if "\ufffd" in text:
+        raise CannotAnswer(f'"{name}" has letters in the answer that are none')
     _refuse_marks(value, name)
     return text
 

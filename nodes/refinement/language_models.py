@@ -108,6 +108,8 @@ def check_model(path: Path) -> tuple[Path, str | None]:
         raise RefinementError(
             f"The config.json of {path.name} is not readable ({error}). Get the file again."
         ) from None
+    if not isinstance(config, dict):
+        raise RefinementError(f"The config.json of {path.name} holds no settings of a model. Get the file again.")
     if "auto_map" in config:
         raise RefinementError(
             f"{path.name} needs program code that comes with the model, which is never run here. Choose a model that "
@@ -149,7 +151,10 @@ def load_language_model(
             raise RefinementError(f"Language models need the Python package transformers ({error}).") from error
     # Versions of transformers before 4.56 call it torch_dtype.
     precision = {"dtype" if hasattr(transformers.PretrainedConfig(), "dtype") else "torch_dtype": dtype}
-    options: dict[str, Any] = {"local_files_only": True} | ({"gguf_file": gguf} if gguf else {})
+    # Left out, transformers would ask at the console whether to run a tokenizer's own program.
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False} | (
+        {"gguf_file": gguf} if gguf else {}
+    )
     name = gguf or folder.name
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]), quiet_transformers(transformers), _no_bars():
         try:

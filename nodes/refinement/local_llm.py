@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,11 @@ MOST_TOKENS = 160
 # The question with everything in it; longer ones would be cut by small models without a word.
 MOST_QUESTION_TOKENS = 6000
 Message = Mapping[str, str]
+# By these, templates without tokens of their own tell turns apart.
+_PLAIN_MARKS = (
+    "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "USER:", "ASSISTANT:", "SYSTEM:", "User:", "Human:",
+    "Assistant:", "System:", "###",
+)  # fmt: skip
 
 
 class CannotAnswer(RefinementError):
@@ -36,26 +42,42 @@ class CannotAnswer(RefinementError):
 def data_text(model: LanguageModel | None, values: Mapping[str, Any]) -> str:
     """Values as JSON in which nothing is a mark of the model's conversation.
 
-    < and > are escaped always, other marks where they are among the tokenizer's own ("[INST]").
+    <, > and halves of letters are escaped always, and so are the marks that some templates write as plain words;
+    other marks where they are among the tokenizer's own.
     """
-    text = json.dumps(values, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
-    marks = [] if model is None else [str(token) for token in getattr(model.tokenizer, "added_tokens_encoder", {})]
-    for mark in sorted(marks, key=len, reverse=True):
-        # A mark that is plain white space or a bracket of JSON must stay.
-        if len(mark) > 1 and mark in text and mark.strip() and not set(mark) <= set('{}[]":, '):
-            text = text.replace(mark, f"\\u{ord(mark[0]):04x}{mark[1:]}")
-    return text
+    text = json.dumps(values, ensure_ascii=False)
+    own = [] if model is None else [str(token) for token in getattr(model.tokenizer, "added_tokens_encoder", {})]
+    # A mark that is plain white space or a bracket of JSON must stay, and so must the backslashes of JSON.
+    marks = [
+        mark
+        for mark in {*own, *_PLAIN_MARKS}
+        if len(mark) > 1 and mark in text and mark.strip() and mark[0] != "\\" and not set(mark) <= set('{}[]":, ')
+    ]
+    ordered = sorted(map(re.escape, marks), key=len, reverse=True)
+    pattern = "|".join([r"\\(?:u[0-9a-f]{4}|.)", "[<>\ud800-\udfff]", *ordered])
+    return re.sub(pattern, lambda found: _escaped(found.group()), text)
+
+
+def _escaped(text: str) -> str:
+    """JSON's escape of the first letter, and the rest; what is an escape stays one."""
+    if text[0] == "\\":
+        return text
+    units = text[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[place : place + 2].hex()}" for place in range(0, len(units), 2)) + text[1:]
 
 
 def question_ids(model: LanguageModel, messages: Sequence[Message]) -> list[int]:
     """The tokens of a conversation, ready for the answer, by the model's chat template where it has one.
 
     Raises:
-        CannotAnswer: it is longer than the model can read.
+        CannotAnswer: it is longer than the model can read, or the template cannot be used.
     """
     tokenizer = model.tokenizer
     if getattr(tokenizer, "chat_template", None):
-        text = _by_template(tokenizer, messages)
+        try:
+            text = _by_template(tokenizer, messages)
+        except Exception as error:  # templates are programs, and fail in as many ways
+            raise CannotAnswer(f"the chat template of {model.name} cannot be used ({error})") from error
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     else:
         turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
@@ -99,7 +121,8 @@ def answer_json(
         most_tokens: of one field.
 
     Raises:
-        CannotAnswer: the question is too long, or a field does not end within its tokens.
+        CannotAnswer: the question is too long, the model's template or numbers cannot be used, or a field does not
+            end within its tokens.
     """
     writer = _Writer(model, question_ids(model, messages), on_token, most_tokens * len(fields))
     values = {}
@@ -138,7 +161,7 @@ class _Writer:
         """The likeliest contents of a JSON string that has just been opened.
 
         Raises:
-            CannotAnswer: it does not end.
+            CannotAnswer: it does not end, or the model's numbers are none.
         """
         texts, ids, tail = self.model.texts, [], ""
         for _ in range(most_tokens):
@@ -159,7 +182,12 @@ class _Writer:
 
     def _likeliest(self) -> torch.Tensor:
         logits = self.logits[: len(self.allowed)]
-        return logits.masked_fill(~self.allowed[: len(logits)].to(logits.device), -torch.inf).argmax()
+        likely = logits.masked_fill(~self.allowed[: len(logits)].to(logits.device), -torch.inf)
+        token = likely.argmax()
+        # Without a finite number the place of the largest says nothing, and may be of a token that is not offered.
+        if not torch.isfinite(likely[token]):
+            raise CannotAnswer(f"{self.model.name} computes no finite numbers; it may be damaged")
+        return token
 
     def _feed(self, ids: Sequence[int]) -> None:
         self.ids += ids
