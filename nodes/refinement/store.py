@@ -339,7 +339,7 @@ class SessionStore(StorePart):
         Raises:
             UnknownError: there is no such session.
         """
-        with self._snapshot() as connection:
+        with self._looking() as connection:
             session = read_session(connection, key)
             verdict = check_audit(connection, session)
             rounds = readable_rounds(connection, session) if pictures else []
@@ -352,11 +352,22 @@ class SessionStore(StorePart):
         Raises:
             UnknownError: there is no such session.
         """
-        with self._snapshot() as connection:
+        with self._looking() as connection:
             session = read_session(connection, key)
             return read_record(connection, session)
 
     # ---- inside ----
+
+    @contextmanager
+    def _looking(self) -> Iterator[sqlite3.Connection]:
+        """A snapshot in which bytes that are no text, which somebody else has written, show as signs for it."""
+        with self._snapshot() as connection:
+            usual = connection.text_factory
+            connection.text_factory = lambda content: content.decode(errors="replace")
+            try:
+                yield connection
+            finally:
+                connection.text_factory = usual
 
     @contextmanager
     def _moving(self, key: str, revision: int | None = None) -> Iterator[tuple[sqlite3.Connection, SessionRow]]:
