@@ -179,14 +179,12 @@ def test_marks_of_templates_without_tokens_of_their_own_are_no_marks_either(tiny
         assert not any(mark in written for mark in ("[/INST]", "ASSISTANT:", "USER:", "###"))
 
 
-def test_an_escape_of_json_is_never_broken_by_a_mark(tiny: LanguageModel):
+def test_an_escape_of_json_is_never_broken_by_a_mark(tmp_path: Path):
     """A tokenizer may have whole words of its own: "no" behind a line break is no reason to change the "n" of \\n."""
-    tiny.tokenizer.add_tokens(["nno hat", "\\\\n"])
-    try:
-        for feedback in ("red\nno hat", "red\\nno hat", "no hat, nno hat", "🎩 \\u003c <"):
-            assert json.loads(data_text(tiny, {"feedback": feedback})) == {"feedback": feedback}
-    finally:
-        tiny.texts.clear()
+    model = load_language_model(tiny_llm.llama(tmp_path / "tiny"))
+    model.tokenizer.add_tokens(["nno hat", "\\\\n"])
+    for feedback in ("red\nno hat", "red\\nno hat", "no hat, nno hat", "🎩 \\u003c <"):
+        assert json.loads(data_text(model, {"feedback": feedback})) == {"feedback": feedback}
 
 
 @pytest.mark.parametrize(
