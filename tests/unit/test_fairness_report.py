@@ -11,13 +11,13 @@ from attune.nodes.picture_folder import picture_hash
 from attune.nodes.refinement import views
 from attune.nodes.refinement.fairness import FEWEST_ROUNDS
 from attune.nodes.refinement.fairness_report import Looked, fairness_report, looked_at
-from attune.nodes.refinement.records import Feedback, Picture, RefinementError, Schedule, UnknownError, Weights
+from attune.nodes.refinement.records import REWARDS, Feedback, Picture, RefinementError, Schedule, UnknownError, Weights
 from attune.nodes.refinement.report import report_of
 from attune.nodes.refinement.report_html import report_html
 from attune.nodes.refinement.report_picture import report_picture
 from attune.nodes.refinement.store import SessionStore
 from attune.nodes.refinement.visible_attributes import ATTRIBUTES, attributes_of
-from attune.tests.refinement_sessions import opened
+from attune.tests.refinement_sessions import opened, play
 
 RED, BLUE = (200, 30, 30), (30, 60, 200)
 ROUNDS = 12
@@ -150,6 +150,15 @@ def test_choices_at_random_hardly_ever_warn():
         ]  # fmt: skip
         warned += fairness_report(rounds)["warns"]
     assert warned <= 1
+
+
+def test_what_the_rewards_decided_is_no_choice_of_a_person(sessions: SessionStore):
+    state = sessions.create("cats", "a cat")
+    for rater in ("", REWARDS):
+        state = play(sessions, state, (1, 2), Feedback(liked=(0,), rater=rater))
+    record = sessions.record(state.key)
+    looked = looked_at([(record, sessions.files(state.key).pictures.get)])
+    assert [one.liked for one in looked] == [(), (0,)], "the newest first"
 
 
 def test_all_sessions_count_together(sessions: SessionStore):

@@ -320,7 +320,9 @@ def test_a_comment_that_looks_like_an_acceptance_is_none(sessions: SessionStore,
 
 def test_several_people_rate_one_rounds_pictures(sessions: SessionStore, state: SessionState):
     round_ = propose(sessions, state)
+    before = sessions.find("cats").changes
     sessions.rate(state.key, round_.key, "Ann", {0: 5, 1: 1})
+    assert sessions.find("cats").changes == before + 1, "told apart within one second, too"
     sessions.rate(state.key, round_.key, "Bob", {1: 2})
     sessions.rate(state.key, round_.key, "Ann", {1: 3})
     assert sessions.ratings(state.key) == {(round_.key, 0): {"Ann": 5}, (round_.key, 1): {"Ann": 3, "Bob": 2}}
