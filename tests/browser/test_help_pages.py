@@ -25,6 +25,6 @@ def test_help_of_an_objective_shows_its_picture(page: Page):
     assert picture.evaluate("(image) => [image.naturalWidth, image.naturalHeight]") == [720, 360]
     assert picture.evaluate("(image) => image.clientWidth <= image.closest('.node-help-content').clientWidth")
     table = panel.locator("h2", has_text="Which objective?").locator("xpath=following-sibling::table[1]")
-    expect(table.locator("tbody tr")).to_have_count(8)
+    expect(table.locator("tbody tr")).to_have_count(9)
     table.scroll_into_view_if_needed()
     assert table.evaluate("(table) => table.clientWidth <= table.closest('.node-help-content').clientWidth")

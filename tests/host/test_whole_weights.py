@@ -59,7 +59,7 @@ def test_every_layer_is_trained_and_the_report_says_what_it_took(host, trained):
     assert sum(bool(stored[key].any()) for key in weights) > 0.9 * len(weights)
     assert trained["product"] == "LoRA of whole weights"
     assert trained["trained_weights"] == sum(value.numel() for value in stored.values())
-    assert trained["lora"] == {"dropout": 0.0, "targets": ["everything"], "kind": "full"}
+    assert trained["lora"] == {"dropout": 0.0, "targets": ["everything"], "kind": "full", "part": "whole network"}
     # Gradient and two moments of every number, in 32 bit.
     assert trained["memory"]["optimizer"] == 12 * trained["trained_weights"]
     assert trained["memory"]["full"] is True
