@@ -188,8 +188,11 @@ def _resolved(clauses: Sequence[Clause], reader: ClauseReader) -> list[Edit]:
     edits: list[Edit] = []
     topic = ""
     gone = -1  # the position of an edit that removes, when the clause before did nothing else
-    for clause in clauses:
-        new = [_with_topic(edit, topic, reader) for edit in clause.edits]
+    for place, clause in enumerate(clauses):
+        beside = [
+            edit for other in (place - 1, place + 1) if 0 <= other < len(clauses) for edit in clauses[other].edits
+        ]
+        new = [_with_topic(_of_background(edit, beside, reader), topic, reader) for edit in clause.edits]
         if gone >= 0 and clause.replaces and len(new) == 1 and new[0].operation == "add" and not new[0].at:
             old = edits[gone]
             new[0] = replace(
@@ -215,6 +218,18 @@ def _thing(edit: Edit) -> str:
     if edit.operation in ("style", "background", "more", "less"):
         return ""
     return edit.to if edit.operation == "replace" else edit.what
+
+
+def _of_background(edit: Edit, beside: Sequence[Edit], reader: ClauseReader) -> Edit:
+    """ "not red, the background should be blue": a refused colour without a thing is of the background beside it."""
+    coloured = any(
+        other.operation == "background" and set(other.what.lower().split()) & reader.language.colours
+        for other in beside
+    )
+    implied = reader.is_pronoun(edit.at) and not any(map(reader.is_pronoun, edit.said.split()))
+    if coloured and implied and edit.operation in ("remove", "less") and edit.what.lower() in reader.language.colours:
+        return replace(edit, at=reader.language.background_word)
+    return edit
 
 
 def _with_topic(edit: Edit, topic: str, reader: ClauseReader) -> Edit:

@@ -66,6 +66,18 @@ CARRIED_OUT = [
     ("without the table the picture would be better", "a cat, oil painting", ""),
     ("no blue, but red", "a red cat on a table, oil painting", "blue"),
     ("don't use red, use blue", "a blue cat on a table, oil painting", "red"),
+    (
+        "not red, the background should be blue",
+        "a cat on a table, oil painting, on a blue background",
+        "red background",
+    ),
+    (
+        "the background should be blue, not red",
+        "a cat on a table, oil painting, on a blue background",
+        "red background",
+    ),
+    ("not red, the cat should be blue", "a blue cat on a table, oil painting", "red cat"),
+    ("not red", CAT, "red cat"),
     ("less of the table", "a cat on a (table:0.8), oil painting", ""),
     ("the cat can hardly be seen", "a (cat:1.2) on a table, oil painting", ""),
     # no change of something, and another change
