@@ -6,7 +6,7 @@
 import { deletionText } from "./round_state.js";
 import { button, element } from "./score_gallery_parts.js";
 
-/** As in nodes/refinement/records.py. */
+/** As in nodes/refinement/checks.py. */
 const LONGEST_NAME = 60;
 
 /**

@@ -34,7 +34,7 @@ from typing import Literal
 
 import numpy as np
 
-from .records import RefinementError
+from .checks import RefinementError
 
 Arm = Literal["A", "B"]
 ARMS: tuple[Arm, ...] = ("A", "B")

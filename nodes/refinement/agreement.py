@@ -33,7 +33,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .records import RefinementError
+from .checks import RefinementError
 
 Level = Literal["nominal", "ordinal", "interval"]
 LEVELS: tuple[str, ...] = get_args(Level)

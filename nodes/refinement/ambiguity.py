@@ -22,12 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .checks import RefinementError
 from .edit_places import Places
 from .edit_records import Edit
 from .edit_words import EditLanguage, languages
 from .edits import Outcome
 from .prompt_parts import Prompt
-from .records import RefinementError
 
 # So far a round's mean lies seldom by chance: with the demo reward and rounds of four of its data's drawings, it was
 # passed by 8 % of the rounds that showed all of their prompt against a calibration and 15 % against eight earlier

@@ -11,7 +11,8 @@ import torch
 
 from ...training.interfaces import Reward
 from ..round_lesson import RoundLesson
-from .records import Change, RefinementError, Round, Schedule, SessionState, Weights
+from .checks import RefinementError
+from .records import Change, Round, Schedule, SessionState, Weights
 from .round_lora import newest_version
 
 

@@ -38,9 +38,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from .checks import RefinementError
 from .gradient_weights import by_influence, checked, pulling, scaled, shortest
 from .learned_weights import Choice, learn, share_of_learned
-from .records import RefinementError, Weights
+from .records import Weights
 
 Role = Literal["diversity", "consistency", "relevance", ""]
 Rule = Literal["rule", "learned", "gradient influence", "mgda", "fixed equal", "fixed limit", "fixed"]

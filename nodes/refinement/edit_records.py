@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from .records import RefinementError
+from .checks import RefinementError
 
 Operation = Literal[
     "add", "remove", "replace", "more", "less", "keep", "style", "background", "count", "size", "position"

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from .records import RefinementError
+from .checks import RefinementError
 
 # What a rule finds: the operations of an edit, and readings that become one of them.
 #   be       `thing` is to be as `what` says: a colour, size, place, number, style, an object, or any adjective

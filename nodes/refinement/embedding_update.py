@@ -43,7 +43,7 @@ from typing import Any
 
 import torch
 
-from .records import RefinementError, check_text
+from .checks import RefinementError, check_text
 
 LARGEST_STEP = 4.0
 MOST_CAPTIONS = 64

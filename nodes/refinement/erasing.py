@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from ..store import Store, StoreError
-from .records import KEY
+from .checks import KEY
 
 log = logging.getLogger("attune")
 

@@ -33,7 +33,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .records import RefinementError
+from .checks import RefinementError
 from .running_scores import ranked, weighed
 
 BOUND = 0.2

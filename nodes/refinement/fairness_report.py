@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from .checks import UnknownError
 from .fairness import BOUND, FEWEST_ROUNDS, Fairness, Judged, fairness, picked_by
 from .kpis import made_once
-from .records import Round, UnknownError
+from .records import Round
 from .running_scores import running_scores, scores_of, z_scores
 from .session_reading import SessionRecord
 from .visible_attributes import ATTRIBUTES, attributes_of

@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .records import RefinementError
+from .checks import RefinementError
 
 # Of the largest entry of the Gram matrix: how far the shortest combination may be from the true one, squared.
 _GAP = 1e-13

@@ -21,7 +21,7 @@ from torch import nn
 
 from ...training.digests import file_digests
 from ...training.libraries import no_kernels, quiet_transformers
-from .records import RefinementError
+from .checks import RefinementError
 
 GGUF = ".gguf"
 _CONTENT = {".json", ".safetensors", ".txt", ".model", ".jinja", GGUF}

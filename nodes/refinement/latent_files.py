@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ...training.checkpoint import CheckpointError, read_tensors, write_atomically
-from .records import DIGEST, RefinementError, UnknownError
+from .checks import DIGEST, RefinementError, UnknownError
 
 NAME = "latents"
 # Threads of one process would use the same name for an unfinished file.

@@ -42,7 +42,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .records import Feedback, RefinementError, Round
+from .checks import RefinementError
+from .records import Feedback, Round
 from .running_scores import Running, scores_of, z_scores
 
 _ITERATIONS, _HALVINGS = 200, 60

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
+from .checks import RefinementError
 from .language_models import LanguageModel
-from .records import RefinementError
 
 # Of one field; a prompt of 77 CLIP tokens is about as many of most language models.
 MOST_TOKENS = 160

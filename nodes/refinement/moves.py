@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import audit
-from .records import Feedback, RefinementError, Round, StaleError, UnknownError
+from .checks import RefinementError, StaleError, UnknownError
+from .records import Feedback, Round
 from .session_rows import (
     RoundRow,
     SessionRow,

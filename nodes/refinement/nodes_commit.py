@@ -13,11 +13,12 @@ from ...training.presentable import presentable
 from ..host.sampling import progress_bar
 from ..host.schema import AttuneNode
 from ..picture_folder import picture_hash, to_pixels
+from .checks import RefinementError
 from .draft import Draft
 from .latent_files import latents_digest
 from .nodes_common import CATEGORY, AnswerWire, chosen_pictures, draft_of, last_chosen, session_input, session_output
 from .nodes_routes import sessions, tell
-from .records import REWARDS, Feedback, Picture, RefinementError, Round, SessionState
+from .records import REWARDS, Feedback, Picture, Round, SessionState
 from .running_scores import ranked, running_scores, scores_of, weighed, z_scores
 from .scoring import score_round
 

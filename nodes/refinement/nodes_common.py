@@ -9,8 +9,9 @@ import torch
 from comfy_api.latest import io
 
 from ..picture_folder import to_image
+from .checks import RefinementError
 from .draft import Draft
-from .records import RefinementError, Round, SessionState
+from .records import Round, SessionState
 from .store import SessionStore
 
 CATEGORY = "Attune/refinement"

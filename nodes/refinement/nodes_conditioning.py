@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from ..host.sampling import encode_prompts
 from ..host.schema import AttuneNode
+from .checks import RefinementError
 from .embedding_update import LARGEST_STEP, Embedding, EmbeddingConfig, EmbeddingStep, unrolled
 from .nodes_common import CATEGORY, draft_of, session_input, session_output
-from .records import RefinementError
 
 DEFAULTS = EmbeddingConfig()
 

@@ -10,8 +10,9 @@ from comfy_api.latest import io
 
 from ...training.demo import data
 from ..host.schema import AttuneNode
+from .checks import RefinementError
 from .nodes_common import CATEGORY, AnswerWire, Reward, draft_of, session_input
-from .records import Feedback, RefinementError, SessionState
+from .records import Feedback, SessionState
 
 RATER = "a simulated person"
 

@@ -12,12 +12,13 @@ from ..host.managed import KeptModel
 from ..host.progress import Progress, stop_reading
 from ..host.schema import AttuneNode
 from .ambiguity import Question
+from .checks import RefinementError
 from .draft import Draft
 from .edits import edit_prompt
 from .language_models import LanguageModel, language_models, load_language_model, model_digest
 from .nodes_common import CATEGORY, Reward, draft_of, session_input, session_output
 from .nodes_showing import shown_less
-from .records import Change, RefinementError, SessionState
+from .records import Change, SessionState
 from .refiner import BackEnd, Exchange, ExternalText, LocalBackEnd, Refined, refine
 
 RULES, LOCAL, EXTERNAL = "rules", "local LLM", "external text"

@@ -13,10 +13,10 @@ from ...training.checkpoint import whole_file
 from ..host.folders import safe_name
 from ..host.progress import Progress
 from ..host.schema import AttuneNode
+from .checks import RefinementError
 from .kpis import CAP
 from .nodes_common import CATEGORY, draft_of, session_input
 from .nodes_routes import sessions
-from .records import RefinementError
 from .report import report_of
 from .report_html import report_html
 from .report_picture import report_picture

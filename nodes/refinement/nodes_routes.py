@@ -22,7 +22,7 @@ from ..host import server
 from ..host.folders import user_folder
 from ..store import FILE_NAME, shared_store
 from . import views
-from .records import StaleError, UnknownError
+from .checks import StaleError, UnknownError
 from .store import SessionStore
 
 EVENT = "attune.refinement"

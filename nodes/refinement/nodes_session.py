@@ -8,10 +8,11 @@ from comfy_api.latest import io
 
 from ...training.interfaces import AttuneError
 from ..host.schema import AttuneNode
+from .checks import LARGEST_SEED, RefinementError
 from .draft import Draft
 from .nodes_common import CATEGORY, session_output
 from .nodes_routes import sessions
-from .records import LARGEST_SEED, RefinementError, SessionState
+from .records import SessionState
 from .repeating import check_wanted
 from .words import session_text
 

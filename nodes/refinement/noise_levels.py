@@ -31,7 +31,8 @@ import math
 
 import torch
 
-from .records import MOST_STEPS, SCHEDULE_TYPES, RefinementError, ScheduleType
+from .checks import MOST_STEPS, RefinementError
+from .records import SCHEDULE_TYPES, ScheduleType
 
 RHO = 7.0
 BETA_RATIO = 1 / 200

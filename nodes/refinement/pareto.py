@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .records import RefinementError
+from .checks import RefinementError
 
 # Slicing takes about points^(rewards − 1) steps.
 MOST_REWARDS = 6

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .records import Feedback, Picture, RefinementError, Round, Schedule, Weights
+from .checks import RefinementError
+from .records import Feedback, Picture, Round, Schedule, Weights
 
 
 def canonical(value: Any) -> str:

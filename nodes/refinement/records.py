@@ -7,15 +7,25 @@ in the store or comes out of a node has passed here. Texts are kept letter for l
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from ...training.interfaces import AttuneError
-from ..visible_line import has_half_letter, visible_line
+from .checks import (
+    DIGEST,
+    KEY,
+    MOST_PICTURES,
+    MOST_STEPS,
+    RefinementError,
+    check_name,
+    check_seed,
+    check_stars,
+    check_switch,
+    check_text,
+    is_number,
+    is_whole,
+    numbers,
+    plain,
+)
 
 ScheduleType = Literal["linear", "cosine", "karras"]
 SCHEDULE_TYPES: tuple[str, ...] = get_args(ScheduleType)
@@ -23,31 +33,7 @@ SCHEDULE_TYPES: tuple[str, ...] = get_args(ScheduleType)
 # follow the words that the prompt had already.
 Change = Literal["none", "words", "insisted"]
 
-KEY = re.compile(r"[0-9a-f]{32}")
-DIGEST = re.compile(r"[0-9a-f]{64}")
-LARGEST_SEED = 2**64 - 1
-MOST_STARS = 5
-MOST_PICTURES = 64
-MOST_STEPS = 10_000
-# Letters of a prompt or a comment; bytes of what a round keeps beside them.
-LONGEST_TEXT = 200_000
-LARGEST_DETAILS = 1_000_000
-# Letters of a rule's, a sampler's, a reward's, an arm's or a rater's name.
-LONGEST_NAME = 200
-LONGEST_SESSION_NAME = 60
 REWARDS = "the rewards"  # rater of a round that no person decided
-
-
-class RefinementError(AttuneError):
-    """What was asked for cannot be done; says why and what to do. Nothing was changed."""
-
-
-class UnknownError(RefinementError):
-    """There is no such session, round or picture (any more)."""
-
-
-class StaleError(RefinementError):
-    """The session has moved on since the page or the run that asks looked at it."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +69,11 @@ class Schedule:
         object.__setattr__(self, "seeds", tuple(self.seeds))
         if self.type not in SCHEDULE_TYPES:
             raise RefinementError(f"A schedule is one of {', '.join(SCHEDULE_TYPES)}; not {self.type!r}.")
-        if not _is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
+        if not is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
             raise RefinementError(f"A round takes 1 to {MOST_STEPS} steps, not {self.steps!r}.")
-        if not _is_number(self.strength) or not 0 < self.strength <= 1:
+        if not is_number(self.strength) or not 0 < self.strength <= 1:
             raise RefinementError(f"The strength must be above 0 and at most 1; it is {self.strength!r}.")
-        if not _is_number(self.guidance) or self.guidance < 0:
+        if not is_number(self.guidance) or self.guidance < 0:
             raise RefinementError(f"The guidance must be a number of at least 0; it is {self.guidance!r}.")
         if not 1 <= len(self.seeds) <= MOST_PICTURES:
             raise RefinementError(f"A round makes 1 to {MOST_PICTURES} pictures, not {len(self.seeds)}.")
@@ -147,7 +133,7 @@ class Feedback:
         check_switch(self.accepted, "Accepted")
         for name in ("liked", "disliked"):
             positions = tuple(getattr(self, name))
-            if not all(_is_whole(place) and 0 <= place < MOST_PICTURES for place in positions):
+            if not all(is_whole(place) and 0 <= place < MOST_PICTURES for place in positions):
                 raise RefinementError(f"Pictures are {name} by their position, 0 or more; not by {positions!r}.")
             if len(set(positions)) != len(positions):
                 raise RefinementError(f"A picture is {name} twice: {positions!r}.")
@@ -244,18 +230,18 @@ class Round:
         for name, key in (("key", self.key), ("parent", self.parent)):
             if key is not None and not KEY.fullmatch(key):
                 raise RefinementError(f"{key[:80]!r} is not a round's {name}: it must be 32 hex digits.")
-        if not _is_whole(self.number) or self.number < 1 or (self.number == 1) != (self.parent is None):
+        if not is_whole(self.number) or self.number < 1 or (self.number == 1) != (self.parent is None):
             raise RefinementError(
                 f"A round without a parent has the number 1, others a higher one; not {self.number!r}."
             )
-        if not _is_whole(self.attempt) or self.attempt < 0:
+        if not is_whole(self.attempt) or self.attempt < 0:
             raise RefinementError(f"A round's attempt is a whole number of at least 0, not {self.attempt!r}.")
         check_text(self.prompt, "The prompt")
         check_text(self.negative, "The negative prompt")
         object.__setattr__(self, "embedding", plain(self.embedding, "The embedding's parameters"))
         if not 1 <= len(self.pictures) <= MOST_PICTURES:
             raise RefinementError(f"A round has 1 to {MOST_PICTURES} pictures, not {len(self.pictures)}.")
-        if not _is_number(self.seconds) or self.seconds < 0:
+        if not is_number(self.seconds) or self.seconds < 0:
             raise RefinementError(f"A round takes a number of seconds of at least 0, not {self.seconds!r}.")
         for name, digest in (("LoRA", self.lora), ("latents", self.latents)):
             check_name(digest, f"The hash of the {name}", empty=True)
@@ -332,117 +318,3 @@ class SessionState:
     def accepted(self) -> bool:
         """Whether a round on the path has what was meant: rounds that were made of it later take nothing back."""
         return self.accepted_in is not None
-
-
-# ---- checks ----
-
-
-def session_name(name: str) -> str:
-    """A session's name as it is kept: one line without stray blanks and letters that nobody sees.
-
-    Raises:
-        RefinementError: nothing is left that can be seen, it is too long, or looks like a key.
-    """
-    check_text(name, "The session's name")
-    plain_name = visible_line(name)
-    if not plain_name:
-        raise RefinementError("The session has no name. Type one, for example 'the cat at dusk'.")
-    if len(plain_name) > LONGEST_SESSION_NAME:
-        raise RefinementError(
-            f"The name {plain_name[:30]!r}… has {len(plain_name)} letters; up to {LONGEST_SESSION_NAME} are allowed."
-        )
-    if KEY.fullmatch(plain_name):
-        raise RefinementError(f"{plain_name!r} looks like a session's key. Choose another name.")
-    return plain_name
-
-
-def check_text(text: str, what: str) -> None:
-    """
-    Raises:
-        RefinementError: the text is too long, or holds half of a character, which no file can.
-    """
-    if not isinstance(text, str):
-        raise RefinementError(f"{what} must be text, not {type(text).__name__}.")
-    if len(text) > LONGEST_TEXT:
-        raise RefinementError(f"{what} has {len(text)} letters; up to {LONGEST_TEXT} are kept. Shorten it.")
-    if has_half_letter(text):
-        raise RefinementError(f"{what} holds half of a character. Type it anew.")
-
-
-def check_name(name: str, what: str, *, empty: bool = False) -> None:
-    """
-    Raises:
-        RefinementError: no text, empty without leave, too long, or not writable.
-    """
-    check_text(name, what)
-    if len(name) > LONGEST_NAME or not (name or empty):
-        raise RefinementError(f"{what} must have {0 if empty else 1} to {LONGEST_NAME} letters; it has {len(name)}.")
-
-
-def check_switch(value: bool, what: str) -> None:
-    """
-    Raises:
-        RefinementError: neither true nor false.
-    """
-    if not isinstance(value, bool):
-        raise RefinementError(f"{what} is true or false, not {value!r}.")
-
-
-def check_seed(seed: int) -> None:
-    """
-    Raises:
-        RefinementError: not a whole number from 0 to 2^64 − 1.
-    """
-    if not _is_whole(seed) or not 0 <= seed <= LARGEST_SEED:
-        raise RefinementError(f"A seed is a whole number from 0 to {LARGEST_SEED}, not {seed!r}.")
-
-
-def check_stars(stars: int) -> None:
-    """
-    Raises:
-        RefinementError: not 1 to 5.
-    """
-    if not _is_whole(stars) or not 1 <= stars <= MOST_STARS:
-        raise RefinementError(f"A rating is 1 to {MOST_STARS} stars, not {stars!r}.")
-
-
-def numbers(values: Mapping[str, float], what: str) -> dict[str, float]:
-    """A copy of named numbers, as floats.
-
-    Raises:
-        RefinementError: a name is not usable, or a value is not a finite number.
-    """
-    for name, value in values.items():
-        check_name(name, "A reward's name")
-        if not _is_number(value):
-            raise RefinementError(f"{what} hold {value!r} for {name!r}; only finite numbers can be kept.")
-    return {name: float(value) for name, value in values.items()}
-
-
-def plain(values: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """A copy as it comes back from JSON: tuples are lists, keys are text.
-
-    Raises:
-        RefinementError: JSON cannot hold it, or it is too large.
-    """
-    try:
-        text = json.dumps(values, ensure_ascii=False, allow_nan=False)
-        size = len(text.encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RefinementError(f"{what} cannot be kept as JSON ({error}).") from error
-    if size > LARGEST_DETAILS:
-        raise RefinementError(f"{what} take {size} bytes; up to {LARGEST_DETAILS} are kept.")
-    return json.loads(text)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        return False

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .records import RefinementError, SessionState
+from .checks import RefinementError
+from .records import SessionState
 
 SESSION, COMMIT, REPEAT, WIRE = "AttuneRefinementSession", "AttuneCommitRound", "AttuneRepeatRounds", "session"
 Nodes = Callable[[str], Mapping[str, Any]]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .records import UnknownError
+from .checks import UnknownError
 from .report_charts import Line, line_chart, signed
 from .report_style import STYLE
 

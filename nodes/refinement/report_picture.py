@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ..drawing import BAD, COLOURS, GOOD, GRID, MUTED, TEXT, Canvas, short_number, text_width, to_tensor, wrapped
-from .records import UnknownError
+from .checks import UnknownError
 from .report_html import Pictures
 
 WIDTH = 1200

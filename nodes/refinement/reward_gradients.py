@@ -20,8 +20,9 @@ import torch
 
 from ...training.interfaces import RewardContext, checked_scores
 from ...training.presentable import compares_batch
+from .checks import RefinementError
 from .draft import Judge
-from .records import RefinementError, Round
+from .records import Round
 from .running_scores import Running
 
 

@@ -40,7 +40,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from .ab_arms import arm_of
-from .records import MOST_PICTURES, MOST_STEPS, SCHEDULE_TYPES, Change, RefinementError, Schedule, SessionState
+from .checks import MOST_PICTURES, MOST_STEPS, RefinementError
+from .records import SCHEDULE_TYPES, Change, Schedule, SessionState
 
 Types = Literal["in turn", "linear", "cosine", "karras"]
 Seeds = Literal["by the weight of diversity", "always new", "always the last round's"]

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from .. import picture_folder
+from .checks import KEY, RefinementError, UnknownError
 from .latent_files import LatentFolder
-from .records import KEY, Picture, RefinementError, Round, UnknownError
+from .records import Picture, Round
 from .session_rows import used_files
 
 

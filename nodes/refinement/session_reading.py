@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import audit
-from .records import RefinementError, Round, SessionState, StaleError, check_seed, check_text
+from .checks import RefinementError, StaleError, check_seed, check_text
+from .records import Round, SessionState
 from .session_rows import (
     RoundRow,
     SessionRow,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .audit import digest, readable
+from .checks import KEY, LONGEST_SESSION_NAME, RefinementError, UnknownError
 from .plain_records import (
     canonical,
     feedback_of,
@@ -19,7 +20,7 @@ from .plain_records import (
     schedule_of,
     weights_of,
 )
-from .records import KEY, LONGEST_SESSION_NAME, Feedback, Picture, RefinementError, Round, UnknownError
+from .records import Feedback, Picture, Round
 
 # open: waits for a person. passed: other pictures were asked for. committed: a person has answered.
 Status = Literal["open", "passed", "committed"]

@@ -29,21 +29,9 @@ from ...training.interfaces import AttuneError
 from ..store import Store
 from ..store_part import StorePart
 from . import audit, erasing, moves
+from .checks import KEY, RefinementError, UnknownError, check_name, check_stars, session_name
 from .latent_files import latents_digest
-from .records import (
-    KEY,
-    Feedback,
-    Picture,
-    RefinementError,
-    Round,
-    Schedule,
-    SessionState,
-    UnknownError,
-    Weights,
-    check_name,
-    check_stars,
-    session_name,
-)
+from .records import Feedback, Picture, Round, Schedule, SessionState, Weights
 from .session_files import SessionFiles
 from .session_reading import (
     SessionRecord,

@@ -18,8 +18,8 @@ import torch
 
 from ...training.interfaces import Reward, RewardContext, checked_scores
 from ...training.presentable import compares_batch, compares_pictures
+from .checks import RefinementError
 from .draft import Judge
-from .records import RefinementError
 from .running_scores import Running
 
 # Stands in the id. Raise it whenever a change here gives other scores.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .records import Feedback, Round, UnknownError
+from .checks import UnknownError
+from .records import Feedback, Round
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .checks import KEY, RefinementError, check_text
 from .kpis import CAP
 from .prompt_diff import prompt_diff
-from .records import KEY, Feedback, RefinementError, Round, SessionState, check_text
+from .records import Feedback, Round, SessionState
 from .report import comparison_report, report_of, shown_comparison, shown_report
 from .round_lora import version_of
 from .store import SessionStore

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ..drawing import GOOD, GRID, MUTED, PANEL, TEXT, Canvas, nice_ticks, short_number, text_width, to_tensor, wrapped
+from .checks import RefinementError
 from .pareto import non_dominated, points_of
-from .records import RefinementError
 
 WIDTH = 960
 _EDGE, _HEADER, _PANEL, _LEGEND = 16, 74, 330, 26

@@ -11,7 +11,7 @@ import pytest
 
 from attune.nodes.refinement import ab_arms
 from attune.nodes.refinement.ab_arms import Outcome, arm_of, compare, exact_p, newcombe, score_p, wilson
-from attune.nodes.refinement.records import RefinementError
+from attune.nodes.refinement.checks import RefinementError
 
 
 def test_arms_are_fair_lasting_and_independent_between_tests():

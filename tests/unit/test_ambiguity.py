@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from attune.nodes.refinement.ambiguity import FEWEST, Usual, ambiguity, open_attributes, question, usual_of
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.edits import edit_prompt
-from attune.nodes.refinement.records import RefinementError
 from attune.nodes.refinement.refiner import refine
 
 MAN = "a man with a red hat in a park, oil painting"

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.dynamic_weights import (
     RULES,
     WeightsConfig,
@@ -18,7 +19,7 @@ from attune.nodes.refinement.dynamic_weights import (
 )
 from attune.nodes.refinement.gradient_weights import gram_of
 from attune.nodes.refinement.learned_weights import Choice, learn
-from attune.nodes.refinement.records import RefinementError, Weights
+from attune.nodes.refinement.records import Weights
 
 THREE = {"Diversity": "diversity", "Consistency": "consistency", "Relevance": "relevance"}
 FOUR = THREE | {"Colourfulness": ""}

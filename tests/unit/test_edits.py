@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from attune.nodes.refinement import edit_words
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.edit_english import ENGLISH
 from attune.nodes.refinement.edit_words import Rule, register, unregister
 from attune.nodes.refinement.edits import OPERATIONS, STEP, STRONGEST, WEAKEST, Edit, edit_prompt
-from attune.nodes.refinement.records import RefinementError
 from attune.tests.evidence import _feedbacks
 
 CAT = "a cat on a red background"

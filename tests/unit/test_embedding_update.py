@@ -9,8 +9,8 @@ import math
 import pytest
 import torch
 
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.embedding_update import Embedding, EmbeddingConfig, EmbeddingStep, unrolled, update
-from attune.nodes.refinement.records import RefinementError
 
 PLAIN = EmbeddingConfig(1.0, 0.0, 0.0)
 FREE = {"keep_norm": False}

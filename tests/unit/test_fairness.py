@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.fairness import BOUND, Judged, _student, fairness, picked_by
-from attune.nodes.refinement.records import RefinementError
 
 COLOURS = ("red", "blue", "green", "black")
 

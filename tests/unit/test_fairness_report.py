@@ -9,9 +9,10 @@ import pytest
 
 from attune.nodes.picture_folder import picture_hash
 from attune.nodes.refinement import views
+from attune.nodes.refinement.checks import RefinementError, UnknownError
 from attune.nodes.refinement.fairness import FEWEST_ROUNDS
 from attune.nodes.refinement.fairness_report import Looked, fairness_report, looked_at
-from attune.nodes.refinement.records import REWARDS, Feedback, Picture, RefinementError, Schedule, UnknownError, Weights
+from attune.nodes.refinement.records import REWARDS, Feedback, Picture, Schedule, Weights
 from attune.nodes.refinement.report import report_of
 from attune.nodes.refinement.report_html import report_html
 from attune.nodes.refinement.report_picture import report_picture

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.gradient_weights import batch_gram, by_influence, gram_of, scaled, shortest
-from attune.nodes.refinement.records import RefinementError
 
 
 def by_subsets(gram: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.learned_weights import (
     Choice,
     _padded,
@@ -16,7 +17,7 @@ from attune.nodes.refinement.learned_weights import (
     objective,
     share_of_learned,
 )
-from attune.nodes.refinement.records import REWARDS, Feedback, Picture, RefinementError, Round, Schedule
+from attune.nodes.refinement.records import REWARDS, Feedback, Picture, Round, Schedule
 from attune.nodes.refinement.running_scores import running_scores, scores_of
 
 AB = ("a", "b")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.language_models import (
     LanguageModel,
     check_model,
@@ -20,7 +21,6 @@ from attune.nodes.refinement.language_models import (
     model_digest,
 )
 from attune.nodes.refinement.local_llm import CannotAnswer, _Writer, answer_json, data_text, question_ids, token_texts
-from attune.nodes.refinement.records import RefinementError
 from attune.nodes.refinement.refiner import Exchange, LocalBackEnd, Request, conversation, refine
 from attune.scripts.environment import fetch_language_model
 from attune.tests import tiny_llm

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.pareto import distance_to_front, hypervolume, non_dominated, parrot, points_of
-from attune.nodes.refinement.records import RefinementError
 
 STAIRS = np.array([[1.0, 4.0], [2.0, 3.0], [4.0, 1.0], [2.0, 2.0], [0.5, 0.5], [4.0, 1.0]])
 

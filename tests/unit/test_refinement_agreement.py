@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from attune.nodes.refinement.agreement import Agreement, agreement, alpha
-from attune.nodes.refinement.records import RefinementError
+from attune.nodes.refinement.checks import RefinementError
 
 
 def units(*raters: str) -> list[dict[str, float]]:

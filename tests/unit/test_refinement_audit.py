@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from attune.nodes.refinement.audit import row_hash
-from attune.nodes.refinement.records import Feedback, RefinementError, SessionState
+from attune.nodes.refinement.checks import RefinementError
+from attune.nodes.refinement.records import Feedback, SessionState
 from attune.nodes.refinement.report import report_of
 from attune.nodes.refinement.report_html import report_html
 from attune.nodes.refinement.report_picture import report_picture

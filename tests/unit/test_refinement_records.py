@@ -7,18 +7,9 @@ import math
 
 import pytest
 
+from attune.nodes.refinement.checks import LARGEST_SEED, LONGEST_TEXT, RefinementError
 from attune.nodes.refinement.plain_records import plain_schedule, schedule_of
-from attune.nodes.refinement.records import (
-    LARGEST_SEED,
-    LONGEST_TEXT,
-    Feedback,
-    Picture,
-    RefinementError,
-    Round,
-    Schedule,
-    SessionState,
-    Weights,
-)
+from attune.nodes.refinement.records import Feedback, Picture, Round, Schedule, SessionState, Weights
 
 HASH = "ab" * 32
 

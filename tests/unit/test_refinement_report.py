@@ -18,7 +18,8 @@ from PIL import Image
 
 from attune.nodes.drawing import GOOD, PANEL
 from attune.nodes.picture_folder import picture_hash
-from attune.nodes.refinement.records import Feedback, Picture, Schedule, SessionState, UnknownError, Weights
+from attune.nodes.refinement.checks import UnknownError
+from attune.nodes.refinement.records import Feedback, Picture, Schedule, SessionState, Weights
 from attune.nodes.refinement.report import comparison_report, session_report
 from attune.nodes.refinement.report_html import report_html
 from attune.nodes.refinement.report_picture import MOST_ROUNDS, WIDTH, report_picture

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from attune.nodes.refinement import erasing
-from attune.nodes.refinement.records import Feedback, RefinementError, StaleError, UnknownError
+from attune.nodes.refinement.checks import RefinementError, StaleError, UnknownError
+from attune.nodes.refinement.records import Feedback
 from attune.nodes.refinement.session_files import SessionFiles
 from attune.nodes.refinement.store import SessionStore
 from attune.tests.refinement_sessions import made, opened, play, propose
@@ -27,7 +28,8 @@ runner = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(runner)
 runner.map_package()
 from pathlib import Path
-from attune.nodes.refinement.records import Feedback, RefinementError, StaleError
+from attune.nodes.refinement.checks import RefinementError, StaleError
+from attune.nodes.refinement.records import Feedback
 from attune.tests.refinement_sessions import made, opened, play, propose
 sessions, key = opened(Path(sys.argv[1])), sys.argv[2]
 """

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from attune.nodes.refinement.checks import LARGEST_SEED, LONGEST_TEXT, RefinementError, StaleError, UnknownError
 from attune.nodes.refinement.latent_files import LatentFolder, latents_digest
-from attune.nodes.refinement.records import (
-    LARGEST_SEED,
-    LONGEST_TEXT,
-    Feedback,
-    RefinementError,
-    SessionState,
-    StaleError,
-    UnknownError,
-)
+from attune.nodes.refinement.records import Feedback, SessionState
 from attune.nodes.refinement.store import SessionStore
 from attune.tests.refinement_sessions import made, opened, pixels_of, play, propose
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from attune.nodes.refinement import views
-from attune.nodes.refinement.records import RefinementError, UnknownError
+from attune.nodes.refinement.checks import RefinementError, UnknownError
 from attune.nodes.refinement.store import SessionStore
 from attune.tests.refinement_sessions import opened, play
 

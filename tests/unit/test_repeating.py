@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from attune.nodes.refinement.records import Feedback, Picture, RefinementError, Round, Schedule, SessionState
+from attune.nodes.refinement.checks import RefinementError
+from attune.nodes.refinement.records import Feedback, Picture, Round, Schedule, SessionState
 from attune.nodes.refinement.repeating import check_wanted, link_of, loop_of
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.draft import Judge
 from attune.nodes.refinement.dynamic_weights import NO_PULL, WeightsConfig, by_rule, weigh
-from attune.nodes.refinement.records import Feedback, Picture, RefinementError, Round, Schedule
+from attune.nodes.refinement.records import Feedback, Picture, Round, Schedule
 from attune.nodes.refinement.reward_gradients import choice_gram, comparable
 from attune.nodes.refinement.running_scores import running_scores
 from attune.nodes.rewards.dialogue import diversity_credits

@@ -10,16 +10,9 @@ import pytest
 import torch
 
 from attune.nodes.refinement.ab_arms import arm_of
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.noise_levels import sigmas
-from attune.nodes.refinement.records import (
-    SCHEDULE_TYPES,
-    Feedback,
-    Picture,
-    RefinementError,
-    Round,
-    Schedule,
-    SessionState,
-)
+from attune.nodes.refinement.records import SCHEDULE_TYPES, Feedback, Picture, Round, Schedule, SessionState
 from attune.nodes.refinement.schedules import (
     SEEDS,
     TYPES,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.draft import Judge, unique_names
-from attune.nodes.refinement.records import RefinementError
 from attune.nodes.refinement.reward_gradients import choice_gram
 from attune.nodes.refinement.running_scores import running_of
 from attune.nodes.refinement.scoring import score_round

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attune.nodes.drawing import GOOD, MUTED
-from attune.nodes.refinement.records import RefinementError
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.weights_chart import BANDS, WIDTH, _labels, _legend_rows, front_chart, weights_chart
 
 

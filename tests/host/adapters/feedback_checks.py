@@ -14,8 +14,8 @@ from compare import close, raises
 
 from attune.nodes.host.image_feedback import KEY, ImageFeedback, Side, self_attentions, with_feedback
 from attune.nodes.host.user_adapter import Window
+from attune.nodes.refinement.checks import RefinementError
 from attune.nodes.refinement.nodes_feedback import one_batch
-from attune.nodes.refinement.records import RefinementError
 from attune.training.interfaces import AttuneError
 
 UNETS = ("demo (v)", "demo as eps", "demo as shifted flow", "sd15 (eps)", "sd21 (v)", "sdxl (eps, pooled)")
