@@ -9,6 +9,12 @@ from .edit_words import EditLanguage, alternatives
 from .prompt_parts import Prompt
 
 _RELATIVE = {"more": "more", "not": "remove", "no": "remove", "no longer": "remove", "without": "remove"}
+# What stands before a description and is no part of it; "look up" and "look like" are of another kind.
+_AS_IT_IS = re.compile(
+    r"^(?:(?:to )?(?:be|(?:look|appear|seem|feel)(?! (?:like|as|to|at|into|towards?|up|down|away|over|back|out|"
+    r"for)\b))|being|looking|in colou?r|colou?red|painted)\s+",
+    re.IGNORECASE,
+)
 # A description of more words is a sentence of another kind.
 _MOST_ADJECTIVES = 4
 
@@ -173,7 +179,7 @@ class Describer:
             said: the description.
             guess: whether unknown words count as adjectives.
         """
-        said = re.sub(r"^(?:to be|being|be|in colou?r|colou?red|painted)\s+", "", said.strip(), flags=re.IGNORECASE)
+        said = _AS_IT_IS.sub("", said.strip())
         steps, plain = self.amount(said)
         low = plain.lower()
         if (

@@ -125,6 +125,7 @@ STAYS = [
 
 # What cannot be read is said, and nothing is done about it.
 UNREAD = [
+    "make it look like before", "make it look as before", "it should look like it was before",
     "the cat does not look happy", "mix 1 and 3", "I prefer the second one", "-3 cats", "more like the first",
     "the first one is better", "I like number 2", "that's not what I wanted", "not really", "not my style", "not good",
     "not good enough", "no idea", "neither a hat nor a scarf", "make the cat neither red nor blue", "anything but blue",
