@@ -107,8 +107,8 @@ def nearest_drawing(
                 for pair in library.pairs()
             ]
         )
-        known = _half_size(torch.from_numpy(drawn).float() / 255)
-        shown = _half_size(images[rows])
+        known = half_size(torch.from_numpy(drawn).float() / 255)
+        shown = half_size(images[rows])
         distance = torch.minimum(
             torch.cdist(shown.flatten(1), known.flatten(1)), torch.cdist(shown.flatten(1), known.flip(3).flatten(1))
         ).numpy()
@@ -118,7 +118,7 @@ def nearest_drawing(
     return found
 
 
-def _half_size(images: torch.Tensor) -> torch.Tensor:
+def half_size(images: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(images.movedim(-1, 1), 2)
 
 
