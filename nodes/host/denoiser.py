@@ -24,6 +24,7 @@ from torch import nn
 
 from ...training.diffusion import DiffusionProcess, Prediction
 from ...training.interfaces import AttuneError, Prompt, TrainingError
+from ...training.objectives.picture_direction import fitted
 from .attention import use_differentiable_attention
 from .frames import from_host, has_frames, to_host
 from .in_place import in_place_allowed
@@ -66,15 +67,32 @@ def process_of(model_sampling: Any) -> DiffusionProcess:
 
 @dataclass(eq=False)
 class HostConditioning:
-    """The conditioning of one sample: the host's entries, and their encodings for the shapes met so far."""
+    """The conditioning of one sample: the host's entries, and their encodings for the shapes met so far.
+
+    `shift` [T, D] is added to the tokens that the network attends to, with gradients.
+    """
 
     entries: list[dict[str, Any]]
     encoded: dict[tuple, dict[str, Any]] = field(default_factory=dict)
+    shift: torch.Tensor | None = None
 
     @property
     def individual(self) -> bool:
         """Whether it must be evaluated alone: combined prompts, areas, masks, time ranges."""
         return len(self.entries) != 1 or not INDIVIDUAL.isdisjoint(self.entries[0])
+
+    def moved(self, shift: torch.Tensor) -> HostConditioning:
+        """The same at a distance.
+
+        Raises:
+            TrainingError: it consists of several parts, or of parts of the picture.
+        """
+        if self.individual:
+            raise TrainingError(
+                "A prompt of several parts, of areas or of a part of the steps cannot be moved as one. Connect the "
+                "text encoder's output directly."
+            )
+        return HostConditioning(self.entries, self.encoded, shift)
 
 
 class HostDenoiser:
@@ -250,7 +268,8 @@ class HostDenoiser:
                 name: part.process_cond(batch_size=1, area=None) for name, part in entry["model_conds"].items()
             }
             item.encoded[key] = entry
-        return item.encoded[key]
+        entry = item.encoded[key]
+        return entry if item.shift is None else _shifted(entry, item.shift)
 
     def _host_encode(self, items: dict[str, HostConditioning], x: torch.Tensor) -> dict[str, list[dict[str, Any]]]:
         blank = torch.zeros_like(x, requires_grad=False)
@@ -296,6 +315,22 @@ class HostDenoiser:
         self._open = False
         comfy.samplers.cast_to_load_options(self._options, device=self._model.offload_device)
         self._model.restore_hook_patches()
+
+
+def _shifted(entry: dict[str, Any], shift: torch.Tensor) -> dict[str, Any]:
+    """An encoded entry whose tokens [1, T, D] are moved by [T', D]; places beyond either stay.
+
+    Raises:
+        TrainingError: the network has no such tokens.
+    """
+    part = entry["model_conds"].get("c_crossattn")
+    if part is None or part.cond.ndim != 3 or part.cond.shape[2] != shift.shape[1]:
+        raise TrainingError(
+            "This model does not take its prompt as the tokens of its text encoder, so no direction of them can be "
+            "found. Set pictures to 0, or take the model off."
+        )
+    tokens = part.cond + fitted(shift.to(part.cond), part.cond.shape[1])
+    return {**entry, "model_conds": {**entry["model_conds"], "c_crossattn": part._copy_with(tokens)}}
 
 
 def _merge(entries: list[dict[str, Any]]) -> dict[str, Any]:

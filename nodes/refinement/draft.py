@@ -44,7 +44,9 @@ class Draft:
         prompt, negative: that the round is made with.
         unwanted: the prompt of the last round, where this one has another: the embedding leans away from it.
         change: what the feedback asked of the chosen picture.
+        keeps_look: whether its look is to stay, see `Refined.keeps_look`.
         embedding: parameters of its update; empty = the prompt is encoded plainly.
+        direction: δ of the chosen pictures that these name, where it was found in this run.
         schedule: None = not decided yet. weights: None = no rewards are weighed.
         judges: the rewards that are weighed.
         lora: the LoRAs that the pictures were made with, see `round_lora`; "" = none.
@@ -57,7 +59,9 @@ class Draft:
     negative: str
     unwanted: tuple[str, ...] = ()
     change: Change = "none"
+    keeps_look: bool = True
     embedding: Mapping[str, Any] = field(default_factory=dict)
+    direction: torch.Tensor | None = field(default=None, repr=False, compare=False)
     schedule: Schedule | None = None
     weights: Weights | None = None
     judges: tuple[Judge, ...] = ()

@@ -1,6 +1,6 @@
 """The prompt's embedding from round to round: towards the new words and what is liked, away from what is not.
 
-    e_t = e_{t−1} + η·(E(p_t) − e_{t−1}) + β₁·mean(E⁺) − β₂·mean(E⁻)
+    e_t = e_{t−1} + η·(E(p_t) − e_{t−1}) + β₁·mean(E⁺) − β₂·mean(E⁻) + γ·δ_t
 
 | symbol | code name          | meaning                                                                        |
 | ------ | ------------------ | ------------------------------------------------------------------------------ |
@@ -10,6 +10,8 @@
 | η      | follow             | how far it follows the new words at once; 1 = wholly                             |
 | β₁, β₂ | towards, away      | how far it goes along the directions                                             |
 | E⁺, E⁻ |                    | directions E(c) − E(p_t) of liked and disliked captions c                        |
+| δ_t    | direction          | what chosen pictures have that words do not say                                  |
+| γ      | pictures           | how far it goes along that                                                      |
 
 **What a direction is.** Not a caption's embedding: that is mostly what every embedding has in common and what the
 prompt says anyway, and adding it would move even for a caption that is the prompt. It is what the caption says beyond
@@ -21,6 +23,9 @@ With η below 1 a part 1 − η of earlier directions stays, so that the same di
 
 **Which captions.** Those that a person writes; beside the disliked ones the last round's prompt, where this round has
 another: what was changed becomes plainer. What a comment asks for is in p_t already and has no caption of its own.
+
+**Pictures.** δ_t is found by the network itself, see `training.objectives.picture_direction`. It is kept with its
+round, as it was; what its tokens' places mean is not known, so it is added place by place, and only to the tokens.
 
 **Lengths.** Long prompts have more tokens. Where what is mixed differs in length, the shorter ones go on as an empty
 prompt does at those places (`empty`), without it as zeros. What has a coefficient of 0 does not count.
@@ -43,7 +48,9 @@ from typing import Any
 
 import torch
 
-from .checks import RefinementError, check_text
+from ...training.objectives.picture_direction import fitted
+from .checks import DIGEST, RefinementError, check_text
+from .records import DIRECTION
 
 LARGEST_STEP = 4.0
 MOST_CAPTIONS = 64
@@ -82,18 +89,20 @@ class EmbeddingConfig:
         follow: η in (0, 1].
         towards: β₁, 0 … 4; 0 = liked captions change nothing.
         away: β₂, 0 … 4; 0 = disliked captions change nothing.
-        keep_norm: see the module.
+        keep_norm: see the module; δ is added after it.
+        pictures: γ, 0 … 4; 0 = chosen pictures change nothing.
     """
 
     follow: float = 1.0
     towards: float = 0.3
     away: float = 0.15
     keep_norm: bool = True
+    pictures: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.follow <= 1:
             raise RefinementError(f"follow must be above 0 and at most 1, not {self.follow!r}; 1 takes the new prompt.")
-        for name in ("towards", "away"):
+        for name in ("towards", "away", "pictures"):
             if not 0 <= getattr(self, name) <= LARGEST_STEP:
                 raise RefinementError(
                     f"{name} must be between 0 (off) and {LARGEST_STEP:g}, not {getattr(self, name)!r}."
@@ -108,12 +117,14 @@ class EmbeddingStep:
         prompt: p_t.
         liked, disliked: captions.
         config: the knobs.
+        direction: digest of δ_t; "" = there is none.
     """
 
     prompt: str
     liked: tuple[str, ...] = ()
     disliked: tuple[str, ...] = ()
     config: EmbeddingConfig = EmbeddingConfig()
+    direction: str = ""
 
     def __post_init__(self) -> None:
         check_text(self.prompt, "The prompt")
@@ -124,6 +135,8 @@ class EmbeddingStep:
             for caption in captions:
                 check_text(caption, "A caption")
             object.__setattr__(self, name, captions)
+        if self.direction and not DIGEST.fullmatch(self.direction):
+            raise RefinementError(f"{self.direction[:80]!r} is no direction of pictures: it must be 64 hex digits.")
 
     def parameters(self) -> dict[str, Any]:
         """For `records.Round.embedding`: all but the prompt, which the round has itself."""
@@ -131,7 +144,7 @@ class EmbeddingStep:
             **dataclasses.asdict(self.config),
             "liked": list(self.liked),
             "disliked": list(self.disliked),
-        }
+        } | ({DIRECTION: self.direction} if self.direction else {})
 
     @classmethod
     def of(cls, prompt: str, parameters: Mapping[str, Any]) -> EmbeddingStep:
@@ -143,19 +156,23 @@ class EmbeddingStep:
         if not parameters:
             return cls(prompt, config=EmbeddingConfig(1.0, 0.0, 0.0))
         rest = dict(parameters)
+        direction = rest.pop(DIRECTION, "")
         captions = {name: tuple(rest.pop(name, ())) for name in ("liked", "disliked")}
         try:
-            return cls(prompt, **captions, config=EmbeddingConfig(**rest))
+            return cls(prompt, **captions, config=EmbeddingConfig(**rest), direction=direction)
         except TypeError as error:
             raise RefinementError(f"These are no parameters of an embedding's update: {dict(parameters)}.") from error
 
 
-def unrolled(steps: Sequence[EmbeddingStep], encode: Encode) -> Embedding:
-    """e_t of the last of some rounds, from their words alone.
+def unrolled(
+    steps: Sequence[EmbeddingStep], encode: Encode, direction: Callable[[str], torch.Tensor] | None = None
+) -> Embedding:
+    """e_t of the last of some rounds, from their words and the directions that were found then.
 
     Args:
         steps: of every round from the first on, the last one the round to be made.
         encode: the text encoder; asked once for each text.
+        direction: digest → δ [T, D]; not needed where no step has one.
 
     Raises:
         RefinementError: no round, or embeddings that do not fit together.
@@ -175,7 +192,28 @@ def unrolled(steps: Sequence[EmbeddingStep], encode: Encode) -> Embedding:
     for step in steps[first:]:
         liked, disliked = ([once(caption) for caption in captions] for captions in (step.liked, step.disliked))
         current = update(current, once(step.prompt), liked, disliked, config=step.config, empty=lambda: once(""))
+        if step.direction and step.config.pictures and direction is not None:
+            current = along(current, direction(step.direction), step.config.pictures)
     return current
+
+
+def along(embedding: Embedding, direction: torch.Tensor, how_far: float) -> Embedding:
+    """e + γ·δ.
+
+    Args:
+        direction: δ [T, D], of this or another number of tokens.
+
+    Raises:
+        RefinementError: it is of another text encoder.
+    """
+    tokens = embedding.tokens
+    if direction.ndim != 2 or direction.shape[1] != tokens.shape[2]:
+        raise RefinementError(
+            f"The chosen pictures' direction has the shape {list(direction.shape)}, the prompt {list(tokens.shape)}: "
+            "this session was begun with another model. Set pictures to 0, or begin a new session."
+        )
+    moved = tokens.float() + how_far * fitted(direction.to(tokens.device, torch.float32), tokens.shape[1])
+    return Embedding(moved.to(tokens.dtype), embedding.pooled)
 
 
 def update(

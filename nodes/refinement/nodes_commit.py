@@ -142,7 +142,7 @@ def keep(draft: Draft, images: torch.Tensor, samples: torch.Tensor) -> Round:
     return store.propose(
         state.key, state.revision, prompt=draft.prompt, negative=draft.negative, embedding=draft.embedding,
         schedule=schedule, weights=draft.weights, pictures=pictures, pixels=dict(zip(names, pixels, strict=True)),
-        latents=samples, lora=draft.lora, seconds=draft.seconds,
+        latents=samples, direction=draft.direction, lora=draft.lora, seconds=draft.seconds,
     )  # fmt: skip
 
 

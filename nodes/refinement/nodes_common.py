@@ -43,6 +43,25 @@ def chosen_latents(store: SessionStore, state: SessionState, past: Round) -> tor
     return store.files(state.key).latents.get(past.latents)[place : place + 1]
 
 
+def chosen_latents_of_rounds(
+    store: SessionStore, state: SessionState
+) -> list[tuple[Round, torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """The rounds of the path in which a person chose, oldest first: the latents that were liked, and the others.
+
+    The others are those that were disliked, or all that were not liked where none were. Rounds of another size than the
+    newest are left out.
+    """
+    found = []
+    for past in state.path:
+        said = past.feedback
+        if said is None or not said.liked or not said.by_person or not past.latents:
+            continue
+        latents = store.files(state.key).latents.get(past.latents)
+        others = said.disliked or [place for place in range(len(latents)) if place not in said.liked]
+        found.append((past, latents[list(said.liked)], latents[list(others)]))
+    return [one for one in found if one[1].shape[1:] == found[-1][1].shape[1:]]
+
+
 def marked_latents(store: SessionStore, state: SessionState, *, liked: bool) -> torch.Tensor | None:
     """The latents [N, C, H, W] of all pictures of the path that were liked, or disliked; None = there are none."""
     found = []

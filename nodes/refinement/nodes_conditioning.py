@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 
+from ...training.objectives.picture_direction import DirectionConfig
+from ..host.picture_direction import Chosen, direction_of_pictures
 from ..host.sampling import encode_prompts
 from ..host.schema import AttuneNode
 from .checks import RefinementError
+from .draft import Draft
 from .embedding_update import LARGEST_STEP, Embedding, EmbeddingConfig, EmbeddingStep, unrolled
-from .nodes_common import CATEGORY, draft_of, session_input, session_output
+from .latent_files import latents_digest
+from .nodes_common import CATEGORY, chosen_latents_of_rounds, draft_of, session_input, session_output
+from .nodes_routes import sessions
+from .store import SessionStore
 
 DEFAULTS = EmbeddingConfig()
+_SEEDS_APART = 1_000_003  # of two rounds' noise
 
 
 class AttuneRefineConditioning(AttuneNode):
@@ -24,8 +34,9 @@ class AttuneRefineConditioning(AttuneNode):
             node_id="AttuneRefineConditioning",
             display_name="Refine Conditioning",
             category=CATEGORY,
-            description="Encodes the session's prompt for the sampler. It can follow a new prompt in part, lean "
-            "towards captions of what you like, and away from the last prompt and from captions of what you dislike.",
+            description="Encodes the session's prompt for the sampler. With the model connected it leans towards what "
+            "the pictures you chose have and words do not say. It can follow a new prompt in part, and lean towards or "
+            "away from captions.",
             search_aliases=["embedding update", "clip text encode", "prompt embedding", "directions", "conditioning"],
             inputs=[
                 session_input(cls),
@@ -85,6 +96,25 @@ class AttuneRefineConditioning(AttuneNode):
                     tooltip="Captions of what you do not like, one per line. Empty = away leans from the last round's "
                     "prompt alone, where your comment changed it.",
                 ),
+                cls.input(
+                    io.Float,
+                    "pictures",
+                    default=DEFAULTS.pictures,
+                    min=0.0,
+                    max=LARGEST_STEP,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How strongly to lean towards what the pictures you chose have and the others do not, in "
+                    "ways that words do not say, such as a style. Needs the model. Raising it follows your choices "
+                    "more than your words, and too much of it breaks pictures. 0 = off.",
+                ),
+                cls.input(
+                    io.Model,
+                    "model",
+                    optional=True,
+                    tooltip="The model that draws: it finds out what your chosen pictures have in common, in seconds "
+                    "a round. Nothing connected = only words count, and pictures does nothing.",
+                ),
             ],
             outputs=[
                 session_output(cls),
@@ -96,18 +126,53 @@ class AttuneRefineConditioning(AttuneNode):
     @classmethod
     def execute(
         cls, session: Any, clip: Any, follow: float, towards: float, away: float, keep_norm: bool, liked: str,
-        disliked: str,
+        disliked: str, pictures: float = DEFAULTS.pictures, model: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
-        config = EmbeddingConfig(follow, towards, away, keep_norm)
+        config = EmbeddingConfig(follow, towards, away, keep_norm, pictures)
         step = EmbeddingStep(draft.prompt, _lines(liked), (*draft.unwanted, *_lines(disliked)), config)
-        draft = draft.with_(embedding=step.parameters())
+        found = None
+        if model is not None and pictures and draft.state.replay is None:
+            found = direction_of_choices(sessions(), draft, clip, model)
+        if found is not None:
+            step = replace(step, direction=latents_digest(found))
+        draft = draft.with_(embedding=step.parameters(), direction=found)
         steps = [EmbeddingStep.of(past.prompt, past.embedding) for past in draft.state.path]
         steps.append(EmbeddingStep.of(draft.prompt, draft.embedding))
         (plain,) = encode_prompts(clip, [draft.prompt])
-        found = unrolled(steps, lambda text: embedding_of(encode_prompts(clip, [text])[0]))
+        moved = unrolled(
+            steps,
+            lambda text: embedding_of(encode_prompts(clip, [text])[0]),
+            partial(direction_by_digest, sessions(), draft),
+        )
         (negative,) = encode_prompts(clip, [draft.negative])
-        return io.NodeOutput(draft, with_embedding(plain, found), negative)
+        return io.NodeOutput(draft, with_embedding(plain, moved), negative)
+
+
+def direction_by_digest(store: SessionStore, draft: Draft, digest: str) -> torch.Tensor:
+    """δ of this round, or of one before."""
+    if draft.direction is not None and latents_digest(draft.direction) == digest:
+        return draft.direction
+    return store.files(draft.state.key).directions.get(digest)
+
+
+def direction_of_choices(store: SessionStore, draft: Draft, clip: Any, model: Any) -> torch.Tensor | None:
+    """What the pictures chosen so far have that words do not say, δ [T, D]; None as long as nobody has chosen.
+
+    None as well where the last comment wants another look: the words come first then, since what the chosen picture
+    shows beside them may be what was wrong with it.
+    """
+    state = draft.state
+    chosen = chosen_latents_of_rounds(store, state) if draft.keeps_look else []
+    if not chosen:
+        return None
+    own, *encoded = encode_prompts(clip, [draft.prompt, *(past.prompt for past, _, _ in chosen)])
+    rounds = [
+        Chosen(past.prompt, conditioning, liked, others)
+        for (past, liked, others), conditioning in zip(chosen, encoded, strict=True)
+    ]
+    config = DirectionConfig(seed=(state.seed + _SEEDS_APART * state.number) % 2**63)
+    return direction_of_pictures(model, rounds, embedding_of(own).tokens, config)
 
 
 def _lines(text: str) -> tuple[str, ...]:

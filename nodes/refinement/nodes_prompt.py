@@ -125,7 +125,10 @@ class AttuneRefinePrompt(AttuneNode):
         last = draft.state.last
         left = (last.prompt,) if last is not None and last.prompt != found.prompt else ()
         change: Change = "none" if last is None else found.change(last.prompt)
-        draft = draft.with_(prompt=found.prompt, negative=found.negative, unwanted=left, change=change)
+        draft = draft.with_(
+            prompt=found.prompt, negative=found.negative, unwanted=left, change=change,
+            keeps_look=last is None or found.keeps_look(last.prompt),
+        )  # fmt: skip
         told = "\n".join([found.summary(), *([shown.text] if shown else [])])
         return cls._given(draft, told, found)
 

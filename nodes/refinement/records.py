@@ -7,6 +7,7 @@ in the store or comes out of a node has passed here. Texts are kept letter for l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -33,6 +34,7 @@ SCHEDULE_TYPES: tuple[str, ...] = get_args(ScheduleType)
 # follow the words that the prompt had already.
 Change = Literal["none", "words", "insisted"]
 
+DIRECTION = "direction"  # in a round's embedding: digest of what its chosen pictures gave, see `embedding_update`
 REWARDS = "the rewards"  # rater of a round that no person decided
 
 
@@ -253,6 +255,12 @@ class Round:
         """The picture that the next round builds on; None = the round is open, or none was liked."""
         place = None if self.feedback is None else self.feedback.chosen
         return None if place is None else self.pictures[place]
+
+
+def direction_of(embedding: object) -> str:
+    """The digest of the direction that the parameters of an update name; "" = none."""
+    found = embedding.get(DIRECTION) if isinstance(embedding, Mapping) else None
+    return found if isinstance(found, str) and DIGEST.fullmatch(found) else ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from .records import Change
 RULES = "rules"
 # Edits after which the picture is to stay the same one.
 GENTLE = ("more", "less")
+# Edits after which it is to look unlike it.
+OTHER_LOOK = ("style", "replace")
 INSTRUCTIONS = (
     "You edit prompts of an image model. The user sends JSON with the current prompt, the negative prompt (what must "
     "not be seen) and a person's feedback on the pictures. Answer with JSON that has the new prompt and the new "
@@ -155,6 +157,16 @@ class Refined:
         if self.prompt == before:
             return "insisted" if any(operation not in GENTLE for operation in operations) else "none"
         return "none" if operations and all(operation in GENTLE for operation in operations) else "words"
+
+    def keeps_look(self, before: str) -> bool:
+        """Whether the chosen picture's look is to stay where no words say what it is.
+
+        Not where the feedback asks for another style or thing, had to say something again, or was read by a language
+        model, of whose change no kind is known.
+        """
+        change = self.change(before)
+        operations = {edit.operation for edit in self.edits} - {"keep"}
+        return change == "none" or (change == "words" and bool(operations) and operations.isdisjoint(OTHER_LOOK))
 
     def summary(self) -> str:
         """What happened, for the node's face."""

@@ -1,4 +1,4 @@
-"""The files of one session: FOLDER/<key of the session>/pictures/… and …/latents/…. They belong to it alone."""
+"""The files of one session: FOLDER/<key of the session>/pictures/…, …/latents/… and …/directions/…, its own alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from .. import picture_folder
 from .checks import KEY, RefinementError, UnknownError
 from .latent_files import LatentFolder
-from .records import Picture, Round
+from .records import Picture, Round, direction_of
 from .session_rows import used_files
 
 
@@ -39,9 +39,11 @@ class SessionFiles:
         self.folder = Path(folder) / key
         self.pictures = PictureFolder(self.folder / "pictures")
         self.latents = LatentFolder(self.folder / "latents")
+        self.directions = LatentFolder(self.folder / "directions")
 
     def put(
-        self, pictures: Sequence[Picture], pixels: Mapping[str, np.ndarray], latents: torch.Tensor | None
+        self, pictures: Sequence[Picture], pixels: Mapping[str, np.ndarray], latents: torch.Tensor | None,
+        direction: torch.Tensor | None = None,
     ) -> None:  # fmt: skip
         """Keep what a round has made.
 
@@ -60,11 +62,14 @@ class SessionFiles:
                 raise RefinementError(f"The pixels of picture {picture.hash[:12]} were not given.")
         if latents is not None:
             self.latents.put(latents)
+        if direction is not None:
+            self.directions.put(direction)
 
     def hold(self, round_: Round) -> bool:
         """Whether all files of a round are there."""
-        return all(self.pictures.holds(picture.hash) for picture in round_.pictures) and (
-            not round_.latents or self.latents.holds(round_.latents)
+        return all(self.pictures.holds(picture.hash) for picture in round_.pictures) and all(
+            (not digest or folder.holds(digest))
+            for folder, digest in ((self.latents, round_.latents), (self.directions, direction_of(round_.embedding)))
         )
 
     def drop_unused(self, connection: sqlite3.Connection, session: int) -> None:
@@ -73,10 +78,11 @@ class SessionFiles:
         Raises:
             RefinementError: a file cannot be deleted.
         """
-        pictures, latents = used_files(connection, session)
+        pictures, latents, directions = used_files(connection, session)
         self.pictures.remove([name for name in self.pictures.names() if name not in pictures])
-        for digest in [digest for digest in self.latents.names() if digest not in latents]:
-            self.latents.remove(digest)
+        for folder, used in ((self.latents, latents), (self.directions, directions)):
+            for digest in [digest for digest in folder.names() if digest not in used]:
+                folder.remove(digest)
 
     def problems(self, rounds: Sequence[Round]) -> list[str]:
         """What is wrong with the pictures of these rounds, in words."""

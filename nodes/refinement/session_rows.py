@@ -20,7 +20,7 @@ from .plain_records import (
     schedule_of,
     weights_of,
 )
-from .records import Feedback, Picture, Round
+from .records import Feedback, Picture, Round, direction_of
 
 # open: waits for a person. passed: other pictures were asked for. committed: a person has answered.
 Status = Literal["open", "passed", "committed"]
@@ -263,8 +263,8 @@ def read_ratings(connection: sqlite3.Connection, session: int) -> dict[tuple[str
 # ---- files ----
 
 
-def used_files(connection: sqlite3.Connection, session: int) -> tuple[set[str], set[str]]:
-    """Hashes of pictures and digests of latents that rounds of a session name."""
+def used_files(connection: sqlite3.Connection, session: int) -> tuple[set[str], set[str], set[str]]:
+    """Hashes of pictures, digests of latents and digests of directions that rounds of a session name."""
     pictures = connection.execute(
         "SELECT DISTINCT hash FROM session_pictures JOIN session_rounds ON session_rounds.id = round WHERE session = ?",
         (session,),
@@ -272,4 +272,14 @@ def used_files(connection: sqlite3.Connection, session: int) -> tuple[set[str], 
     latents = connection.execute(
         "SELECT DISTINCT latents FROM session_rounds WHERE session = ? AND latents <> ''", (session,)
     )
-    return {name for (name,) in pictures}, {name for (name,) in latents}
+    embeddings = connection.execute("SELECT embedding FROM session_rounds WHERE session = ?", (session,))
+    directions = {direction_of(_readable_json(text)) for (text,) in embeddings}
+    return {name for (name,) in pictures}, {name for (name,) in latents}, directions
+
+
+def _readable_json(text: Any) -> Any:
+    """What JSON says; None where somebody else has written something that is none."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return None

@@ -179,6 +179,7 @@ class SessionStore(StorePart):
         embedding: Mapping[str, Any] | None = None,
         weights: Weights | None = None,
         latents: torch.Tensor | None = None,
+        direction: torch.Tensor | None = None,
         lora: str = "",
         seconds: float = 0.0,
     ) -> Round:
@@ -190,6 +191,7 @@ class SessionStore(StorePart):
             revision: of the state that the run began with.
             pixels: picture's hash → uint8 [h, w, 3].
             latents: of the batch, any shape and type; kept bit by bit. None = none are kept.
+            direction: whose digest `embedding` names; None = it is there already, or names none.
 
         Raises:
             UnknownError. StaleError: a person has moved the session while the run was under way.
@@ -201,7 +203,7 @@ class SessionStore(StorePart):
         digest = "" if latents is None else latents_digest(latents)
         try:
             for _ in range(_ATTEMPTS):
-                files.put(pictures, pixels, latents)
+                files.put(pictures, pixels, latents, direction)
                 with self._moving(key, revision) as (connection, session):
                     place = next_place(connection, session)
                     made = Round(

@@ -128,6 +128,35 @@ def test_a_session_goes_round_and_comes_back_bit_by_bit(host: HostServer):
     assert "NOT the same bits" in other["outputs"]["commit"]["text"][0]
 
 
+def test_chosen_pictures_count_beside_words_where_the_model_is_connected(host: HostServer):
+    """Without a choice nothing changes; with one the next round differs, is undone, redone and replayed bit by bit."""
+    led = {"words__model": ["ckpt", 0], "words__pictures": 1.0}
+    plain, first = (drawn(host, finished(host, graph(name, **more))) for name, more in (("unled", {}), ("led", led)))
+    assert np.array_equal(plain, first), "nobody has chosen yet"
+
+    def second_round(name: str, **more: Any) -> tuple[dict[str, Any], np.ndarray]:
+        record = finished(host, graph(name, **more))
+        view = seen(host, key_of(record))
+        told(host, "commit", view, round=view["open"]["key"], liked=[1], comment="")
+        record = finished(host, graph(name, **more))
+        return record, drawn(host, record)
+
+    (_, unled), (record, second) = second_round("unled"), second_round("led", **led)
+    key = key_of(record)
+    assert not np.array_equal(unled, second)
+    assert len(list(host.user_dir.rglob(f"{key}/directions/*.safetensors"))) == 1
+    view = seen(host, key)
+    told(host, "commit", view, round=view["open"]["key"], liked=[0], comment="")
+    replayed = finished(host, graph("led", session__replay_round=2, **led))
+    assert "bit by bit the same" in replayed["outputs"]["commit"]["text"][0]
+    # What is off, or needs a model that is not there, is as without it.
+    told(host, "undo", seen(host, key))
+    told(host, "undo", seen(host, key))
+    told(host, "commit", seen(host, key), round=seen(host, key)["open"]["key"], liked=[1], comment="")
+    off = drawn(host, finished(host, graph("led", words__model=["ckpt", 0], words__pictures=0.0)))
+    assert np.array_equal(off, unled)
+
+
 def test_other_pictures_of_the_same_words(host: HostServer):
     first = finished(host, graph("others"))
     view = seen(host, key_of(first))

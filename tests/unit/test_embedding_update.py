@@ -196,3 +196,52 @@ def test_bad_input_is_refused():
     ):
         with pytest.raises(RefinementError, match=words):
             run()
+
+
+DELTA = torch.arange(15.0).reshape(3, 5) / 10
+NAME = "a" * 64
+
+
+def test_the_direction_of_pictures_is_added_to_the_tokens():
+    step = EmbeddingStep("a fox", config=EmbeddingConfig(1.0, 0.0, 0.0, pictures=0.5), direction=NAME)
+    found = unrolled([step], Encoder(), {NAME: DELTA}.__getitem__)
+    torch.testing.assert_close(found.tokens, FOX.tokens + 0.5 * DELTA)
+    assert torch.equal(found.pooled, FOX.pooled)
+
+
+def test_a_longer_prompt_keeps_the_places_that_the_direction_does_not_know():
+    step = EmbeddingStep("a fox in the snow", config=EmbeddingConfig(1.0, 0.0, 0.0), direction=NAME)
+    found = unrolled([step], Encoder(), {NAME: DELTA}.__getitem__)
+    torch.testing.assert_close(found.tokens[:, :3], LONG.tokens[:, :3] + DELTA)
+    assert torch.equal(found.tokens[:, 3:], LONG.tokens[:, 3:])
+
+
+def test_a_direction_that_does_not_count_is_not_even_read():
+    for step in (
+        EmbeddingStep("a fox", config=EmbeddingConfig(1.0, 0.0, 0.0, pictures=0.0), direction=NAME),
+        EmbeddingStep("a fox", config=EmbeddingConfig(1.0, 0.0, 0.0)),
+    ):
+        assert torch.equal(unrolled([step], Encoder(), {}.__getitem__).tokens, FOX.tokens)
+
+
+def test_with_a_part_of_the_last_round_its_direction_stays_in_part():
+    half = EmbeddingConfig(0.5, 0.0, 0.0, keep_norm=False)
+    steps = [EmbeddingStep("a fox", config=half, direction=NAME), EmbeddingStep("a fox", config=half)]
+    found = unrolled(steps, Encoder(), {NAME: DELTA}.__getitem__)
+    torch.testing.assert_close(found.tokens, FOX.tokens + 0.5 * DELTA)
+
+
+def test_a_direction_comes_back_from_its_record_and_old_records_have_none():
+    step = EmbeddingStep("a fox", ("a dog",), config=EmbeddingConfig(pictures=2.0), direction=NAME)
+    assert EmbeddingStep.of("a fox", json.loads(json.dumps(step.parameters()))) == step
+    old = {"follow": 1.0, "towards": 0.3, "away": 0.15, "keep_norm": True, "liked": [], "disliked": []}
+    assert EmbeddingStep.of("a fox", old).direction == ""
+    assert "direction" not in EmbeddingStep("a fox").parameters()
+
+
+def test_a_direction_of_another_text_encoder_is_refused():
+    step = EmbeddingStep("a fox", config=EmbeddingConfig(1.0, 0.0, 0.0), direction=NAME)
+    with pytest.raises(RefinementError, match="another model"):
+        unrolled([step], Encoder(), {NAME: torch.zeros(3, 7)}.__getitem__)
+    with pytest.raises(RefinementError, match="64 hex digits"):
+        EmbeddingStep("a fox", direction="../x")

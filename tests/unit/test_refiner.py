@@ -61,6 +61,23 @@ def test_what_feedback_asks_of_the_chosen_picture(feedback: str, change: str):
     assert refine(CAT, "", feedback).change(CAT) == change
 
 
+@pytest.mark.parametrize(
+    ("feedback", "keeps"),
+    [
+        ("", True), ("more contrast", True), ("keep the cat", True), (BLUE, True), ("add a hat", True),
+        ("move it to the left", True), ("in a flat style", False), ("replace the cat with a dog", False),
+        ("add a hat, in a flat style", False), ("make the background red", False), ("nonsense, I say", True),
+    ],
+)  # fmt: skip
+def test_the_look_of_the_chosen_picture_stays_unless_another_is_asked_for(feedback: str, keeps: bool):
+    assert refine(CAT, "", feedback).keeps_look(CAT) is keeps
+
+
+def test_what_a_model_changes_may_be_the_look():
+    assert not refine(CAT, "", "a dog", back_end=ExternalText("a dog")).keeps_look(CAT)
+    assert refine(CAT, "", "a dog", back_end=ExternalText(CAT)).keeps_look(CAT)
+
+
 def test_a_text_from_elsewhere_asks_for_another_picture_where_it_differs():
     assert refine(CAT, "", "a dog", back_end=ExternalText("a dog")).change(CAT) == "words"
     assert refine(CAT, "", "a dog", back_end=ExternalText(CAT)).change(CAT) == "none"
