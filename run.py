@@ -54,6 +54,7 @@ CLAIM_PACKAGES = {
     "ocr-reward": environment.OPTIONAL_PACKAGES,
     "qlora-memory": environment.OPTIONAL_PACKAGES,
     "llm-refiner": environment.OPTIONAL_PACKAGES,
+    **dict.fromkeys(("refine-intent", "refine-rounds", "refine-ablation", "refine-keeps"), environment.DATA_PACKAGES),
 }
 NODE_ADVICE = (
     "The JavaScript tests need Node.js 18 or newer, and there is no `node` on the PATH. Install it (from nodejs.org, "

@@ -17,12 +17,12 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .record import CONFIDENCE, ROOT, commit
+from .record import CONFIDENCE, ROOT, Claim, Stopwatch, commit, record
 
 SEEDS = (0, 1, 2)
 CACHE = ROOT / ".cache" / "evidence"
@@ -63,16 +63,17 @@ def sessions(plan: Plan, seed: int) -> dict[str, list[Session]]:
     except (OSError, ValueError):
         known = {}
     if known.get("key") != key or key["commit"].endswith("+changes"):
-        known = {"key": key, "run": _walked(plan, seed)}
+        known = {"key": key, "run": driven({**asdict(plan), "seed": seed})}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known), encoding="utf-8")
     return known["run"]
 
 
-def _walked(plan: Plan, seed: int) -> dict[str, list[Session]]:
+def driven(asked: Mapping[str, Any]) -> Any:
+    """What `_refine_trial` makes of these settings, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
-            **asdict(plan), "seed": seed, "base": str(Path(folder) / "base"),
+            **asked, "base": str(Path(folder) / "base"),
             "comfyui": os.environ.get("ATTUNE_COMFYUI") or str(ROOT / ".host" / "ComfyUI"),
         }  # fmt: skip
         driver = Path(__file__).with_name("_refine_trial.py")
@@ -81,7 +82,7 @@ def _walked(plan: Plan, seed: int) -> dict[str, list[Session]]:
             timeout=4 * 3600,
         )  # fmt: skip
         if done.returncode:
-            raise RuntimeError(f"The sessions of seed {seed} failed; what they said stands above.")
+            raise RuntimeError(f"The trial of seed {asked['seed']} failed; what it said stands above.")
         return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -105,6 +106,35 @@ def paired(values: Sequence[tuple[float, ...]], statistic: Callable[[Sequence[tu
 def gain(values: Sequence[tuple[float, ...]]) -> float:
     """Mean of the first figure less the second."""
     return sum(one - other for one, other in values) / len(values)
+
+
+def record_gains(
+    claims: Mapping[Claim, tuple[str, str]], figure: Callable[[Sequence[float]], float], *, quick: bool
+) -> None:
+    """Record, for each claim, the lower end of the interval of what its first way has more than its second.
+
+    Args:
+        figure: of a person's shares after every round.
+    """
+    watch, plan, found = Stopwatch(), QUICK if quick else FULL, runs(quick=quick)
+    for claim, ways in claims.items():
+        by_seed = [
+            list(zip(*([figure(person) for person in shares([run], way, plan.rounds)] for way in ways), strict=True))
+            for run in found
+        ]
+        value, interval = paired([person for run in by_seed for person in run], gain)
+        each = [gain(run) for run in by_seed]
+        record(
+            claim,
+            interval[0],
+            ci=interval,
+            seeds=len(found),
+            seconds=watch.seconds,
+            quick=quick,
+            samples=each,
+            attempts=[{"what": f"seed {seed}, mean gain", "value": one} for seed, one in enumerate(each)],
+            details={"mean gain": value, "ways": by_round(found, plan.rounds), "plan": asdict(plan)},
+        )
 
 
 def by_round(found: Sequence[dict[str, list[Session]]], rounds: int) -> dict[str, dict[str, Any]]:

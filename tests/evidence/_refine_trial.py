@@ -19,13 +19,14 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "workflows" / "demo"
 CHECKPOINT = "attune_demo.safetensors"
-PARTS = ("words", "embedding", "start", "turn")
+PARTS = ("words", "embedding", "start", "turn", "diversity")
 
 
 def host_world() -> Any:
@@ -115,7 +116,8 @@ class Bench:
         from attune.nodes.refinement.store import SessionStore
         from attune.nodes.rewards.load import load_reward
         from attune.nodes.store import Store
-        from attune.training.demo.simulated_person import Eyes
+        from attune.training.demo import data
+        from attune.training.demo.drawing_eyes import DrawingEyes
 
         demo_model.register()
         torch.set_flush_denormal(True)
@@ -123,8 +125,9 @@ class Bench:
         self.settings, self.torch = settings, torch
         self.model, self.clip, self.vae = world.load_checkpoint(CHECKPOINT)
         self.levels = levels_of(self.model)
-        judge, reward = (load_reward(DEMO / f"attune_demo_{name}.safetensors", "cpu") for name in ("judge", "reward"))
-        self.eyes, self.lessons = Eyes(judge), Lessons(settings, reward)
+        reward = load_reward(DEMO / "attune_demo_reward.safetensors", "cpu")
+        self.library = data.build_library(ROOT / ".cache" / "demo")
+        self.eyes, self.lessons = DrawingEyes(self.library), Lessons(settings, reward)
         self.store = SessionStore(Store(base / "attune.sqlite3"), base / "sessions")
         self.empty = torch.zeros(1, 16, 8, 8)
 
@@ -156,9 +159,8 @@ class Bench:
 
     def refined(self, person: Any, seed: int, *, without: str = "", lora: bool = False) -> list[dict[str, Any]]:
         """A session by the loop, without one of `PARTS`, or with a LoRA that learns along."""
-        from attune.nodes.picture_folder import picture_hash, to_pixels
         from attune.nodes.refinement.draft import Draft
-        from attune.nodes.refinement.records import Feedback, Picture
+        from attune.nodes.refinement.records import Feedback
 
         state = self.store.create(f"{seed} {without} {lora}", person.first_wish(), seed=seed)
         points, best, chosen, weights, model = [], None, [], None, self.model
@@ -167,15 +169,9 @@ class Bench:
             if lora and state.last is not None:
                 weights = self.lessons.learned(draft, chosen, weights)
                 model = self.with_lora(weights)
-            step, schedule, latents, images = self.drawn(draft, model, without)
-            pixels = [to_pixels(image) for image in images]
-            names = [picture_hash(part) for part in pixels]
+            draft, schedule, latents, images = self.drawn(draft, model, without)
             scores = self.lessons.scores(images, draft.prompt, chosen) if lora else [{} for _ in images]
-            open_ = self.store.propose(
-                state.key, state.revision, prompt=draft.prompt, negative=draft.negative, embedding=step.parameters(),
-                schedule=schedule, latents=latents, pixels=dict(zip(names, pixels, strict=True)),
-                pictures=[Picture(*made) for made in zip(names, schedule.seeds, scores, strict=True)],
-            )  # fmt: skip
+            open_ = self.proposed(state, draft, schedule, latents, images, scores)
             answer, best, place, comment = self.answered(person, images, best)
             points.append(self.point(best, person, answer) | {"prompt": draft.prompt, "comment": comment})
             if answer.accepted:
@@ -184,6 +180,22 @@ class Bench:
             feedback = Feedback(comment, liked=(place,))
             state = self.store.commit(state.key, state.revision, open_.key, feedback)
         return points
+
+    def proposed(
+        self, state: Any, draft: Any, schedule: Any, latents: Any, images: Any, scores: Sequence[dict[str, float]]
+    ) -> Any:  # fmt: skip
+        """The round that was made, kept as the session's open one."""
+        from attune.nodes.picture_folder import picture_hash, to_pixels
+        from attune.nodes.refinement.records import Picture
+
+        pixels = [to_pixels(image) for image in images]
+        names = [picture_hash(part) for part in pixels]
+        return self.store.propose(
+            state.key, state.revision, prompt=draft.prompt, negative=draft.negative, embedding=draft.embedding,
+            schedule=schedule, latents=latents, direction=draft.direction,
+            pixels=dict(zip(names, pixels, strict=True)),
+            pictures=[Picture(*made) for made in zip(names, schedule.seeds, scores, strict=True)],
+        )  # fmt: skip
 
     def worded(self, draft: Any, without: str) -> Any:
         """The round's words."""
@@ -195,7 +207,7 @@ class Bench:
         found = refine(last.prompt, last.negative, last.feedback.comment)
         return draft.with_(
             prompt=found.prompt, negative=found.negative, change=found.change(last.prompt),
-            unwanted=(last.prompt,) if last.prompt != found.prompt else (),
+            unwanted=(last.prompt,) if last.prompt != found.prompt else (), keeps_look=found.keeps_look(last.prompt),
         )  # fmt: skip
 
     def drawn(self, draft: Any, model: Any, without: str) -> tuple[Any, Any, Any, Any]:
@@ -203,8 +215,14 @@ class Bench:
         from attune.nodes.host.sampling import encode_prompts
         from attune.nodes.refinement.dynamic_weights import WeightsConfig, lambda_div
         from attune.nodes.refinement.embedding_update import EmbeddingConfig, EmbeddingStep, unrolled
+        from attune.nodes.refinement.latent_files import latents_digest
         from attune.nodes.refinement.nodes_common import chosen_latents
-        from attune.nodes.refinement.nodes_conditioning import embedding_of, with_embedding
+        from attune.nodes.refinement.nodes_conditioning import (
+            direction_by_digest,
+            direction_of_choices,
+            embedding_of,
+            with_embedding,
+        )
         from attune.nodes.refinement.schedules import RoundScheduleConfig, round_schedule
 
         state, last = draft.state, draft.state.last
@@ -215,16 +233,28 @@ class Bench:
             config, state, batch=self.settings["pictures"], change=draft.change,
             lambda_div=lambda_div(WeightsConfig(), state.number),
         )  # fmt: skip
+        if without == "diversity" and last is not None:
+            schedule = replace(schedule, type="karras", seeds=last.schedule.seeds)
         start = chosen_latents(self.store, state, last) if last is not None and without != "start" else None
         if start is None:
             schedule = replace(schedule, strength=1.0)
-        step = EmbeddingStep(draft.prompt, (), () if without == "embedding" else draft.unwanted, EmbeddingConfig())
+        step, found = EmbeddingStep(draft.prompt, (), draft.unwanted, EmbeddingConfig()), None
+        if without == "embedding":
+            step = EmbeddingStep(draft.prompt)
+        else:
+            found = direction_of_choices(self.store, draft, self.clip, model)
+        if found is not None:
+            step = replace(step, direction=latents_digest(found))
+        draft = draft.with_(embedding=step.parameters(), direction=found)
         steps = [EmbeddingStep.of(past.prompt, past.embedding) for past in state.path] + [step]
         with self.torch.inference_mode():
             plain, negative = encode_prompts(self.clip, [draft.prompt, draft.negative])
-            vectors = unrolled(steps, lambda text: embedding_of(encode_prompts(self.clip, [text])[0]))
+            vectors = unrolled(
+                steps, lambda text: embedding_of(encode_prompts(self.clip, [text])[0]),
+                partial(direction_by_digest, self.store, draft),
+            )  # fmt: skip
         latents, images = self.sampled(model, with_embedding(plain, vectors), negative, schedule, start)
-        return step, schedule, latents, images
+        return draft, schedule, latents, images
 
     def answered(self, person: Any, images: Any, best: Any) -> tuple[Any, Any, int, str]:
         """What the person says of the new pictures and the best so far: answer, best, chosen new picture, comment."""
@@ -278,6 +308,43 @@ class Bench:
 
         return {"share": share(self.eyes.see(image[None])[0], person.meant), "accepted": answer.accepted}
 
+    def wish(self, rng: Any) -> Any:
+        """Any drawing that there is, on any background."""
+        from attune.training.demo import data
+
+        pairs = self.library.pairs()
+        return data.Attributes(*pairs[int(rng.integers(len(pairs)))], str(rng.choice(list(data.BACKGROUNDS))))
+
+    # ---- what stays ----
+
+    def kept(self, wish: Any, seed: int) -> dict[str, dict[str, float]]:
+        """Of the pictures after a comment on the background: shares with the chosen style, that background, the thing.
+
+        Returns:
+            with and without the embedding's update → the shares.
+        """
+        from attune.nodes.refinement.draft import Draft
+        from attune.nodes.refinement.records import Feedback
+        from attune.training.demo import data
+
+        state = self.store.create(f"kept {seed}", data.with_article(wish.concept), seed=seed)
+        draft, schedule, latents, images = self.drawn(Draft.of(state), self.model, "")
+        seen = self.eyes.see(images)
+        place = next((at for at, shown in enumerate(seen) if shown.concept == wish.concept), 0)
+        asked = next(name for name in (wish.background, *data.BACKGROUNDS) if name != seen[place].background)
+        open_ = self.proposed(state, draft, schedule, latents, images, [{} for _ in images])
+        feedback = Feedback(f"the background should be {asked}", liked=(place,))
+        state = self.store.commit(state.key, state.revision, open_.key, feedback)
+        found = {}
+        for way, without in (("with", ""), ("without", "embedding")):
+            shown = self.eyes.see(self.drawn(self.worded(Draft.of(state), ""), self.model, without)[-1])
+            found[way] = {
+                "style": sum(one.style == seen[place].style for one in shown) / len(shown),
+                "background": sum(one.background == asked for one in shown) / len(shown),
+                "concept": sum(one.concept == wish.concept for one in shown) / len(shown),
+            }
+        return found
+
     def ways(self) -> dict[str, Any]:
         """Name → a session of a person by that way."""
         return {
@@ -290,21 +357,24 @@ class Bench:
         }  # fmt: skip
 
 
-def main(settings: dict[str, Any]) -> dict[str, Any]:
-    """Every way for every person: way → person → points."""
+def main(settings: dict[str, Any]) -> Any:
+    """Every way for every person: way → person → points. With "keeps": for as many wishes what `Bench.kept` finds."""
     bench = Bench(settings)
     import numpy as np
 
-    from attune.training.demo.simulated_person import SimulatedPerson
-    from attune.training.demo.train_one_step import random_wish
+    from attune.training.demo.simulated_person import Habits, SimulatedPerson
 
+    if "keeps" in settings:
+        rng = np.random.default_rng([settings["seed"], 43])
+        return [bench.kept(bench.wish(rng), 1000 * settings["seed"] + number) for number in range(settings["keeps"])]
     ways = {name: way for name, way in bench.ways().items() if name in settings.get("ways", bench.ways())}
     found: dict[str, Any] = {way: [] for way in ways}
     for number in range(settings["people"]):
-        wish = random_wish(np.random.default_rng([settings["seed"], number, 41]))
+        wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]))
+        habits = Habits(wordless=tuple(settings.get("wordless", ())))
         seed = 1000 * settings["seed"] + number
         for way, walk in ways.items():
-            found[way].append(walk(SimulatedPerson(wish, bench.eyes, seed=seed), seed))
+            found[way].append(walk(SimulatedPerson(wish, bench.eyes, habits, seed=seed), seed))
         print(number, {way: round(found[way][-1][-1]["share"], 2) for way in ways}, file=sys.stderr, flush=True)
     return found
 

@@ -18,10 +18,8 @@ the falling strength alone 0.63).
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
-from ._refine_bed import FULL, QUICK, by_round, gain, paired, runs, shares
-from .record import Claim, Stopwatch, record
+from ._refine_bed import record_gains
+from .record import Claim
 
 WHAT = "wishes shown, mean over rounds: lower end of the interval of what is gained by"
 # Claim → the way with the part, the way without it.
@@ -41,20 +39,4 @@ PARTS = {
 
 
 def main(quick: bool) -> None:
-    watch, plan, found = Stopwatch(), QUICK if quick else FULL, runs(quick=quick)
-    for claim, ways in PARTS.items():
-        runs_of = [[[sum(p) / len(p) for p in shares([run], way, plan.rounds)] for way in ways] for run in found]
-        people = [pair for own in runs_of for pair in zip(*own, strict=True)]
-        value, interval = paired(people, gain)
-        each = [gain(list(zip(*own, strict=True))) for own in runs_of]
-        record(
-            claim,
-            interval[0],
-            ci=interval,
-            seeds=len(found),
-            seconds=watch.seconds,
-            quick=quick,
-            samples=each,
-            attempts=[{"what": f"seed {seed}, mean gain", "value": one} for seed, one in enumerate(each)],
-            details={"mean gain": value, "ways": by_round(found, plan.rounds), "plan": asdict(plan)},
-        )
+    record_gains(PARTS, lambda person: sum(person) / len(person), quick=quick)
