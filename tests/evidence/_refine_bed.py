@@ -2,8 +2,9 @@
 
 People, ways and what they see are described in `_refine_trial` and `training.demo.simulated_person`: a person means one
 concept in one style on one background, says at first the concept alone, and comments on one missing thing a round. What
-a picture shows is seen by a judge that nothing is trained on. Every way gets the same people and as many evaluations of
-the network per round; after the round in which a picture was taken, that picture stands.
+a picture shows is seen by the nearest real drawing (`training.demo.drawing_eyes`); the judge that saw it before named
+36 % of styles and 40 to 62 % of concepts right, so that people asked for what they had. Every way gets the same people
+and as many evaluations of the network per round; after the round in which a picture was taken, that picture stands.
 
 A seed's sessions run in a process of their own and are kept in a file beside the results' cache, to be used by the
 other claims as long as the commit and the plan are the same.
@@ -45,7 +46,7 @@ class Plan:
     updates: int = 4
 
 
-FULL, QUICK = Plan(20, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
+FULL, QUICK = Plan(14, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
 
 
 def runs(*, quick: bool) -> list[dict[str, list[Session]]]:

@@ -2,11 +2,13 @@
 
 Every way to come to a picture gets the same people, wishes and seeds, and as many evaluations of the network per round.
 In all of them the person keeps the best picture so far, and is done with the round in which it takes one:
-    refine       the loop: rules on the comment, embedding, schedule in turn, start from the chosen picture
+    refine       the loop: rules on the comment, embedding with the chosen pictures' direction, schedule in turn, start
+                 from the chosen picture
     re-roll      the first wish again with new noise in every round
     fabric       the first wish with liked and disliked pictures in the self-attention, new noise in every round
 and, for the ablation, refine without one part (words: the refiner; embedding: its update; start: from the chosen
-picture; turn: another spacing of noise levels every round), and with one more:
+picture; diversity: of the schedule, so that every round has the first one's noise and spacing of levels), and with one
+more:
     with LoRA    before every round but the first, a LoRA of the up path learns R_total(t) of the loop's rewards in a
                  few updates of ReFL, and goes on from that of the round before
 """
@@ -26,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "workflows" / "demo"
 CHECKPOINT = "attune_demo.safetensors"
-PARTS = ("words", "embedding", "start", "turn", "diversity")
+PARTS = ("words", "embedding", "start", "diversity")
 
 
 def host_world() -> Any:
@@ -226,15 +228,13 @@ class Bench:
         from attune.nodes.refinement.schedules import RoundScheduleConfig, round_schedule
 
         state, last = draft.state, draft.state.last
-        config = RoundScheduleConfig(
-            steps=self.settings["steps"], guidance=3.0, type="karras" if without == "turn" else "in turn"
-        )
+        config = RoundScheduleConfig(steps=self.settings["steps"], guidance=3.0)
         schedule = round_schedule(
             config, state, batch=self.settings["pictures"], change=draft.change,
             lambda_div=lambda_div(WeightsConfig(), state.number),
         )  # fmt: skip
         if without == "diversity" and last is not None:
-            schedule = replace(schedule, type="karras", seeds=last.schedule.seeds)
+            schedule = replace(schedule, type=last.schedule.type, seeds=last.schedule.seeds)
         start = chosen_latents(self.store, state, last) if last is not None and without != "start" else None
         if start is None:
             schedule = replace(schedule, strength=1.0)
