@@ -1,6 +1,7 @@
 """The latents of rounds as safetensors files under the name of their content: FOLDER/abcd….safetensors.
 
-The next round begins from them, and a replay is compared with them bit by bit. A file is whole or not there.
+The next round begins from them, and a replay is compared with them bit by bit. A file is whole or not there. Directions
+of embeddings are kept in the same way.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ class LatentFolder:
 
     Args:
         folder: made when first needed.
+
+    Attributes:
+        what: is kept, for people. remedy: where a file is gone.
     """
+
+    what = "latents"
+    remedy = "Begin the next round from pure noise (strength 1), or put a backup of the session's folder in its place."
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -46,7 +53,7 @@ class LatentFolder:
             UnknownError: that is no digest.
         """
         if not DIGEST.fullmatch(digest):
-            raise UnknownError("There are no such latents.")
+            raise UnknownError(f"There are no such {self.what}.")
         return self.folder / f"{digest}.safetensors"
 
     def holds(self, digest: str) -> bool:
@@ -74,10 +81,7 @@ class LatentFolder:
         """
         path = self.path(digest)
         if not path.is_file():
-            raise UnknownError(
-                f"The latents {digest[:12]}… are not there any more. Begin the next round from pure noise (strength "
-                "1), or put a backup of the session's folder in its place."
-            )
+            raise UnknownError(f"The {self.what} {digest[:12]}… are not there any more. {self.remedy}")
         try:
             latents = read_tensors(path)[0][NAME]
         except (CheckpointError, KeyError) as error:
@@ -105,3 +109,13 @@ class LatentFolder:
             raise RefinementError(
                 f"{path} cannot be deleted ({error.strerror or error}). Close what uses the file, then try again."
             ) from error
+
+
+class DirectionFolder(LatentFolder):
+    """Directions of embeddings [T, D]."""
+
+    what = "chosen pictures' directions"
+    remedy = (
+        "Set follow of Refine Conditioning to 1 to make the next round without them; a replay needs them: put a backup "
+        "of the session's folder in its place."
+    )

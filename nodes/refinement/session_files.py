@@ -11,7 +11,7 @@ import torch
 
 from .. import picture_folder
 from .checks import KEY, RefinementError, UnknownError
-from .latent_files import LatentFolder
+from .latent_files import DirectionFolder, LatentFolder
 from .records import Picture, Round, direction_of
 from .session_rows import used_files
 
@@ -39,7 +39,7 @@ class SessionFiles:
         self.folder = Path(folder) / key
         self.pictures = PictureFolder(self.folder / "pictures")
         self.latents = LatentFolder(self.folder / "latents")
-        self.directions = LatentFolder(self.folder / "directions")
+        self.directions = DirectionFolder(self.folder / "directions")
 
     def put(
         self, pictures: Sequence[Picture], pixels: Mapping[str, np.ndarray], latents: torch.Tensor | None,

@@ -132,6 +132,28 @@ def test_the_same_run_twice_is_one_round_and_another_takes_its_place(sessions: S
     assert set(sessions.files(state.key).latents.names()) == {second.latents}
 
 
+def test_a_direction_is_kept_with_its_round_and_goes_with_it(sessions: SessionStore, state: SessionState):
+    one, other = torch.randn(4, 2), torch.randn(4, 2)
+    led = {"embedding": {"direction": latents_digest(one)}, "direction": one}
+    first = propose(sessions, state, **led)
+    files = sessions.files(state.key)
+    assert torch.equal(files.directions.get(first.embedding["direction"]), one)
+    # As in a replay, which names what is there already.
+    assert propose(sessions, state, embedding=led["embedding"]) == first
+    second = propose(sessions, state, embedding={"direction": latents_digest(other)}, direction=other)
+    assert set(files.directions.names()) == {latents_digest(other)}
+    state = sessions.commit(state.key, 0, second.key, Feedback(liked=(0,)))
+    third = propose(sessions, state)
+    assert "direction" not in third.embedding and set(files.directions.names()) == {latents_digest(other)}
+    folder = files.directions.folder
+    assert sessions.delete(state.key) == "" and not folder.exists()
+
+
+def test_a_direction_that_is_gone_says_what_to_do(sessions: SessionStore, state: SessionState):
+    with pytest.raises(UnknownError, match="follow of Refine Conditioning"):
+        sessions.files(state.key).directions.get("a" * 64)
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"prompt": "b"}, {"negative": "b"}, {"embedding": {"rate": 0.5}}, {"weights": None}, {"lora": "ab"},
