@@ -246,7 +246,12 @@ def test(arguments: argparse.Namespace, rest: list[str]) -> int:
     paths = [ROOT / word for word in selected] or [folder for folder in folders if folder.is_dir()]
     options = [word for word in rest if word not in selected]
     # All of it at once: a process per core, each with files of its own, so that what a file has set up is set up once.
-    together = [] if selected else ["-n", str(min(MOST_TEST_PROCESSES, os.cpu_count() or 1)), "--dist", "loadfile"]
+    cores = os.cpu_count() or 1
+    processes = min(MOST_TEST_PROCESSES, cores)
+    together = [] if selected else ["-n", str(processes), "--dist", "loadfile"]
+    if together:
+        # Threads of several processes on the same cores wait for each other, and a host crawls.
+        variables.setdefault("OMP_NUM_THREADS", str(cores // processes))
     check("pytest", [python, "-m", "pytest", "--durations=15", "-p", "no:cacheprovider", *together, *options, *paths])
     print(f"\n{table(verdicts, header=['Check', 'result', 'time'])}")
     if scripts and not node:
