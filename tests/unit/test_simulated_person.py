@@ -91,18 +91,3 @@ def test_habits_out_of_range_are_refused():
         Habits(noise=0)
     with pytest.raises(TrainingError, match="probability"):
         Habits(blunder=2)
-
-
-def test_what_a_person_has_no_words_for_is_chosen_by_and_never_spoken_of():
-    habits = Habits(noise=0.01, blunder=0.0, silence=0.0, wordless=("style",))
-    seen = [data.Attributes("cat", "3d", "blue"), MEANT, data.Attributes("cat", "flat", "red")]
-    answer = SimulatedPerson(MEANT, Told(*seen), habits).answer(pictures(3))
-    assert answer.chosen == 1 and answer.accepted
-    for seed in range(5):
-        wrong = data.Attributes("cat", "3d", "red")
-        answer = SimulatedPerson(MEANT, Told(wrong), habits, seed=seed).answer(pictures(1))
-        assert "blue" in answer.comment and "flat" not in answer.comment
-    answer = SimulatedPerson(MEANT, Told(seen[0]), habits).answer(pictures(1))
-    assert answer.comment == "" and not answer.accepted
-    with pytest.raises(TrainingError, match="to have words for"):
-        Habits(wordless=("colour",))

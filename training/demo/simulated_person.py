@@ -5,12 +5,11 @@ is there: the background by its pixels, style and concept by a judge that nothin
 
     chooses   the picture with most of what is meant, by a softmax over the share of matched attributes, so that close
               ones are mixed up: P(i) ∝ exp(share_i / noise)
-    comments  on one attribute that the chosen picture lacks, in one of many ways to say it, as far as it has words
+    comments  on one attribute that the chosen picture lacks, in one of many ways to say it
     accepts   a picture in which it sees all that is meant
 
-A person may be wrong about what it sees (`blunder`), say nothing (`silence`), look for what can be said in its own
-order, or know a thing only when it sees it (`wordless`): many can tell the style they mean from others, and few can
-name it. All draws follow from the seed. For evidence and for trying a workflow without people; it is no model of taste.
+A person may be wrong about what it sees (`blunder`), say nothing (`silence`), or look for what can be said in its own
+order. All draws follow from the seed. For evidence and for trying a workflow without people; it is no model of taste.
 
 **Where it is used.** In a graph, the node Simulated Person answers Commit Round, and Repeat Rounds makes rounds until
 it accepts: the template `refine_without_a_person`, in the page or on a server without one (help pages
@@ -71,13 +70,11 @@ class Habits:
         noise: of choices, > 0; 0.05 nearly always takes the best, 1 nearly any.
         blunder: probability of mistaking an attribute of a picture for another one, 0 … 1.
         silence: probability of not commenting on a round, 0 … 1.
-        wordless: of `ATTRIBUTES`, those that it chooses by and has no words for.
     """
 
     noise: float = 0.15
     blunder: float = 0.05
     silence: float = 0.1
-    wordless: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.noise > 0:
@@ -85,10 +82,6 @@ class Habits:
         for name in ("blunder", "silence"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is a probability, not {getattr(self, name)!r}.")
-        if unknown := set(self.wordless) - set(ATTRIBUTES):
-            raise TrainingError(
-                f"A picture has {', '.join(ATTRIBUTES)}; there is no {min(unknown)!r} to have words for."
-            )
 
 
 @dataclass(frozen=True)
@@ -173,13 +166,7 @@ class SimulatedPerson:
         return data.Attributes(**values)
 
     def _comment(self, seen: data.Attributes) -> str:
-        wrong = [
-            name
-            for name in ATTRIBUTES
-            if name not in self.habits.wordless and getattr(seen, name) != getattr(self.meant, name)
-        ]
-        if not wrong:
-            return ""
+        wrong = [name for name in ATTRIBUTES if getattr(seen, name) != getattr(self.meant, name)]
         name = str(self._draws.choice(wrong))
         phrase = str(self._draws.choice(PHRASES[name]))
         what, was = getattr(self.meant, name), getattr(seen, name)
