@@ -82,7 +82,7 @@ class HostConditioning:
         return len(self.entries) != 1 or not INDIVIDUAL.isdisjoint(self.entries[0])
 
     def moved(self, shift: torch.Tensor) -> HostConditioning:
-        """The same at a distance.
+        """The same at a distance, in place of any it has.
 
         Raises:
             TrainingError: it consists of several parts, or of parts of the picture.

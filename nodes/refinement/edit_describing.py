@@ -11,8 +11,10 @@ from .prompt_parts import Prompt
 _RELATIVE = {"more": "more", "not": "remove", "no": "remove", "no longer": "remove", "without": "remove"}
 # What stands before a description and is no part of it; "look up" and "look like" are of another kind.
 _AS_IT_IS = re.compile(
-    r"^(?:(?:to )?(?:be|(?:look|appear|seem|feel)(?! (?:like|as|to|at|into|towards?|up|down|away|over|back|out|"
-    r"for)\b))|being|looking|in colou?r|colou?red|painted)\s+",
+    r"^(?:(?:to )?(?:be|(?:look|appear|seem|feel)(?! (?:like|as|to|at|into|towards?|up|down|away|over|back|out|for|"
+    r"left|right|straight|directly|through|past|around|behind|outside|inside|sideways|forwards?|ahead|from|with|on|in|"
+    r"under|off|aside|good|the same|same|too|perfect|all ?right|lovely|amazing|awesome|great|fine|nice|\w+ way)\b))|"
+    r"being|in colou?r|colou?red|painted)\s+",
     re.IGNORECASE,
 )
 # A description of more words is a sentence of another kind.

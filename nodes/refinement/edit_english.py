@@ -125,9 +125,10 @@ RULES = (
     Rule("add", r"(?:cover|fill|decorate|dress) {thing} (?:with|in) {what}", to="with"),
     Rule("be", rf"(?:can|could|should|may|might|would) {{thing}} {_BE} {{what}}"),
     Rule("do", rf"(?:make |let |have )?{{thing}} (?:{_MUST} |to )?(?P<what>look (?:to|at|into|towards?|up|down|away|"
-         r"over)\b.*)"),
-    Rule("be", rf"(?:let|have) {{thing}} {_BE} (?:like )?{{what}}"),
-    Rule("be", rf"make {{thing}} {_BE} like {{what}}"),
+         r"over|left|right|back|around|straight|through|out)\b.*)"),
+    Rule("be", r"(?:let|have) {thing} (?:be|look|appear|seem|feel|become) (?P<what>(?:(?:a bit|a little|much|"
+         r"far|more|less) )*(?!back|around|up|down|away|left|right|straight|sideways|ahead|out|over|in(?:side)?|past|"
+         r"there)[\w-]+)"),
     Rule("be", rf"{{thing}} {_MUST} (?:also |rather |just |all )?{_BE} (?:like )?{{what}}"),
     Rule("be", r"{thing} to be {what}"),
     Rule("do", r"{thing} to (?!the |an? |my |its? |his |her |your |left\b|right\b|be |look )(?P<what>[a-z]+ .+)"),

@@ -146,7 +146,7 @@ UNREADABLE = (
     r"none(?: of (?:them|these|those|the (?:pictures|images)))?",
     r"[-−–]\d.*",
     rf"(?:{_NO_BREAK} )?(?:last|previous|next|earlier) (?:time|round|attempt|one|{_PICTURES})(?: {_NO_BREAK})?",
-    rf"{_NO_BREAK}\b(?:as|like) (?:it (?:was|did) )?(?:before|earlier|previously|(?:at )?first|originally)",
+    rf"(?:{_NO_BREAK} )?(?:look|seem|appear|feel)",
     r"(?:fewer|less|more) (?:changes?|of (?:this|that|these|those|the same)|like (?:this|that))",
     r"no (?:way|idea|clue|luck|chance|good|use)|not (?:an? |the )?.+ ones?|not excessively .+",
     r"(?:really |still )?not (?:really|quite|exactly|yet|now|here|again|sure|entirely|my .+|our .+|what .+|"
@@ -163,6 +163,9 @@ SHORTER = {
     rf"{_DO_NOT_WANT} {_NAMED} to (?=\w)": r"\1 should not ",
     rf"{_DO_NOT_WANT} {_NAMED} (\w+er)$": r"do not make \1 \2",
     r"\bi (?:do not|do ?n'?t) (?:think|believe|feel)(?: that)? (.+?) (should|must|is|are|was|looks?) ": r"\1 \2 not ",
+    # What it was is not known; what else is said is.
+    r"(?<=\w),? (?:just |exactly )?(?:as|like) (?:it (?:was|did) )?(?:before|earlier|previously|(?:at )?first|"
+    r"originally)$": "",
     r"^without (.+?),? (?:it|this|(?:the )?(?:picture|image|scene)) would (?:be|look) .+$": r"without \1",
     r"^(could|should|would) ?n't (it|this|that|they|the \w+) (?=be\b|look\b)": r"\1 \2 ",
     r"^(is|are) ?n't (it|this|that|they|the \w+) (?=(?:way |far |a bit |much |a little )*(?:too|so)\b)": r"\2 \1 ",

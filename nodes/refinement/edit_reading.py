@@ -189,9 +189,7 @@ def _resolved(clauses: Sequence[Clause], reader: ClauseReader) -> list[Edit]:
     topic = ""
     gone = -1  # the position of an edit that removes, when the clause before did nothing else
     for place, clause in enumerate(clauses):
-        beside = [
-            edit for other in (place - 1, place + 1) if 0 <= other < len(clauses) for edit in clauses[other].edits
-        ]
+        beside = _beside(clauses, place, reader)
         new = [_with_topic(_of_background(edit, beside, reader), topic, reader) for edit in clause.edits]
         if gone >= 0 and clause.replaces and len(new) == 1 and new[0].operation == "add" and not new[0].at:
             old = edits[gone]
@@ -220,14 +218,27 @@ def _thing(edit: Edit) -> str:
     return edit.to if edit.operation == "replace" else edit.what
 
 
+def _refuses_colours(edits: Sequence[Edit], reader: ClauseReader) -> bool:
+    return bool(edits) and all(
+        edit.operation in ("remove", "less") and edit.what.lower() in reader.language.colours for edit in edits
+    )
+
+
+def _beside(clauses: Sequence[Clause], place: int, reader: ClauseReader) -> Sequence[Edit]:
+    """What is said beside a refused colour: before it, or, where nothing is, after it; other refusals do not count."""
+    for others in (reversed(clauses[:place]), clauses[place + 1 :]):
+        for other in others:
+            if not _refuses_colours(other.edits, reader):
+                return other.edits
+    return ()
+
+
 def _of_background(edit: Edit, beside: Sequence[Edit], reader: ClauseReader) -> Edit:
     """ "not red, the background should be blue": a refused colour without a thing is of the background beside it."""
-    coloured = any(
-        other.operation == "background" and set(other.what.lower().split()) & reader.language.colours
-        for other in beside
-    )
+    colours = reader.language.colours
+    coloured = any(other.operation == "background" and set(other.what.lower().split()) & colours for other in beside)
     implied = reader.is_pronoun(edit.at) and not any(map(reader.is_pronoun, edit.said.split()))
-    if coloured and implied and edit.operation in ("remove", "less") and edit.what.lower() in reader.language.colours:
+    if coloured and implied and _refuses_colours([edit], reader):
         return replace(edit, at=reader.language.background_word)
     return edit
 

@@ -1,6 +1,6 @@
 """The prompt's embedding from round to round: towards the new words and what is liked, away from what is not.
 
-    e_t = e_{t−1} + η·(E(p_t) − e_{t−1}) + β₁·mean(E⁺) − β₂·mean(E⁻) + γ·δ_t
+    e_t = e_{t−1} + η·(E(p_t) − e_{t−1}) + β₁·mean(E⁺) − β₂·mean(E⁻),    and the model is given e_t + γ·δ_t
 
 | symbol | code name          | meaning                                                                        |
 | ------ | ------------------ | ------------------------------------------------------------------------------ |
@@ -25,7 +25,8 @@ With η below 1 a part 1 − η of earlier directions stays, so that the same di
 another: what was changed becomes plainer. What a comment asks for is in p_t already and has no caption of its own.
 
 **Pictures.** δ_t is found by the network itself, see `training.objectives.picture_direction`. It is kept with its
-round, as it was; what its tokens' places mean is not known, so it is added place by place, and only to the tokens.
+round, as it was; what its tokens' places mean is not known, so it is added place by place, and only to the tokens. It
+is found anew for every round from all that was chosen, so nothing of it goes on with e_t.
 
 **Lengths.** Long prompts have more tokens. Where what is mixed differs in length, the shorter ones go on as an empty
 prompt does at those places (`empty`), without it as zeros. What has a coefficient of 0 does not count.
@@ -50,7 +51,7 @@ import torch
 
 from ...training.objectives.picture_direction import fitted
 from .checks import DIGEST, RefinementError, check_text
-from .records import DIRECTION
+from .records import ANEW, DIRECTION
 
 LARGEST_STEP = 4.0
 MOST_CAPTIONS = 64
@@ -118,6 +119,7 @@ class EmbeddingStep:
         liked, disliked: captions.
         config: the knobs.
         direction: digest of δ_t; "" = there is none.
+        anew: whether another look was asked for: what was chosen before says nothing of it from here on.
     """
 
     prompt: str
@@ -125,6 +127,7 @@ class EmbeddingStep:
     disliked: tuple[str, ...] = ()
     config: EmbeddingConfig = EmbeddingConfig()
     direction: str = ""
+    anew: bool = False
 
     def __post_init__(self) -> None:
         check_text(self.prompt, "The prompt")
@@ -140,11 +143,15 @@ class EmbeddingStep:
 
     def parameters(self) -> dict[str, Any]:
         """For `records.Round.embedding`: all but the prompt, which the round has itself."""
-        return {
-            **dataclasses.asdict(self.config),
-            "liked": list(self.liked),
-            "disliked": list(self.disliked),
-        } | ({DIRECTION: self.direction} if self.direction else {})
+        return (
+            {
+                **dataclasses.asdict(self.config),
+                "liked": list(self.liked),
+                "disliked": list(self.disliked),
+            }
+            | ({DIRECTION: self.direction} if self.direction else {})
+            | ({ANEW: True} if self.anew else {})
+        )
 
     @classmethod
     def of(cls, prompt: str, parameters: Mapping[str, Any]) -> EmbeddingStep:
@@ -156,23 +163,20 @@ class EmbeddingStep:
         if not parameters:
             return cls(prompt, config=EmbeddingConfig(1.0, 0.0, 0.0))
         rest = dict(parameters)
-        direction = rest.pop(DIRECTION, "")
+        direction, anew = rest.pop(DIRECTION, ""), rest.pop(ANEW, False) is True
         captions = {name: tuple(rest.pop(name, ())) for name in ("liked", "disliked")}
         try:
-            return cls(prompt, **captions, config=EmbeddingConfig(**rest), direction=direction)
+            return cls(prompt, **captions, config=EmbeddingConfig(**rest), direction=direction, anew=anew)
         except TypeError as error:
             raise RefinementError(f"These are no parameters of an embedding's update: {dict(parameters)}.") from error
 
 
-def unrolled(
-    steps: Sequence[EmbeddingStep], encode: Encode, direction: Callable[[str], torch.Tensor] | None = None
-) -> Embedding:
-    """e_t of the last of some rounds, from their words and the directions that were found then.
+def unrolled(steps: Sequence[EmbeddingStep], encode: Encode) -> Embedding:
+    """e_t of the last of some rounds, from their words alone; δ_t comes to it by `along`.
 
     Args:
         steps: of every round from the first on, the last one the round to be made.
         encode: the text encoder; asked once for each text.
-        direction: digest → δ [T, D]; not needed where no step has one.
 
     Raises:
         RefinementError: no round, or embeddings that do not fit together.
@@ -192,8 +196,6 @@ def unrolled(
     for step in steps[first:]:
         liked, disliked = ([once(caption) for caption in captions] for captions in (step.liked, step.disliked))
         current = update(current, once(step.prompt), liked, disliked, config=step.config, empty=lambda: once(""))
-        if step.direction and step.config.pictures and direction is not None:
-            current = along(current, direction(step.direction), step.config.pictures)
     return current
 
 

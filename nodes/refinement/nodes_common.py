@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 from comfy_api.latest import io
 
 from ..picture_folder import to_image
-from .checks import RefinementError
+from .checks import RefinementError, UnknownError
 from .draft import Draft
-from .records import Round, SessionState
+from .records import ANEW, Round, SessionState
 from .store import SessionStore
 
+log = logging.getLogger(__name__)
 CATEGORY = "Attune/refinement"
 SessionWire = io.Custom("ATTUNE_SESSION")
 Reward = io.Custom("ATTUNE_REWARD")
@@ -48,15 +50,20 @@ def chosen_latents_of_rounds(
 ) -> list[tuple[Round, torch.Tensor, torch.Tensor]]:  # fmt: skip
     """The rounds of the path in which a person chose, oldest first: the latents that were liked, and the others.
 
-    The others are those that were disliked, or all that were not liked where none were. Rounds of another size than the
-    newest are left out.
+    The others are those that were disliked, or all that were not liked where none were. Left out are rounds before
+    another look was asked for, rounds of another size than the newest, and those whose latents are lost.
     """
     found = []
-    for past in state.path:
+    first = max((at for at, past in enumerate(state.path) if past.embedding.get(ANEW)), default=0)
+    for past in state.path[first:]:
         said = past.feedback
         if said is None or not said.liked or not said.by_person or not past.latents:
             continue
-        latents = store.files(state.key).latents.get(past.latents)
+        try:
+            latents = store.files(state.key).latents.get(past.latents)
+        except UnknownError as error:
+            log.warning("Attune: round %d teaches nothing of its look: %s", past.number, error)
+            continue
         others = said.disliked or [place for place in range(len(latents)) if place not in said.liked]
         found.append((past, latents[list(said.liked)], latents[list(others)]))
     return [one for one in found if one[1].shape[1:] == found[-1][1].shape[1:]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from ..host.sampling import encode_prompts
 from ..host.schema import AttuneNode
 from .checks import RefinementError
 from .draft import Draft
-from .embedding_update import LARGEST_STEP, Embedding, EmbeddingConfig, EmbeddingStep, unrolled
+from .embedding_update import LARGEST_STEP, Embedding, EmbeddingConfig, EmbeddingStep, along, unrolled
 from .latent_files import latents_digest
 from .nodes_common import CATEGORY, chosen_latents_of_rounds, draft_of, session_input, session_output
 from .nodes_routes import sessions
@@ -75,8 +74,8 @@ class AttuneRefineConditioning(AttuneNode):
                     io.Boolean,
                     "keep_norm",
                     default=DEFAULTS.keep_norm,
-                    tooltip="Keeps the length of every token's vector where the encoder puts it, so that leaning turns "
-                    "and does not shout. Off = vectors may grow.",
+                    tooltip="Keeps the length of every token's vector where the encoder puts it, so that leaning on "
+                    "words turns and does not shout; what pictures add comes after it. Off = vectors may grow.",
                 ),
                 cls.input(
                     io.String,
@@ -112,8 +111,9 @@ class AttuneRefineConditioning(AttuneNode):
                     io.Model,
                     "model",
                     optional=True,
-                    tooltip="The model that draws: it finds out what your chosen pictures have in common, in seconds "
-                    "a round. Nothing connected = only words count, and pictures does nothing.",
+                    tooltip="The model that draws: it finds out what your chosen pictures have in common. That takes "
+                    "about twice as long as drawing four pictures in 20 steps. Nothing connected = only words count, "
+                    "and pictures does nothing.",
                 ),
             ],
             outputs=[
@@ -130,30 +130,36 @@ class AttuneRefineConditioning(AttuneNode):
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
         config = EmbeddingConfig(follow, towards, away, keep_norm, pictures)
-        step = EmbeddingStep(draft.prompt, _lines(liked), (*draft.unwanted, *_lines(disliked)), config)
-        found = None
-        if model is not None and pictures and draft.state.replay is None:
-            found = direction_of_choices(sessions(), draft, clip, model)
-        if found is not None:
-            step = replace(step, direction=latents_digest(found))
-        draft = draft.with_(embedding=step.parameters(), direction=found)
-        steps = [EmbeddingStep.of(past.prompt, past.embedding) for past in draft.state.path]
-        steps.append(EmbeddingStep.of(draft.prompt, draft.embedding))
-        (plain,) = encode_prompts(clip, [draft.prompt])
-        moved = unrolled(
-            steps,
-            lambda text: embedding_of(encode_prompts(clip, [text])[0]),
-            partial(direction_by_digest, sessions(), draft),
+        step = EmbeddingStep(
+            draft.prompt, _lines(liked), (*draft.unwanted, *_lines(disliked)), config, anew=not draft.keeps_look
         )
-        (negative,) = encode_prompts(clip, [draft.negative])
-        return io.NodeOutput(draft, with_embedding(plain, moved), negative)
+        # All that the text encoder has to say comes first: on small cards it and the model push each other out.
+        plain, negative = encode_prompts(clip, [draft.prompt, draft.negative])
+        moved = moved_by_words(draft, step, clip)
+        if draft.state.replay is None:
+            found = direction_of_choices(sessions(), draft, clip, model) if model is not None and pictures else None
+            if found is not None:
+                step = replace(step, direction=latents_digest(found))
+            draft = draft.with_(embedding=step.parameters(), direction=found)
+        return io.NodeOutput(draft, with_embedding(plain, moved_by_pictures(sessions(), draft, moved)), negative)
 
 
-def direction_by_digest(store: SessionStore, draft: Draft, digest: str) -> torch.Tensor:
-    """δ of this round, or of one before."""
-    if draft.direction is not None and latents_digest(draft.direction) == digest:
-        return draft.direction
-    return store.files(draft.state.key).directions.get(digest)
+def moved_by_words(draft: Draft, step: EmbeddingStep, clip: Any) -> Embedding:
+    """e_t of a draft whose update is `step`, or what its replay has."""
+    last = step if draft.state.replay is None else EmbeddingStep.of(draft.prompt, draft.embedding)
+    steps = [*(EmbeddingStep.of(past.prompt, past.embedding) for past in draft.state.path), last]
+    return unrolled(steps, lambda text: embedding_of(encode_prompts(clip, [text])[0]))
+
+
+def moved_by_pictures(store: SessionStore, draft: Draft, embedding: Embedding) -> Embedding:
+    """e_t + γ·δ_t, with the direction that the draft names."""
+    step = EmbeddingStep.of(draft.prompt, draft.embedding)
+    if not step.direction or not step.config.pictures:
+        return embedding
+    found = draft.direction
+    if found is None:
+        found = store.files(draft.state.key).directions.get(step.direction)
+    return along(embedding, found, step.config.pictures)
 
 
 def direction_of_choices(store: SessionStore, draft: Draft, clip: Any, model: Any) -> torch.Tensor | None:

@@ -10,6 +10,7 @@ and the result says so. What is to be kept is read by the rules in any case, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from typing import Protocol
 from .ambiguity import Question, question
 from .answers import Answer, Asked, check_answer, read_answer
 from .edit_records import Edit, Refused
+from .edit_words import languages
 from .edits import Outcome, edit_prompt
 from .language_models import LanguageModel
 from .local_llm import CannotAnswer, answer_json, data_text
@@ -27,8 +29,6 @@ from .records import Change
 RULES = "rules"
 # Edits after which the picture is to stay the same one.
 GENTLE = ("more", "less")
-# Edits after which it is to look unlike it.
-OTHER_LOOK = ("style", "replace")
 INSTRUCTIONS = (
     "You edit prompts of an image model. The user sends JSON with the current prompt, the negative prompt (what must "
     "not be seen) and a person's feedback on the pictures. Answer with JSON that has the new prompt and the new "
@@ -161,12 +161,13 @@ class Refined:
     def keeps_look(self, before: str) -> bool:
         """Whether the chosen picture's look is to stay where no words say what it is.
 
-        Not where the feedback asks for another style or thing, had to say something again, or was read by a language
-        model, of whose change no kind is known.
+        Not where the feedback asks for another style or thing, speaks of the whole picture's look, had to say something
+        again, or was read by a language model, of whose change no kind is known.
         """
-        change = self.change(before)
-        operations = {edit.operation for edit in self.edits} - {"keep"}
-        return change == "none" or (change == "words" and bool(operations) and operations.isdisjoint(OTHER_LOOK))
+        edits, change = [edit for edit in self.edits if edit.operation != "keep"], self.change(before)
+        if any(map(_is_of_the_look, edits)):
+            return False
+        return change == "none" or (change == "words" and bool(edits))
 
     def summary(self) -> str:
         """What happened, for the node's face."""
@@ -180,6 +181,26 @@ class Refined:
         lines += [f"Kept: {', '.join(self.kept)}."] if self.kept else []
         lines += [self.question.text] if self.question else []
         return "\n".join(lines)
+
+
+def _is_of_the_look(edit: Edit) -> bool:
+    """Whether an edit is about how things look, rather than which there are, where, and on what."""
+    words = f"{edit.what} {edit.to}".lower()
+    if edit.operation == "style" or any(re.search(rf"\b{re.escape(style)}\b", words) for style in _styles()):
+        return True
+    if edit.operation == "replace":
+        plain = _colours() | {table.background_word for table in languages()}
+        return not all(set(side.lower().split()) & plain for side in (edit.what, edit.to))
+    # Of the whole picture; one that is only to have more or less of a colour stays.
+    return edit.operation in GENTLE and not edit.at and not set(words.split()) & _colours()
+
+
+def _styles() -> set[str]:
+    return {style.replace("_", " ") for table in languages() for style in table.styles}
+
+
+def _colours() -> set[str]:
+    return {colour for table in languages() for colour in table.colours}
 
 
 def refine(

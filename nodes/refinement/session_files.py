@@ -24,7 +24,7 @@ class PictureFolder(picture_folder.PictureFolder):
 
 
 class SessionFiles:
-    """Pictures and latents of one session.
+    """Pictures, latents and directions of one session.
 
     Args:
         folder: of all sessions. key: of the session.

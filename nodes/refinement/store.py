@@ -315,7 +315,7 @@ class SessionStore(StorePart):
             return read_ratings(connection, read_session(connection, key).id)
 
     def files(self, key: str) -> SessionFiles:
-        """Pictures and latents of a session."""
+        """Pictures, latents and directions of a session."""
         return SessionFiles(self.folder, key)
 
     def audit_rows(self, key: str) -> list[audit.AuditRow]:

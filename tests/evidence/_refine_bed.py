@@ -46,7 +46,7 @@ class Plan:
     updates: int = 4
 
 
-FULL, QUICK = Plan(14, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
+FULL, QUICK = Plan(10, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
 
 
 def runs(*, quick: bool) -> list[dict[str, list[Session]]]:

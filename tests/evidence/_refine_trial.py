@@ -2,15 +2,15 @@
 
 Every way to come to a picture gets the same people, wishes and seeds, and as many evaluations of the network per round.
 In all of them the person keeps the best picture so far, and is done with the round in which it takes one:
-    refine       the loop: rules on the comment, embedding with the chosen pictures' direction, schedule in turn, start
-                 from the chosen picture
+    refine       the loop: rules on the comment, embedding moved by words, schedule in turn, start from the chosen one
     re-roll      the first wish again with new noise in every round
     fabric       the first wish with liked and disliked pictures in the self-attention, new noise in every round
 and, for the ablation, refine without one part (words: the refiner; embedding: its update; start: from the chosen
 picture; diversity: of the schedule, so that every round has the first one's noise and spacing of levels), and with one
-more:
-    with LoRA    before every round but the first, a LoRA of the up path learns R_total(t) of the loop's rewards in a
-                 few updates of ReFL, and goes on from that of the round before
+more, which takes further evaluations of the network:
+    with pictures   the embedding leans to what chosen pictures have, 20 steps of three pairs before every round
+    with LoRA       before every round but the first, a LoRA of the up path learns R_total(t) of the loop's rewards in a
+                    few updates of ReFL, and goes on from that of the round before
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,19 +158,21 @@ class Bench:
 
     # ---- the loop ----
 
-    def refined(self, person: Any, seed: int, *, without: str = "", lora: bool = False) -> list[dict[str, Any]]:
+    def refined(
+        self, person: Any, seed: int, *, without: str = "", pictures: bool = False, lora: bool = False
+    ) -> list[dict[str, Any]]:
         """A session by the loop, without one of `PARTS`, or with a LoRA that learns along."""
         from attune.nodes.refinement.draft import Draft
         from attune.nodes.refinement.records import Feedback
 
-        state = self.store.create(f"{seed} {without} {lora}", person.first_wish(), seed=seed)
+        state = self.store.create(f"{seed} {without} {pictures} {lora}", person.first_wish(), seed=seed)
         points, best, chosen, weights, model = [], None, [], None, self.model
         for _ in range(self.settings["rounds"]):
             draft = self.worded(Draft.of(state), without)
             if lora and state.last is not None:
                 weights = self.lessons.learned(draft, chosen, weights)
                 model = self.with_lora(weights)
-            draft, schedule, latents, images = self.drawn(draft, model, without)
+            draft, schedule, latents, images = self.drawn(draft, model, without, pictures=pictures)
             scores = self.lessons.scores(images, draft.prompt, chosen) if lora else [{} for _ in images]
             open_ = self.proposed(state, draft, schedule, latents, images, scores)
             answer, best, place, comment = self.answered(person, images, best)
@@ -212,17 +213,19 @@ class Bench:
             unwanted=(last.prompt,) if last.prompt != found.prompt else (), keeps_look=found.keeps_look(last.prompt),
         )  # fmt: skip
 
-    def drawn(self, draft: Any, model: Any, without: str) -> tuple[Any, Any, Any, Any]:
+    def drawn(
+        self, draft: Any, model: Any, without: str, *, pictures: bool = False
+    ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
         """The round's update of the embedding, schedule, latents and images, by the nodes' own defaults."""
         from attune.nodes.host.sampling import encode_prompts
         from attune.nodes.refinement.dynamic_weights import WeightsConfig, lambda_div
-        from attune.nodes.refinement.embedding_update import EmbeddingConfig, EmbeddingStep, unrolled
+        from attune.nodes.refinement.embedding_update import EmbeddingConfig, EmbeddingStep
         from attune.nodes.refinement.latent_files import latents_digest
         from attune.nodes.refinement.nodes_common import chosen_latents
         from attune.nodes.refinement.nodes_conditioning import (
-            direction_by_digest,
             direction_of_choices,
-            embedding_of,
+            moved_by_pictures,
+            moved_by_words,
             with_embedding,
         )
         from attune.nodes.refinement.schedules import RoundScheduleConfig, round_schedule
@@ -238,21 +241,17 @@ class Bench:
         start = chosen_latents(self.store, state, last) if last is not None and without != "start" else None
         if start is None:
             schedule = replace(schedule, strength=1.0)
-        step, found = EmbeddingStep(draft.prompt, (), draft.unwanted, EmbeddingConfig()), None
+        step = EmbeddingStep(draft.prompt, (), draft.unwanted, EmbeddingConfig(), anew=not draft.keeps_look)
         if without == "embedding":
             step = EmbeddingStep(draft.prompt)
-        else:
-            found = direction_of_choices(self.store, draft, self.clip, model)
+        found = direction_of_choices(self.store, draft, self.clip, model) if pictures else None
         if found is not None:
             step = replace(step, direction=latents_digest(found))
-        draft = draft.with_(embedding=step.parameters(), direction=found)
-        steps = [EmbeddingStep.of(past.prompt, past.embedding) for past in state.path] + [step]
         with self.torch.inference_mode():
             plain, negative = encode_prompts(self.clip, [draft.prompt, draft.negative])
-            vectors = unrolled(
-                steps, lambda text: embedding_of(encode_prompts(self.clip, [text])[0]),
-                partial(direction_by_digest, self.store, draft),
-            )  # fmt: skip
+            words = moved_by_words(draft, step, self.clip)
+            draft = draft.with_(embedding=step.parameters(), direction=found)
+            vectors = moved_by_pictures(self.store, draft, words)
         latents, images = self.sampled(model, with_embedding(plain, vectors), negative, schedule, start)
         return draft, schedule, latents, images
 
@@ -337,13 +336,31 @@ class Bench:
         state = self.store.commit(state.key, state.revision, open_.key, feedback)
         found = {}
         for way, without in (("with", ""), ("without", "embedding")):
-            shown = self.eyes.see(self.drawn(self.worded(Draft.of(state), ""), self.model, without)[-1])
+            draft = self.worded(Draft.of(state), "")
+            shown = self.eyes.see(self.drawn(draft, self.model, without, pictures=way == "with")[-1])
             found[way] = {
                 "style": sum(one.style == seen[place].style for one in shown) / len(shown),
                 "background": sum(one.background == asked for one in shown) / len(shown),
                 "concept": sum(one.concept == wish.concept for one in shown) / len(shown),
             }
         return found
+
+    def seen_right(self, count: int) -> dict[str, float]:
+        """How often the eyes are right about real drawings, shifted and blurred: shares by attribute."""
+        import numpy as np
+
+        from attune.training.demo import quality
+        from attune.training.demo.drawing_eyes import PLACES
+
+        rng = np.random.default_rng(47)
+        meant = [replace(self.wish(rng), **dict(zip(("size", "position"), PLACES[place % len(PLACES)], strict=True)))
+                 for place in range(count)]  # fmt: skip
+        seen = self.eyes.see(quality.softened(self.library, meant, 47))
+        return {
+            name: sum(getattr(one, name) == getattr(other, name) for one, other in zip(seen, meant, strict=True))
+            / count
+            for name in ("concept", "style", "background", "size", "position")
+        }
 
     def ways(self) -> dict[str, Any]:
         """Name → a session of a person by that way."""
@@ -353,6 +370,7 @@ class Bench:
             "fabric": lambda person, seed: self.rolled(person, seed, fabric=True),
             **{f"without {part}": lambda person, seed, part=part: self.refined(person, seed, without=part)
                for part in PARTS},
+            "with pictures": lambda person, seed: self.refined(person, seed, pictures=True),
             "with LoRA": lambda person, seed: self.refined(person, seed, lora=True),
         }  # fmt: skip
 
@@ -362,19 +380,20 @@ def main(settings: dict[str, Any]) -> Any:
     bench = Bench(settings)
     import numpy as np
 
-    from attune.training.demo.simulated_person import Habits, SimulatedPerson
+    from attune.training.demo.simulated_person import SimulatedPerson
 
     if "keeps" in settings:
         rng = np.random.default_rng([settings["seed"], 43])
-        return [bench.kept(bench.wish(rng), 1000 * settings["seed"] + number) for number in range(settings["keeps"])]
-    ways = {name: way for name, way in bench.ways().items() if name in settings.get("ways", bench.ways())}
+        wishes = range(settings["keeps"])
+        found = [bench.kept(bench.wish(rng), 1000 * settings["seed"] + number) for number in wishes]
+        return {"wishes": found, "eyes": bench.seen_right(300)}
+    ways = bench.ways()
     found: dict[str, Any] = {way: [] for way in ways}
     for number in range(settings["people"]):
         wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]))
-        habits = Habits(wordless=tuple(settings.get("wordless", ())))
         seed = 1000 * settings["seed"] + number
         for way, walk in ways.items():
-            found[way].append(walk(SimulatedPerson(wish, bench.eyes, habits, seed=seed), seed))
+            found[way].append(walk(SimulatedPerson(wish, bench.eyes, seed=seed), seed))
         print(number, {way: round(found[way][-1][-1]["share"], 2) for way in ways}, file=sys.stderr, flush=True)
     return found
 

@@ -149,6 +149,9 @@ def test_chosen_pictures_count_beside_words_where_the_model_is_connected(host: H
     told(host, "commit", view, round=view["open"]["key"], liked=[0], comment="")
     replayed = finished(host, graph("led", session__replay_round=2, **led))
     assert "bit by bit the same" in replayed["outputs"]["commit"]["text"][0]
+    told(host, "undo", seen(host, key))
+    assert np.array_equal(drawn(host, finished(host, graph("led", **led))), second)
+    told(host, "redo", seen(host, key))
     # What is off, or needs a model that is not there, is as without it.
     told(host, "undo", seen(host, key))
     told(host, "undo", seen(host, key))

@@ -78,6 +78,16 @@ CARRIED_OUT = [
     ),
     ("not red, the cat should be blue", "a blue cat on a table, oil painting", "red cat"),
     ("not red", CAT, "red cat"),
+    (
+        "not red, not green, the background should be blue",
+        "a cat on a table, oil painting, on a blue background",
+        "red background, green background",
+    ),
+    (
+        "the cat should be green, not red, and the background blue",
+        "a green cat on a table, oil painting, on a blue background",
+        "red cat",
+    ),
     ("less of the table", "a cat on a (table:0.8), oil painting", ""),
     ("the cat can hardly be seen", "a (cat:1.2) on a table, oil painting", ""),
     # no change of something, and another change
@@ -125,7 +135,8 @@ STAYS = [
 
 # What cannot be read is said, and nothing is done about it.
 UNREAD = [
-    "make it look like before", "make it look as before", "it should look like it was before",
+    "make it look like before", "make it look as before", "it should look like it was before", "make it look the same",
+    "make it look that way", "make it feel like a dream", "make it look too bright", "let the moon appear in the sky",
     "the cat does not look happy", "mix 1 and 3", "I prefer the second one", "-3 cats", "more like the first",
     "the first one is better", "I like number 2", "that's not what I wanted", "not really", "not my style", "not good",
     "not good enough", "no idea", "neither a hat nor a scarf", "make the cat neither red nor blue", "anything but blue",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attune.nodes.refinement.checks import RefinementError
-from attune.nodes.refinement.embedding_update import Embedding, EmbeddingConfig, EmbeddingStep, unrolled, update
+from attune.nodes.refinement.embedding_update import Embedding, EmbeddingConfig, EmbeddingStep, along, unrolled, update
 
 PLAIN = EmbeddingConfig(1.0, 0.0, 0.0)
 FREE = {"keep_norm": False}
@@ -203,32 +203,32 @@ NAME = "a" * 64
 
 
 def test_the_direction_of_pictures_is_added_to_the_tokens():
-    step = EmbeddingStep("a fox", config=EmbeddingConfig(1.0, 0.0, 0.0, pictures=0.5), direction=NAME)
-    found = unrolled([step], Encoder(), {NAME: DELTA}.__getitem__)
+    found = along(FOX, DELTA, 0.5)
     torch.testing.assert_close(found.tokens, FOX.tokens + 0.5 * DELTA)
     assert torch.equal(found.pooled, FOX.pooled)
 
 
-def test_a_longer_prompt_keeps_the_places_that_the_direction_does_not_know():
-    step = EmbeddingStep("a fox in the snow", config=EmbeddingConfig(1.0, 0.0, 0.0), direction=NAME)
-    found = unrolled([step], Encoder(), {NAME: DELTA}.__getitem__)
-    torch.testing.assert_close(found.tokens[:, :3], LONG.tokens[:, :3] + DELTA)
-    assert torch.equal(found.tokens[:, 3:], LONG.tokens[:, 3:])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_direction_is_added_exactly_and_leaves_the_encoders_type(dtype):
+    fox = Encoder(dtype=dtype)("a fox")
+    found = along(fox, DELTA, 1.0)
+    assert torch.equal(found.tokens, (fox.tokens.float() + DELTA).to(dtype))
 
 
-def test_a_direction_that_does_not_count_is_not_even_read():
-    for step in (
-        EmbeddingStep("a fox", config=EmbeddingConfig(1.0, 0.0, 0.0, pictures=0.0), direction=NAME),
-        EmbeddingStep("a fox", config=EmbeddingConfig(1.0, 0.0, 0.0)),
-    ):
-        assert torch.equal(unrolled([step], Encoder(), {}.__getitem__).tokens, FOX.tokens)
+def test_prompts_of_other_lengths_keep_the_places_that_the_direction_does_not_know():
+    longer = along(LONG, DELTA, 1.0)
+    torch.testing.assert_close(longer.tokens[:, :3], LONG.tokens[:, :3] + DELTA)
+    assert torch.equal(longer.tokens[:, 3:], LONG.tokens[:, 3:])
+    shorter = along(FOX, torch.cat([DELTA, DELTA]), 1.0)
+    torch.testing.assert_close(shorter.tokens, FOX.tokens + DELTA)
 
 
-def test_with_a_part_of_the_last_round_its_direction_stays_in_part():
-    half = EmbeddingConfig(0.5, 0.0, 0.0, keep_norm=False)
-    steps = [EmbeddingStep("a fox", config=half, direction=NAME), EmbeddingStep("a fox", config=half)]
-    found = unrolled(steps, Encoder(), {NAME: DELTA}.__getitem__)
-    torch.testing.assert_close(found.tokens, FOX.tokens + 0.5 * DELTA)
+def test_nothing_of_a_direction_goes_on_with_the_words():
+    """However small the part of the new words is, so that an old direction neither adds up nor outlives its round."""
+    config = EmbeddingConfig(0.2, 0.0, 0.0, keep_norm=False)
+    texts = ("a cat", "a dog", "a fox")
+    plain, led = ([EmbeddingStep(text, config=config, direction=name) for text in texts] for name in ("", NAME))
+    assert torch.equal(unrolled(plain, Encoder()).tokens, unrolled(led, Encoder()).tokens)
 
 
 def test_a_direction_comes_back_from_its_record_and_old_records_have_none():
@@ -236,12 +236,13 @@ def test_a_direction_comes_back_from_its_record_and_old_records_have_none():
     assert EmbeddingStep.of("a fox", json.loads(json.dumps(step.parameters()))) == step
     old = {"follow": 1.0, "towards": 0.3, "away": 0.15, "keep_norm": True, "liked": [], "disliked": []}
     assert EmbeddingStep.of("a fox", old).direction == ""
-    assert "direction" not in EmbeddingStep("a fox").parameters()
+    assert not {"direction", "anew"} & set(EmbeddingStep("a fox").parameters())
+    anew = EmbeddingStep("a fox", anew=True)
+    assert EmbeddingStep.of("a fox", json.loads(json.dumps(anew.parameters()))) == anew
 
 
 def test_a_direction_of_another_text_encoder_is_refused():
-    step = EmbeddingStep("a fox", config=EmbeddingConfig(1.0, 0.0, 0.0), direction=NAME)
     with pytest.raises(RefinementError, match="another model"):
-        unrolled([step], Encoder(), {NAME: torch.zeros(3, 7)}.__getitem__)
+        along(FOX, torch.zeros(3, 7), 1.0)
     with pytest.raises(RefinementError, match="64 hex digits"):
         EmbeddingStep("a fox", direction="../x")

@@ -162,11 +162,13 @@ def test_what_cannot_be_is_refused():
         picture_direction(Linear(), [Choice(EMBEDDING, drawn(1, *SHAPE) / 0, drawn(1, *SHAPE))], EMBEDDING, move)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"steps": 0}, {"pairs": 0}, {"chunk": 0}, {"learning_rate": 0.0}, {"others_weight": -1.0}, {"lowest": 0.9,
-     "highest": 0.5}, {"highest": 1.5}, {"steps": 2.5}],
-)  # fmt: skip
+WRONG = [
+    {"steps": 0}, {"pairs": 0}, {"chunk": 0}, {"learning_rate": 0.0}, {"others_weight": -1.0}, {"others_weight": 5.0},
+    {"lowest": 0.9, "highest": 0.5}, {"highest": 1.5}, {"steps": 2.5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_settings_out_of_range_are_quoted(wrong):
     with pytest.raises(TrainingError):
         DirectionConfig(**wrong)

@@ -64,8 +64,10 @@ def test_what_feedback_asks_of_the_chosen_picture(feedback: str, change: str):
 @pytest.mark.parametrize(
     ("feedback", "keeps"),
     [
-        ("", True), ("more contrast", True), ("keep the cat", True), (BLUE, True), ("add a hat", True),
-        ("move it to the left", True), ("in a flat style", False), ("replace the cat with a dog", False),
+        ("", True), ("less red", True), ("keep the cat", True), (BLUE, True), ("add a hat", True),
+        ("not red, blue background please", True), ("make the background blue instead of red", True), ("bigger", True),
+        ("move it to the left", True), ("in a flat style", False), ("it looks too flat", False),
+        ("more realistic", False), ("no oil painting", False), ("darker", False), ("replace the cat with a dog", False),
         ("add a hat, in a flat style", False), ("make the background red", False), ("nonsense, I say", True),
     ],
 )  # fmt: skip

@@ -1,9 +1,10 @@
-"""What a picture of the demo model shows, seen exactly: the real drawing that is nearest to it.
+"""What a picture of the demo model shows: the real drawing that is nearest to it.
 
 A network that names concepts and styles is wrong about real drawings more often than right (see the model card), so
 whatever is measured with it drowns in its mistakes. The data set is known whole, however: every drawing, in every place
-that the model was shown, on every background. The nearest of them in pixels is right about all real drawings, shifted
-and blurred ones too. Nothing is trained on it. It needs the data set, which is built by command (`data.build_library`).
+that the model was shown, on every background. The nearest of them in pixels tells nearly all real drawings, shifted and
+blurred ones too (`refine-keeps` records how many). Nothing is trained on it. It needs the data set, which is built by
+command (`data.build_library`).
 
 Source: ours; the distance is that of `quality.nearest_drawing`.
 """

@@ -41,6 +41,8 @@ from .diffusion_dpo import level_quantiles
 from .supervised import loss_weight
 
 _LEVELS = 1000
+# Adam does not mind, and gradients through 16-bit weights do not vanish.
+_LOSS_SCALE = 4096.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class DirectionConfig:
         for name, least in (("steps", 1), ("pairs", 1), ("chunk", 1), ("others_weight", 0)):
             if getattr(self, name) < least:
                 raise TrainingError(f"{name} must be at least {least}, not {getattr(self, name)!r}.")
+        if self.others_weight > 1:
+            raise TrainingError(f"others_weight must be at most 1, not {self.others_weight!r}.")
         if not self.learning_rate > 0:
             raise TrainingError(f"learning_rate must be above 0, not {self.learning_rate!r}.")
         if not 0 <= self.lowest < self.highest <= 1:
@@ -132,7 +136,7 @@ def picture_direction(
         choice = choices[-1 - step % len(choices)]
         optimizer.zero_grad()
         for loss in _losses(denoiser, choice, direction, move, config, generator):
-            loss.backward()
+            (_LOSS_SCALE * loss).backward()
         optimizer.step()
         on_step(step + 1, config.steps)
     found = direction.detach().float().cpu()

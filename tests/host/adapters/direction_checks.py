@@ -8,6 +8,7 @@ import torch
 from cases import cases, demo, draw, levels, session
 from compare import close, raises, slope_agrees
 
+from attune.nodes.host import picture_direction
 from attune.nodes.host.picture_direction import Chosen, direction_of_pictures
 from attune.nodes.host.session import training_session
 from attune.training.interfaces import TrainingError
@@ -76,9 +77,19 @@ def check_chosen_pictures_give_a_direction_and_leave_the_model_as_it_was() -> No
     with training_session(model) as denoiser:
         assert not any(parameter.requires_grad for parameter in denoiser.module.parameters())
     assert all(torch.equal(value, before[key]) for key, value in demo()["unet"].state_dict().items())
-    wrong = [Chosen("a cat", conditionings[1], torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8))]
-    raises(
-        TrainingError,
-        "do not fit this model",
-        lambda: direction_of_pictures(model, wrong, conditionings[1][0][0], config),
-    )
+    other = [Chosen("a cat", conditionings[1], torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8))]
+    assert direction_of_pictures(model, other, conditionings[1][0][0], config) is None, "of another kind of model"
+
+
+def check_large_pictures_take_less_memory_and_find_the_same() -> None:
+    """Where they go through the network pair by pair, its blocks computing again on the way back."""
+    model, conditionings, _, shape = cases()["sd15 (eps)"]
+    chosen = [Chosen("a cat", conditionings[0], draw(shape)[:1], draw(shape, seed=2)[1:])]
+    config, limit = DirectionConfig(steps=2, seed=5), picture_direction._LARGEST_TOGETHER
+    found = []
+    try:
+        for picture_direction._LARGEST_TOGETHER in (limit, 1):
+            found.append(direction_of_pictures(model, chosen, conditionings[0][0][0], config))
+    finally:
+        picture_direction._LARGEST_TOGETHER = limit
+    close(found[1], found[0], 0.05)
