@@ -112,8 +112,8 @@ class AttuneRefineConditioning(AttuneNode):
                     "model",
                     optional=True,
                     tooltip="The model that draws: it finds out what your chosen pictures have in common. That takes "
-                    "about twice as long as drawing four pictures in 20 steps. Nothing connected = only words count, "
-                    "and pictures does nothing.",
+                    "longer than drawing four pictures in 20 steps, with the demo model half as long again. Nothing "
+                    "connected = only words count, and pictures does nothing.",
                 ),
             ],
             outputs=[

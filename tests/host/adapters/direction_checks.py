@@ -81,7 +81,7 @@ def check_chosen_pictures_give_a_direction_and_leave_the_model_as_it_was() -> No
     assert direction_of_pictures(model, other, conditionings[1][0][0], config) is None, "of another kind of model"
 
 
-def check_large_pictures_take_less_memory_and_find_the_same() -> None:
+def check_large_pictures_go_pair_by_pair_and_find_the_same() -> None:
     """Where they go through the network pair by pair, its blocks computing again on the way back."""
     model, conditionings, _, shape = cases()["sd15 (eps)"]
     chosen = [Chosen("a cat", conditionings[0], draw(shape)[:1], draw(shape, seed=2)[1:])]
