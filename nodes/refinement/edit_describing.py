@@ -58,7 +58,7 @@ class Describer:
     def joins(self, words: str) -> bool:
         """Whether the words begin with one that joins a phrase to a thing: "made of glass", "wearing a hat"."""
         low = words.lower().split()
-        if any(tuple(low[: len(connector)]) == connector for connector in self.language.connector_words):
+        if self.language.connects(low):
             return True
         return bool(low) and low[0].endswith("ing") and len(low[0]) > 4 and low[0] not in self.language.ing_nouns
 

@@ -19,7 +19,7 @@ class Places:
     def joins(self, words: str) -> bool:
         """Whether words hang on a thing by themselves: "with a hat", "made of glass", "facing right"."""
         low = words.lower().split()
-        if any(tuple(low[: len(connector)]) == connector for connector in self.language.connector_words):
+        if self.language.connects(low):
             return True
         return bool(low) and low[0].endswith("ing") and len(low[0]) > 4 and low[0] not in self.language.ing_nouns
 

@@ -203,10 +203,14 @@ def _resolved(clauses: Sequence[Clause], reader: ClauseReader) -> list[Edit]:
         edits += new
         gone = len(edits) - 1 if len(new) == 1 and new[0].operation == "remove" else -1
         named = (clause.topic, *map(_thing, reversed(new)))
-        # What was only a colour is no thing that "it" could mean.
-        topic = next((thing for thing in named if thing and not reader.is_adjective(thing)), topic)
+        # What was only a colour or a place is no thing that "it" could mean.
+        topic = next((thing for thing in named if thing and not _only_describes(thing, reader)), topic)
     # What is to stay is known before anything changes, wherever in the feedback it was said.
     return [edit for edit in edits if edit.operation == "keep"] + [edit for edit in edits if edit.operation != "keep"]
+
+
+def _only_describes(words: str, reader: ClauseReader) -> bool:
+    return reader.is_adjective(words) or reader.language.connects(words.lower().split())
 
 
 def _thing(edit: Edit) -> str:

@@ -27,7 +27,7 @@ are the same: `register(replace(ENGLISH, name="English, of shoes", rules=(Rule("
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -281,6 +281,10 @@ class EditLanguage:
     def connector_words(self) -> tuple[tuple[str, ...], ...]:
         """The connectors, each as its words."""
         return tuple(tuple(connector.split()) for connector in self.connectors)
+
+    def connects(self, words: Sequence[str]) -> bool:
+        """Whether words, in small letters, begin with a connector."""
+        return any(tuple(words[: len(connector)]) == connector for connector in self.connector_words)
 
     @cached_property
     def slots(self) -> dict[str, str]:

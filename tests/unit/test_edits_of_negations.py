@@ -76,6 +76,8 @@ CARRIED_OUT = [
         "a cat on a table, oil painting, on a blue background",
         "red background",
     ),
+    ("not in the middle, on the left", "a cat on the left on a table, oil painting", "in the middle"),
+    ("not on the right but at the top", "a cat at the top on a table, oil painting", "on the right"),
     ("not red, the cat should be blue", "a blue cat on a table, oil painting", "red cat"),
     ("not red", CAT, "red cat"),
     (
