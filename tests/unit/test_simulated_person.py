@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from attune.nodes.refinement.edits import edit_prompt
 from attune.nodes.rewards.load import load_reward
 from attune.training.demo import data
 from attune.training.demo.pipeline import prompt_text
-from attune.training.demo.simulated_person import ATTRIBUTES, PHRASES, Eyes, Habits, SimulatedPerson, share
+from attune.training.demo.simulated_person import (
+    ALL_ATTRIBUTES,
+    PHRASES,
+    PLACE_WORDS,
+    Eyes,
+    Habits,
+    SimulatedPerson,
+    share,
+)
 from attune.training.interfaces import TrainingError
 
 DEMO = Path(__file__).resolve().parents[2] / "workflows" / "demo"
@@ -74,16 +83,50 @@ def test_the_same_seed_says_the_same():
 def test_phrases_are_carried_out_by_the_rules_or_said_not_to_be_understood():
     """People do not know the grammar; it must read most of what they say, and own up to the rest."""
     carried_out = []
-    for name in ATTRIBUTES:
-        was, what = {"concept": ("dog", "cat"), "style": ("3d", "flat"), "background": ("red", "blue")}[name]
-        before = {"concept": "cat", "style": "flat", "background": "blue"} | {name: was}
+    for name in ALL_ATTRIBUTES:
+        was, what = {
+            "concept": ("dog", "cat"), "style": ("3d", "flat"), "background": ("red", "blue"),
+            "size": ("", "small"), "position": ("left", "top"),
+        }[name]  # fmt: skip
+        before = {"concept": "cat", "style": "flat", "background": "blue", "size": "", "position": ""} | {name: was}
         after = before | {name: what}
+        words = (PLACE_WORDS[what], PLACE_WORDS[was]) if name == "position" else (what, was)
         for phrase in PHRASES[name]:
-            comment = phrase.format(what=what, was=was, a_what=data.with_article(what))
-            found = edit_prompt(prompt_text(**before), "", comment)
-            carried_out.append(found.prompt == prompt_text(**after))
+            comment = phrase.format(what=words[0], was=words[1], a_what=data.with_article(what))
+            found = edit_prompt(said(**before), "", comment)
+            carried_out.append(found.prompt == said(**after))
             assert carried_out[-1] or found.unread, (comment, found)
     assert sum(carried_out) >= len(carried_out) - 1, carried_out
+
+
+def said(concept: str, style: str, background: str, size: str, position: str) -> str:
+    """The prompt of a picture, as edits leave it."""
+    thing = data.with_article(f"{size} {concept}".strip())
+    place = f" {PLACE_WORDS[position]}" if position else ""
+    return prompt_text(concept, style, background).replace(data.with_article(concept), thing + place)
+
+
+def test_a_person_may_look_at_size_and_place_too():
+    meant = data.Attributes("cat", "flat", "blue", "small", "left")
+    another_style, in_the_middle = replace(meant, style="3d"), replace(meant, position="center")
+    person = SimulatedPerson(meant, Told(MEANT, another_style), CAREFUL, wishes=ALL_ATTRIBUTES)
+    assert person.answer(pictures(2)).chosen == 1
+    answer = SimulatedPerson(meant, Told(in_the_middle), CAREFUL, wishes=ALL_ATTRIBUTES).answer(pictures(1))
+    assert not answer.accepted and "on the left" in answer.comment
+    assert SimulatedPerson(meant, Told(in_the_middle), CAREFUL).answer(pictures(1)).accepted, "it has three wishes"
+
+
+def test_what_a_person_has_no_words_for_is_chosen_by_and_never_spoken_of():
+    habits = Habits(noise=0.01, blunder=0.0, silence=0.0, wordless=("style",))
+    seen = [data.Attributes("cat", "3d", "blue"), MEANT, data.Attributes("cat", "flat", "red")]
+    answer = SimulatedPerson(MEANT, Told(*seen), habits).answer(pictures(3))
+    assert answer.chosen == 1 and answer.accepted
+    for seed in range(5):
+        wrong = data.Attributes("cat", "3d", "red")
+        answer = SimulatedPerson(MEANT, Told(wrong), habits, seed=seed).answer(pictures(1))
+        assert "blue" in answer.comment and "flat" not in answer.comment
+    answer = SimulatedPerson(MEANT, Told(seen[0]), habits).answer(pictures(1))
+    assert answer.comment == "" and not answer.accepted
 
 
 def test_habits_out_of_range_are_refused():
@@ -91,3 +134,5 @@ def test_habits_out_of_range_are_refused():
         Habits(noise=0)
     with pytest.raises(TrainingError, match="probability"):
         Habits(blunder=2)
+    with pytest.raises(TrainingError, match="to have words for"):
+        Habits(wordless=("colour",))

@@ -1,15 +1,17 @@
 """Simulated people who refine a picture of the demo model: a hidden wish, noisy choices, comments in plain words.
 
-A person means a picture of one concept in one style on one background. It looks at real pictures and sees in each what
-is there: the background by its pixels, style and concept by a judge that nothing is trained on. From these it
+A person means a picture of one concept in one style on one background, and, where that is asked for, of one size at one
+place. It looks at real pictures and sees in each what is there: the background by its pixels, style and concept by a
+judge that nothing is trained on. From these it
 
     chooses   the picture with most of what is meant, by a softmax over the share of matched attributes, so that close
               ones are mixed up: P(i) ∝ exp(share_i / noise)
-    comments  on one attribute that the chosen picture lacks, in one of many ways to say it
+    comments  on one attribute that the chosen picture lacks, in one of many ways to say it, as far as it has words
     accepts   a picture in which it sees all that is meant
 
-A person may be wrong about what it sees (`blunder`), say nothing (`silence`), or look for what can be said in its own
-order. All draws follow from the seed. For evidence and for trying a workflow without people; it is no model of taste.
+A person may be wrong about what it sees (`blunder`), say nothing (`silence`), look for what can be said in its own
+order, or know a thing only when it sees it (`wordless`): many can tell the style they mean from others, and few can
+name it. All draws follow from the seed. For evidence and for trying a workflow without people; it is no model of taste.
 
 **Where it is used.** In a graph, the node Simulated Person answers Commit Round, and Repeat Rounds makes rounds until
 it accepts: the template `refine_without_a_person`, in the page or on a server without one (help pages
@@ -27,8 +29,10 @@ Source: ours.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -38,7 +42,12 @@ from . import data
 from .pipeline import prompt_text
 from .quality import background_of
 
+if TYPE_CHECKING:
+    from .drawing_eyes import DrawingEyes
+
 ATTRIBUTES = ("concept", "style", "background")
+# All that a caption of the demo model can say; `Eyes` do not see the last two, `drawing_eyes.DrawingEyes` do.
+ALL_ATTRIBUTES = (*ATTRIBUTES, "size", "position")
 # {what} is the wished value, {was} what is seen instead.
 PHRASES = {
     "background": (
@@ -59,7 +68,20 @@ PHRASES = {
         "it should be {a_what}",
         "I want {a_what} instead of the {was}",
     ),
+    "size": (
+        "make it {what}",
+        "it should be {what}",
+        "I want it {what}, please",
+    ),
+    "position": (
+        "put it {what}",
+        "it should be {what}",
+        "{what} please",
+        "it should be {what}, not {was}",
+    ),
 }
+# A caption has no words for the middle, where a drawing is that has none.
+PLACE_WORDS = {**data.POSITION_WORDS, "center": "in the middle"}
 
 
 @dataclass(frozen=True)
@@ -70,11 +92,13 @@ class Habits:
         noise: of choices, > 0; 0.05 nearly always takes the best, 1 nearly any.
         blunder: probability of mistaking an attribute of a picture for another one, 0 … 1.
         silence: probability of not commenting on a round, 0 … 1.
+        wordless: of `ALL_ATTRIBUTES`, those that it chooses by and has no words for.
     """
 
     noise: float = 0.15
     blunder: float = 0.05
     silence: float = 0.1
+    wordless: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.noise > 0:
@@ -82,6 +106,10 @@ class Habits:
         for name in ("blunder", "silence"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is a probability, not {getattr(self, name)!r}.")
+        if unknown := set(self.wordless) - set(ALL_ATTRIBUTES):
+            raise TrainingError(
+                f"A picture has {', '.join(ALL_ATTRIBUTES)}; there is no {min(unknown)!r} to have words for."
+            )
 
 
 @dataclass(frozen=True)
@@ -121,9 +149,9 @@ class Eyes:
         return found
 
 
-def share(seen: data.Attributes, meant: data.Attributes) -> float:
-    """Of `ATTRIBUTES` that agree, 0 … 1."""
-    return sum(getattr(seen, name) == getattr(meant, name) for name in ATTRIBUTES) / len(ATTRIBUTES)
+def share(seen: data.Attributes, meant: data.Attributes, wishes: Sequence[str] = ATTRIBUTES) -> float:
+    """Of the attributes `wishes` that agree, 0 … 1."""
+    return sum(getattr(seen, name) == getattr(meant, name) for name in wishes) / len(wishes)
 
 
 class SimulatedPerson:
@@ -134,10 +162,19 @@ class SimulatedPerson:
         eyes: with which it looks.
         habits: how careful it is.
         seed: of everything it draws.
+        wishes: of `ALL_ATTRIBUTES`, which of what is meant it looks at and speaks of; its eyes must see them.
     """
 
-    def __init__(self, meant: data.Attributes, eyes: Eyes, habits: Habits | None = None, *, seed: int = 0) -> None:
-        self.meant, self.eyes, self.habits = meant, eyes, habits or Habits()
+    def __init__(
+        self,
+        meant: data.Attributes,
+        eyes: Eyes | DrawingEyes,
+        habits: Habits | None = None,
+        *,
+        seed: int = 0,
+        wishes: Sequence[str] = ATTRIBUTES,
+    ) -> None:
+        self.meant, self.eyes, self.habits, self.wishes = meant, eyes, habits or Habits(), tuple(wishes)
         self._draws = np.random.default_rng([seed, 23])
 
     def first_wish(self) -> str:
@@ -147,7 +184,7 @@ class SimulatedPerson:
     def answer(self, images: torch.Tensor) -> Answer:
         """Look at a round's pictures [B, 64, 64, 3] and say something."""
         seen = [self._mistaken(found) for found in self.eyes.see(images)]
-        shares = np.array([share(found, self.meant) for found in seen])
+        shares = np.array([share(found, self.meant, self.wishes) for found in seen])
         weights = np.exp((shares - shares.max()) / self.habits.noise)
         chosen = int(self._draws.choice(len(seen), p=weights / weights.sum()))
         accepted = shares[chosen] == 1
@@ -156,18 +193,27 @@ class SimulatedPerson:
 
     def _mistaken(self, seen: data.Attributes) -> data.Attributes:
         """What the person takes it for."""
-        values = {name: getattr(seen, name) for name in ATTRIBUTES}
+        values = {name: getattr(seen, name) for name in self.wishes}
         choices: dict[str, Sequence[str]] = {
-            "concept": data.CONCEPT_NAMES, "style": data.STYLES, "background": list(data.BACKGROUNDS)
+            "concept": data.CONCEPT_NAMES, "style": data.STYLES, "background": list(data.BACKGROUNDS),
+            "size": list(data.SIDES), "position": list(data.POSITIONS),
         }  # fmt: skip
-        for name in ATTRIBUTES:
+        for name in self.wishes:
             if self._draws.random() < self.habits.blunder:
                 values[name] = str(self._draws.choice(choices[name]))
-        return data.Attributes(**values)
+        return dataclasses.replace(seen, **values)
 
     def _comment(self, seen: data.Attributes) -> str:
-        wrong = [name for name in ATTRIBUTES if getattr(seen, name) != getattr(self.meant, name)]
+        wrong = [
+            name
+            for name in self.wishes
+            if name not in self.habits.wordless and getattr(seen, name) != getattr(self.meant, name)
+        ]
+        if not wrong:
+            return ""
         name = str(self._draws.choice(wrong))
         phrase = str(self._draws.choice(PHRASES[name]))
         what, was = getattr(self.meant, name), getattr(seen, name)
+        if name == "position":
+            what, was = PLACE_WORDS[what], PLACE_WORDS[was]
         return phrase.format(what=what, was=was, a_what=data.with_article(what))
