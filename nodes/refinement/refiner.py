@@ -159,10 +159,11 @@ class Refined:
         return "none" if operations and all(operation in GENTLE for operation in operations) else "words"
 
     def keeps_look(self, before: str) -> bool:
-        """Whether the chosen picture's look is to stay where no words say what it is.
+        """Whether what the chosen picture has beside its words is to stay.
 
-        Not where the feedback asks for another style or thing, speaks of the whole picture's look, had to say something
-        again, or was read by a language model, of whose change no kind is known.
+        Not where the feedback asks for another thing, speaks of the whole picture's look, had to say something again,
+        or was read by a language model, of whose change no kind is known. Another style leaves it: a background or a
+        place that no words name stays, and the style follows the words (`refine-keeps` measures both).
         """
         edits, change = [edit for edit in self.edits if edit.operation != "keep"], self.change(before)
         if any(map(_is_of_the_look, edits)):
@@ -184,15 +185,17 @@ class Refined:
 
 
 def _is_of_the_look(edit: Edit) -> bool:
-    """Whether an edit is about how things look, rather than which there are, where, and on what."""
+    """Whether an edit is about how all of it looks, or puts another thing there."""
     words = f"{edit.what} {edit.to}".lower()
-    if edit.operation == "style" or any(re.search(rf"\b{re.escape(style)}\b", words) for style in _styles()):
-        return True
-    if edit.operation == "replace":
+    if edit.operation == "replace" and not _names_a_style(words):
         plain = _colours() | {table.background_word for table in languages()}
         return not all(set(side.lower().split()) & plain for side in (edit.what, edit.to))
     # Of the whole picture; one that is only to have more or less of a colour stays.
     return edit.operation in GENTLE and not edit.at and not set(words.split()) & _colours()
+
+
+def _names_a_style(words: str) -> bool:
+    return any(re.search(rf"\b{re.escape(style)}\b", words) for style in _styles())
 
 
 def _styles() -> set[str]:

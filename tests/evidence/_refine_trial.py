@@ -176,7 +176,7 @@ class Bench:
             scores = self.lessons.scores(images, draft.prompt, chosen) if lora else [{} for _ in images]
             open_ = self.proposed(state, draft, schedule, latents, images, scores)
             answer, best, place, comment = self.answered(person, images, best)
-            points.append(self.point(best, person, answer) | {"prompt": draft.prompt, "comment": comment})
+            points.append(self.point(best, images, person, answer) | {"prompt": draft.prompt, "comment": comment})
             if answer.accepted:
                 break
             chosen.append(images[place : place + 1])
@@ -294,56 +294,76 @@ class Bench:
             known = latents if best is None else torch.cat([best_latent, latents])
             answer = person.answer(shown)
             best, best_latent = shown[answer.chosen], known[answer.chosen : answer.chosen + 1]
-            points.append(self.point(best, person, answer))
+            points.append(self.point(best, images, person, answer))
             if answer.accepted:
                 break
             liked.append(best_latent)
             disliked.append(torch.cat([known[: answer.chosen], known[answer.chosen + 1 :]])[:1])
         return points
 
-    def point(self, image: Any, person: Any, answer: Any) -> dict[str, Any]:
-        """What is true of the picture that stands after a round, and whether the person took it."""
+    def point(self, image: Any, images: Any, person: Any, answer: Any) -> dict[str, Any]:
+        """What is true of the picture that stands after a round, and of all that the round made, and who took one."""
         from attune.training.demo.simulated_person import share
 
-        return {"share": share(self.eyes.see(image[None])[0], person.meant), "accepted": answer.accepted}
+        seen = self.eyes.see(self.torch.cat([image[None], images]))
+        shares = [share(shown, person.meant, person.wishes) for shown in seen]
+        return {"share": shares[0], "of all": sum(shares[1:]) / len(images), "accepted": answer.accepted}
 
-    def wish(self, rng: Any) -> Any:
-        """Any drawing that there is, on any background."""
+    def wish(self, rng: Any, wishes: Sequence[str] = ()) -> Any:
+        """Any drawing that there is, on any background; a small one at a side where a place is among the wishes."""
         from attune.training.demo import data
 
         pairs = self.library.pairs()
-        return data.Attributes(*pairs[int(rng.integers(len(pairs)))], str(rng.choice(list(data.BACKGROUNDS))))
+        meant = data.Attributes(*pairs[int(rng.integers(len(pairs)))], str(rng.choice(list(data.BACKGROUNDS))))
+        if "position" not in wishes:
+            return meant
+        return replace(meant, size="small", position=str(rng.choice(list(data.POSITION_WORDS))))
 
     # ---- what stays ----
 
-    def kept(self, wish: Any, seed: int) -> dict[str, dict[str, float]]:
-        """Of the pictures after a comment on the background: shares with the chosen style, that background, the thing.
+    def kept(self, wish: Any, seed: int, said: str) -> dict[str, dict[str, float]]:
+        """Of the pictures after a comment: what of the chosen one stayed, and whether they followed.
+
+        Args:
+            said: "background" or "style", of which the comment asks for another; no word was said of the other one.
 
         Returns:
-            with and without the embedding's update → the shares.
+            with and without the embedding's update → shares of the pictures that show what was "kept", what was
+            "asked" for, the "concept", and the mean of these, "all".
         """
         from attune.nodes.refinement.draft import Draft
         from attune.nodes.refinement.records import Feedback
         from attune.training.demo import data
+        from attune.training.demo.simulated_person import PHRASES
 
         state = self.store.create(f"kept {seed}", data.with_article(wish.concept), seed=seed)
         draft, schedule, latents, images = self.drawn(Draft.of(state), self.model, "")
         seen = self.eyes.see(images)
         place = next((at for at, shown in enumerate(seen) if shown.concept == wish.concept), 0)
-        asked = next(name for name in (wish.background, *data.BACKGROUNDS) if name != seen[place].background)
+        asked = next(name for name in self.others(wish, said) if name != getattr(seen[place], said))
         open_ = self.proposed(state, draft, schedule, latents, images, [{} for _ in images])
-        feedback = Feedback(f"the background should be {asked}", liked=(place,))
+        feedback = Feedback(PHRASES[said][1].format(what=asked), liked=(place,))
         state = self.store.commit(state.key, state.revision, open_.key, feedback)
+        silent = "style" if said == "background" else "background"
+        meant = replace(seen[place], concept=wish.concept, **{said: asked})
         found = {}
         for way, without in (("with", ""), ("without", "embedding")):
             draft = self.worded(Draft.of(state), "")
             shown = self.eyes.see(self.drawn(draft, self.model, without, pictures=way == "with")[-1])
-            found[way] = {
-                "style": sum(one.style == seen[place].style for one in shown) / len(shown),
-                "background": sum(one.background == asked for one in shown) / len(shown),
-                "concept": sum(one.concept == wish.concept for one in shown) / len(shown),
+            shares = {
+                name: sum(getattr(one, attribute) == getattr(meant, attribute) for one in shown) / len(shown)
+                for name, attribute in (("kept", silent), ("asked", said), ("concept", "concept"))
             }
+            found[way] = {**shares, "all": sum(shares.values()) / len(shares)}
         return found
+
+    def others(self, wish: Any, said: str) -> list[str]:
+        """What a comment may ask for, the wish's own first: backgrounds, or styles in which there is such a drawing."""
+        from attune.training.demo import data
+
+        if said == "background":
+            return [wish.background, *data.BACKGROUNDS]
+        return [wish.style, *(style for style in data.STYLES if self.library.find(wish.concept, style) is not None)]
 
     def seen_right(self, count: int) -> dict[str, float]:
         """How often the eyes are right about real drawings, shifted and blurred: shares by attribute."""
@@ -376,7 +396,7 @@ class Bench:
 
 
 def main(settings: dict[str, Any]) -> Any:
-    """Every way for every person: way → person → points. With "keeps": for as many wishes what `Bench.kept` finds."""
+    """Every way for every person: way → person → points. With "keeps": of as many wishes what `Bench.kept` finds."""
     bench = Bench(settings)
     import numpy as np
 
@@ -384,16 +404,20 @@ def main(settings: dict[str, Any]) -> Any:
 
     if "keeps" in settings:
         rng = np.random.default_rng([settings["seed"], 43])
-        wishes = range(settings["keeps"])
-        found = [bench.kept(bench.wish(rng), 1000 * settings["seed"] + number) for number in wishes]
+        found = []
+        for number in range(settings["keeps"]):
+            said = ("background", "style")[number % 2]
+            kept = bench.kept(bench.wish(rng), 1000 * settings["seed"] + number, said)
+            found.append({"said": said, **kept})
         return {"wishes": found, "eyes": bench.seen_right(300)}
-    ways = bench.ways()
+    ways = {name: walk for name, walk in bench.ways().items() if name in settings["ways"]}
     found: dict[str, Any] = {way: [] for way in ways}
     for number in range(settings["people"]):
-        wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]))
+        wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]), settings["wishes"])
         seed = 1000 * settings["seed"] + number
         for way, walk in ways.items():
-            found[way].append(walk(SimulatedPerson(wish, bench.eyes, seed=seed), seed))
+            person = SimulatedPerson(wish, bench.eyes, seed=seed, wishes=settings["wishes"])
+            found[way].append(walk(person, seed))
         print(number, {way: round(found[way][-1][-1]["share"], 2) for way in ways}, file=sys.stderr, flush=True)
     return found
 

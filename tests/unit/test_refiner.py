@@ -66,12 +66,13 @@ def test_what_feedback_asks_of_the_chosen_picture(feedback: str, change: str):
     [
         ("", True), ("less red", True), ("keep the cat", True), (BLUE, True), ("add a hat", True),
         ("not red, blue background please", True), ("make the background blue instead of red", True), ("bigger", True),
-        ("move it to the left", True), ("in a flat style", False), ("it looks too flat", False),
+        ("move it to the left", True), ("in a flat style", True), ("it looks too flat", False),
         ("more realistic", False), ("no oil painting", False), ("darker", False), ("replace the cat with a dog", False),
-        ("add a hat, in a flat style", False), ("make the background red", False), ("nonsense, I say", True),
+        ("add a hat, in a flat style", True), ("make the background red", False), ("nonsense, I say", True),
+        ("in a flat style, and darker", False), ("a dog instead of the cat, in a flat style", False),
     ],
 )  # fmt: skip
-def test_the_look_of_the_chosen_picture_stays_unless_another_is_asked_for(feedback: str, keeps: bool):
+def test_what_the_chosen_picture_has_beside_its_words_stays_unless_that_is_what_is_wrong(feedback: str, keeps: bool):
     assert refine(CAT, "", feedback).keeps_look(CAT) is keeps
 
 
