@@ -18,6 +18,7 @@ from .embedding_update import LARGEST_STEP, Embedding, EmbeddingConfig, Embeddin
 from .latent_files import latents_digest
 from .nodes_common import CATEGORY, chosen_latents_of_rounds, draft_of, session_input, session_output
 from .nodes_routes import sessions
+from .schedules import held
 from .store import SessionStore
 
 DEFAULTS = EmbeddingConfig()
@@ -104,16 +105,17 @@ class AttuneRefineConditioning(AttuneNode):
                     step=0.05,
                     optional=True,
                     tooltip="How strongly to lean towards what the pictures you chose have and the others do not, in "
-                    "ways that words do not say, such as a style. Needs the model. Raising it follows your choices "
-                    "more than your words, and too much of it breaks pictures. 0 = off.",
+                    "ways that words do not say, such as a background or a look. Needs the model. Raising it follows "
+                    "your choices more than your words, and too much of it breaks pictures. Other pictures halves it, "
+                    "and pressed again sets it aside. 0 = off.",
                 ),
                 cls.input(
                     io.Model,
                     "model",
                     optional=True,
                     tooltip="The model that draws: it finds out what your chosen pictures have in common. That takes "
-                    "longer than drawing four pictures in 20 steps, with the demo model half as long again. Nothing "
-                    "connected = only words count, and pictures does nothing.",
+                    "somewhat longer than drawing four pictures in 20 steps. Nothing connected = only words count, "
+                    "and pictures does nothing.",
                 ),
             ],
             outputs=[
@@ -129,7 +131,7 @@ class AttuneRefineConditioning(AttuneNode):
         disliked: str, pictures: float = DEFAULTS.pictures, model: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
-        config = EmbeddingConfig(follow, towards, away, keep_norm, pictures)
+        config = EmbeddingConfig(follow, towards, away, keep_norm, pictures * held(draft.state.attempt))
         step = EmbeddingStep(
             draft.prompt, _lines(liked), (*draft.unwanted, *_lines(disliked)), config, anew=not draft.keeps_look
         )
@@ -137,7 +139,8 @@ class AttuneRefineConditioning(AttuneNode):
         plain, negative = encode_prompts(clip, [draft.prompt, draft.negative])
         moved = moved_by_words(draft, step, clip)
         if draft.state.replay is None:
-            found = direction_of_choices(sessions(), draft, clip, model) if model is not None and pictures else None
+            asked = model is not None and config.pictures
+            found = direction_of_choices(sessions(), draft, clip, model) if asked else None
             if found is not None:
                 step = replace(step, direction=latents_digest(found))
             draft = draft.with_(embedding=step.parameters(), direction=found)
@@ -165,8 +168,8 @@ def moved_by_pictures(store: SessionStore, draft: Draft, embedding: Embedding) -
 def direction_of_choices(store: SessionStore, draft: Draft, clip: Any, model: Any) -> torch.Tensor | None:
     """What the pictures chosen so far have that words do not say, δ [T, D]; None as long as nobody has chosen.
 
-    None as well where the last comment wants another look: the words come first then, since what the chosen picture
-    shows beside them may be what was wrong with it.
+    None as well where the last comment wants another look or thing: the words come first then, since what the chosen
+    picture shows beside them may be what was wrong with it.
     """
     state = draft.state
     chosen = chosen_latents_of_rounds(store, state) if draft.keeps_look else []

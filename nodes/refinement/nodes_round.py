@@ -23,7 +23,7 @@ from .noise_levels import sigmas
 from .plain_records import canonical
 from .records import Schedule
 from .round_lora import lora_record
-from .schedules import SEEDS, TYPES, RoundScheduleConfig, raised_by_words, round_schedule, schedule_text
+from .schedules import SEEDS, TYPES, RoundScheduleConfig, round_schedule, schedule_text, why_raised
 
 DEFAULTS = RoundScheduleConfig()
 NO_TEST = "off"
@@ -125,8 +125,7 @@ class AttuneRoundSchedule(AttuneNode):
             config, draft.state, batch=pictures, change=draft.change,
             lambda_div=chance_of_new_noise(draft.weights, draft.state.number),
         )  # fmt: skip
-        raised = raised_by_words(config, draft.state, draft.change)
-        told = schedule_text(found, draft.state.number, raised=raised)
+        told = schedule_text(found, draft.state.number, why=why_raised(config, draft.state, draft.change))
         return io.NodeOutput(draft.with_(schedule=found), found.strength, told, ui={"text": [told]})
 
 

@@ -6,7 +6,8 @@ Round t = 1, 2, … takes
     n_t       steps + (t − 1)·more_steps
     d_t       max(d_min, d_0·q^(t − 1)), and at least d_words where the feedback asked for something else: a picture
               that is to show it must be free to change; 1 where nothing was chosen, since there is no picture to start
-              from
+              from. Where other pictures were asked for once, half of what the chosen picture fixes is let go,
+              (1 + d_t)/2; from the second time on all of it: much of a picture outlives any noise short of all
     seeds     new ones with probability λ_div(t), else those of the last round: its noise again
 
 **Where seeds come from.** Nothing is drawn from a random generator. The coin for "new or not" and every new seed are
@@ -165,7 +166,7 @@ def round_schedule(
     return Schedule(
         type=knobs.type_of(number),
         steps=knobs.steps_of(number),
-        strength=knobs.strength_of(number, change) if _has_start(state) else 1.0,
+        strength=_freed(knobs.strength_of(number, change), state.attempt) if _has_start(state) else 1.0,
         seeds=(*kept, *(_drawn(state, "seed", place) for place in range(len(kept), batch))),
         fresh=fresh,
         sampler=knobs.sampler,
@@ -175,20 +176,32 @@ def round_schedule(
     )
 
 
-def raised_by_words(config: RoundScheduleConfig, state: SessionState, change: Change) -> bool:
-    """Whether the feedback's words are why the round puts more noise on the chosen picture."""
+def held(attempt: int) -> float:
+    """What of a chosen picture still counts after other pictures were asked for `attempt` times: 1, ½, then 0."""
+    return max(0.0, 1 - attempt / 2)
+
+
+def _freed(strength: float, attempt: int) -> float:
+    # The first attempt is to be exact to the bit.
+    return 1 - (1 - strength) * held(attempt) if attempt else strength
+
+
+def why_raised(config: RoundScheduleConfig, state: SessionState, change: Change) -> str:
+    """Why the round puts more noise on the chosen picture than its number says; "" = it does not."""
     if state.replay is not None or not _has_start(state):
-        return False
+        return ""
     knobs = config.of_arm(arm_for(config, state))
-    return knobs.strength_of(state.number, change) > knobs.strength_of(state.number)
+    if knobs.strength_of(state.number, change) > knobs.strength_of(state.number):
+        return "your comment asked for something else"
+    return "you asked for other pictures" if state.attempt and knobs.strength_of(state.number) < 1 else ""
 
 
-def schedule_text(found: Schedule, number: int, *, raised: bool = False) -> str:
-    """The schedule of round `number` in a line. raised: see `raised_by_words`."""
+def schedule_text(found: Schedule, number: int, *, why: str = "") -> str:
+    """The schedule of round `number` in a line. why: see `why_raised`."""
     start = "from pure noise" if found.strength == 1 else f"{found.strength:.0%} noise on the chosen picture"
     noise = "new noise" if found.fresh else "the last round's noise"
-    if raised:
-        start += ", as your comment asked for something else"
+    if why:
+        start += f", as {why}"
     arm = f", arm {found.arm} of the test" if found.arm else ""
     return f"Round {number}: {start}, {found.steps} steps, {found.type}, {noise}{arm}."
 

@@ -17,9 +17,9 @@ from attune.nodes.refinement.schedules import (
     SEEDS,
     TYPES,
     RoundScheduleConfig,
-    raised_by_words,
     round_schedule,
     schedule_text,
+    why_raised,
 )
 
 SD = (0.0291672, 14.6146)
@@ -299,18 +299,35 @@ def test_what_was_asked_for_twice_is_tried_with_other_noise():
     assert insisted.fresh and not set(insisted.seeds) & set(state.last.schedule.seeds)
 
 
-def test_the_comment_is_named_only_where_it_changed_the_strength():
+def test_other_pictures_let_go_of_the_chosen_one_by_half_and_then_wholly():
+    config = RoundScheduleConfig(strength=0.8, decay=1.0)
+    state = session(path=(past(1, round_schedule(config, session(), batch=2)),))
+    attempts = [dataclasses.replace(state, attempt=attempt) for attempt in range(4)]
+    strengths = [round_schedule(config, one, batch=2).strength for one in attempts]
+    assert strengths == pytest.approx([0.8, 0.9, 1.0, 1.0])
+    assert [why_raised(config, one, "none") for one in attempts[:2]] == ["", "you asked for other pictures"]
+    found = round_schedule(config, attempts[1], batch=2)
+    assert "90% noise on the chosen picture, as you asked for other pictures, 20" in schedule_text(
+        found, 2, why=why_raised(config, attempts[1], "none")
+    )
+    assert round_schedule(config, session(attempt=2), batch=2).strength == 1.0
+    assert not why_raised(config, session(attempt=2), "none")
+    kept = past(2, round_schedule(config, attempts[1], batch=2), attempt=1)
+    assert round_schedule(config, dataclasses.replace(attempts[3], replay=kept), batch=2) == kept.schedule
+
+
+def test_why_there_is_more_noise_is_said_only_where_there_is():
     first = round_schedule(RoundScheduleConfig(), session(), batch=2)
     chosen, none = session(path=(past(1, first),)), session(path=(past(1, first, liked=()),))
     config = RoundScheduleConfig(words_strength=0.9)
     off, weak = RoundScheduleConfig(words_strength=0.0), RoundScheduleConfig(words_strength=0.5)
-    assert raised_by_words(config, chosen, "words") and raised_by_words(config, chosen, "insisted")
-    assert not raised_by_words(config, chosen, "none") and not raised_by_words(config, none, "words")
-    assert not raised_by_words(off, chosen, "words") and not raised_by_words(weak, chosen, "words")
+    assert why_raised(config, chosen, "words") == why_raised(config, chosen, "insisted") != ""
+    assert not why_raised(config, chosen, "none") and not why_raised(config, none, "words")
+    assert not why_raised(off, chosen, "words") and not why_raised(weak, chosen, "words")
     again = dataclasses.replace(chosen, replay=past(2, first))
-    assert not raised_by_words(config, again, "words")
+    assert not why_raised(config, again, "words")
     found = round_schedule(config, chosen, batch=2, change="words")
-    assert schedule_text(found, 2, raised=True).startswith(
+    assert schedule_text(found, 2, why=why_raised(config, chosen, "words")).startswith(
         "Round 2: 90% noise on the chosen picture, as your comment asked for something else, 20 steps, cosine, "
     )
     assert "comment" not in schedule_text(found, 2)
