@@ -175,10 +175,14 @@ class Bench:
             draft, schedule, latents, images = self.drawn(draft, model, without, pictures=pictures)
             scores = self.lessons.scores(images, draft.prompt, chosen) if lora else [{} for _ in images]
             open_ = self.proposed(state, draft, schedule, latents, images, scores)
+            before = best
             answer, best, place, comment = self.answered(person, images, best)
             points.append(self.point(best, images, person, answer) | {"prompt": draft.prompt, "comment": comment})
             if answer.accepted:
                 break
+            if answer.speechless and best is before:
+                state = self.store.again(state.key, state.revision, open_.key)
+                continue
             chosen.append(images[place : place + 1])
             feedback = Feedback(comment, liked=(place,))
             state = self.store.commit(state.key, state.revision, open_.key, feedback)
@@ -228,7 +232,7 @@ class Bench:
             moved_by_words,
             with_embedding,
         )
-        from attune.nodes.refinement.schedules import RoundScheduleConfig, round_schedule
+        from attune.nodes.refinement.schedules import RoundScheduleConfig, held, round_schedule
 
         state, last = draft.state, draft.state.last
         config = RoundScheduleConfig(steps=self.settings["steps"], guidance=3.0)
@@ -241,10 +245,11 @@ class Bench:
         start = chosen_latents(self.store, state, last) if last is not None and without != "start" else None
         if start is None:
             schedule = replace(schedule, strength=1.0)
-        step = EmbeddingStep(draft.prompt, (), draft.unwanted, EmbeddingConfig(), anew=not draft.keeps_look)
+        moved = EmbeddingConfig(pictures=EmbeddingConfig().pictures * held(state.attempt))
+        step = EmbeddingStep(draft.prompt, (), draft.unwanted, moved, anew=not draft.keeps_look)
         if without == "embedding":
             step = EmbeddingStep(draft.prompt)
-        found = direction_of_choices(self.store, draft, self.clip, model) if pictures else None
+        found = direction_of_choices(self.store, draft, self.clip, model) if pictures and moved.pictures else None
         if found is not None:
             step = replace(step, direction=latents_digest(found))
         with self.torch.inference_mode():

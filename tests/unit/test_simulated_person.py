@@ -126,7 +126,7 @@ def test_what_a_person_has_no_words_for_is_chosen_by_and_never_spoken_of():
         answer = SimulatedPerson(MEANT, Told(wrong), habits, seed=seed).answer(pictures(1))
         assert "blue" in answer.comment and "flat" not in answer.comment
     answer = SimulatedPerson(MEANT, Told(seen[0]), habits).answer(pictures(1))
-    assert answer.comment == "" and not answer.accepted
+    assert answer.comment == "" and not answer.accepted and answer.speechless
 
 
 def test_habits_out_of_range_are_refused():

@@ -118,11 +118,13 @@ class Answer:
 
     Attributes:
         chosen: position of the picture. comment: "" = nothing. accepted: whether it is what was meant.
+        speechless: whether something is missing that it has no words for, and nothing else.
     """
 
     chosen: int
     comment: str
     accepted: bool
+    speechless: bool = False
 
 
 class Eyes:
@@ -189,7 +191,10 @@ class SimulatedPerson:
         chosen = int(self._draws.choice(len(seen), p=weights / weights.sum()))
         accepted = shares[chosen] == 1
         silent = accepted or self._draws.random() < self.habits.silence
-        return Answer(chosen, "" if silent else self._comment(seen[chosen]), bool(accepted))
+        wrong = [name for name in self.wishes if getattr(seen[chosen], name) != getattr(self.meant, name)]
+        sayable = [name for name in wrong if name not in self.habits.wordless]
+        comment = "" if silent or not sayable else self._comment(seen[chosen], sayable)
+        return Answer(chosen, comment, bool(accepted), speechless=bool(wrong) and not sayable)
 
     def _mistaken(self, seen: data.Attributes) -> data.Attributes:
         """What the person takes it for."""
@@ -203,14 +208,7 @@ class SimulatedPerson:
                 values[name] = str(self._draws.choice(choices[name]))
         return dataclasses.replace(seen, **values)
 
-    def _comment(self, seen: data.Attributes) -> str:
-        wrong = [
-            name
-            for name in self.wishes
-            if name not in self.habits.wordless and getattr(seen, name) != getattr(self.meant, name)
-        ]
-        if not wrong:
-            return ""
+    def _comment(self, seen: data.Attributes, wrong: Sequence[str]) -> str:
         name = str(self._draws.choice(wrong))
         phrase = str(self._draws.choice(PHRASES[name]))
         what, was = getattr(self.meant, name), getattr(seen, name)
