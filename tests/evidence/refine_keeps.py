@@ -13,6 +13,8 @@ the share without it:
 and the share itself:
     refine-keeps.words         the background that was asked for is there, with the update
 
+That the style is kept is missed; the background is, which costs some pictures the style that was asked for.
+
 An earlier update looked at the noise levels of 0.2 to 0.95 in 20 steps, and stepped back where a style was asked for:
 +0.046 (-0.027 … 0.115) of 120 wishes, style alone, missed. What is kept is decided at the highest levels: those of 0.5
 to 1, then of 0.75 to 1, kept more and let the words have their way more often (other seeds, 8 to 24 wishes each).
