@@ -13,8 +13,8 @@ Nothing is shown of any part but the refiner, and no lack of effect either: of t
 only 2 (embedding: none better, 2 worse), 6 (schedule: 3 and 3), 6 (start: 2 and 4) and 2 (LoRA: 2 and none) differ at
 all. An interval drawn from so few is narrow because nearly all differences are 0, and says little. That words leave
 little to the other parts, since a comment is mostly carried out in the next round, is a guess that nothing here tests.
-What the embedding's update is for is measured in `refine-keeps`; since these were recorded it looks at the highest noise
-levels alone.
+What the embedding's update is for is measured in `refine-keeps`; since these were recorded it looks at the highest
+noise levels alone.
 
 Tried for the others, with people of other seeds. Embedding: leaning away from the old prompt by 0.4 and 0.8 in place of
 0.15; the chosen pictures' direction in every round, whatever was said (27 people: gain of -0.010), and where the look
