@@ -44,7 +44,7 @@ class Draft:
         prompt, negative: that the round is made with.
         unwanted: the prompt of the last round, where this one has another: the embedding leans away from it.
         change: what the feedback asked of the chosen picture.
-        keeps_look: whether its look is to stay, see `Refined.keeps_look`.
+        keeps_look: whether what it has beside its words is to stay, see `Refined.keeps_look`.
         embedding: parameters of its update; empty = the prompt is encoded plainly.
         direction: δ of the chosen pictures that these name, where it was found in this run.
         schedule: None = not decided yet. weights: None = no rewards are weighed.

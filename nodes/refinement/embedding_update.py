@@ -119,7 +119,7 @@ class EmbeddingStep:
         liked, disliked: captions.
         config: the knobs.
         direction: digest of δ_t; "" = there is none.
-        anew: whether another look was asked for: what was chosen before says nothing of it from here on.
+        anew: whether another thing or look was asked for: what was chosen before says nothing of it from here on.
     """
 
     prompt: str

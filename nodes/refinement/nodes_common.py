@@ -51,7 +51,7 @@ def chosen_latents_of_rounds(
     """The rounds of the path in which a person chose, oldest first: the latents that were liked, and the others.
 
     The others are those that were disliked, or all that were not liked where none were. Left out are rounds before
-    another look was asked for, rounds of another size than the newest, and those whose latents are lost.
+    another thing or look was asked for, rounds of another size than the newest, and those whose latents are lost.
     """
     found = []
     first = max((at for at, past in enumerate(state.path) if past.embedding.get(ANEW)), default=0)

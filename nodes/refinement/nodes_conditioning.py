@@ -105,8 +105,8 @@ class AttuneRefineConditioning(AttuneNode):
                     step=0.05,
                     optional=True,
                     tooltip="How strongly to lean towards what the pictures you chose have and the others do not, in "
-                    "ways that words do not say, such as a background or a look. Needs the model. Raising it follows "
-                    "your choices more than your words, and too much of it breaks pictures. Other pictures halves it, "
+                    "ways that words do not say, such as a background. Needs the model. Raising it follows your "
+                    "choices more than your words, and too much of it breaks pictures. Other pictures halves it, "
                     "and pressed again sets it aside. 0 = off.",
                 ),
                 cls.input(

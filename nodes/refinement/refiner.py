@@ -162,8 +162,8 @@ class Refined:
         """Whether what the chosen picture has beside its words is to stay.
 
         Not where the feedback asks for another thing, speaks of the whole picture's look, had to say something again,
-        or was read by a language model, of whose change no kind is known. Another style leaves it: a background or a
-        place that no words name stays, and the style follows the words (`refine-keeps` measures both).
+        or was read by a language model, of whose change no kind is known. Asking for another style is no reason: a
+        background that no words name stays, and most pictures take the style (`refine-keeps` measures both).
         """
         edits, change = [edit for edit in self.edits if edit.operation != "keep"], self.change(before)
         if any(map(_is_of_the_look, edits)):
@@ -187,7 +187,7 @@ class Refined:
 def _is_of_the_look(edit: Edit) -> bool:
     """Whether an edit is about how all of it looks, or puts another thing there."""
     words = f"{edit.what} {edit.to}".lower()
-    if edit.operation == "replace" and not _names_a_style(words):
+    if edit.operation == "replace" and not (_names_a_style(edit.what) and _names_a_style(edit.to)):
         plain = _colours() | {table.background_word for table in languages()}
         return not all(set(side.lower().split()) & plain for side in (edit.what, edit.to))
     # Of the whole picture; one that is only to have more or less of a colour stays.
@@ -195,7 +195,7 @@ def _is_of_the_look(edit: Edit) -> bool:
 
 
 def _names_a_style(words: str) -> bool:
-    return any(re.search(rf"\b{re.escape(style)}\b", words) for style in _styles())
+    return any(re.search(rf"\b{re.escape(style)}\b", words.lower()) for style in _styles())
 
 
 def _styles() -> set[str]:

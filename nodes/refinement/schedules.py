@@ -191,9 +191,10 @@ def why_raised(config: RoundScheduleConfig, state: SessionState, change: Change)
     if state.replay is not None or not _has_start(state):
         return ""
     knobs = config.of_arm(arm_for(config, state))
-    if knobs.strength_of(state.number, change) > knobs.strength_of(state.number):
-        return "your comment asked for something else"
-    return "you asked for other pictures" if state.attempt and knobs.strength_of(state.number) < 1 else ""
+    strength = knobs.strength_of(state.number, change)
+    reasons = ["your comment asked for something else"] if strength > knobs.strength_of(state.number) else []
+    reasons += ["you asked for other pictures"] if state.attempt and strength < 1 else []
+    return " and ".join(reasons)
 
 
 def schedule_text(found: Schedule, number: int, *, why: str = "") -> str:

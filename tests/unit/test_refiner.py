@@ -70,6 +70,7 @@ def test_what_feedback_asks_of_the_chosen_picture(feedback: str, change: str):
         ("more realistic", False), ("no oil painting", False), ("darker", False), ("replace the cat with a dog", False),
         ("add a hat, in a flat style", True), ("make the background red", False), ("nonsense, I say", True),
         ("in a flat style, and darker", False), ("a dog instead of the cat, in a flat style", False),
+        ("replace the cat with a vintage car", False),
     ],
 )  # fmt: skip
 def test_what_the_chosen_picture_has_beside_its_words_stays_unless_that_is_what_is_wrong(feedback: str, keeps: bool):

@@ -310,6 +310,10 @@ def test_other_pictures_let_go_of_the_chosen_one_by_half_and_then_wholly():
     assert "90% noise on the chosen picture, as you asked for other pictures, 20" in schedule_text(
         found, 2, why=why_raised(config, attempts[1], "none")
     )
+    asked = dataclasses.replace(config, words_strength=0.9)
+    assert why_raised(asked, attempts[2], "words") == (
+        "your comment asked for something else and you asked for other pictures"
+    )
     assert round_schedule(config, session(attempt=2), batch=2).strength == 1.0
     assert not why_raised(config, session(attempt=2), "none")
     kept = past(2, round_schedule(config, attempts[1], batch=2), attempt=1)

@@ -114,6 +114,9 @@ def test_a_person_may_look_at_size_and_place_too():
     answer = SimulatedPerson(meant, Told(in_the_middle), CAREFUL, wishes=ALL_ATTRIBUTES).answer(pictures(1))
     assert not answer.accepted and "on the left" in answer.comment
     assert SimulatedPerson(meant, Told(in_the_middle), CAREFUL).answer(pictures(1)).accepted, "it has three wishes"
+    for wishes in ((), ("colour",)):
+        with pytest.raises(TrainingError, match="wishes for some of"):
+            SimulatedPerson(meant, Told(MEANT), wishes=wishes)
 
 
 def test_what_a_person_has_no_words_for_is_chosen_by_and_never_spoken_of():

@@ -177,6 +177,8 @@ class SimulatedPerson:
         wishes: Sequence[str] = ATTRIBUTES,
     ) -> None:
         self.meant, self.eyes, self.habits, self.wishes = meant, eyes, habits or Habits(), tuple(wishes)
+        if not self.wishes or set(self.wishes) - set(ALL_ATTRIBUTES):
+            raise TrainingError(f"A person wishes for some of {', '.join(ALL_ATTRIBUTES)}; not for {wishes!r}.")
         self._draws = np.random.default_rng([seed, 23])
 
     def first_wish(self) -> str:

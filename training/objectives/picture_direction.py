@@ -19,11 +19,10 @@ it does not; with the *next* prompt it would speak against the words that are ne
 counts less the larger μ is.
 
 **Which noise levels.** The highest quarter. There the network decides what a picture is to be as a whole: its
-background, its layout, which drawing of a thing; δ has to tell it that, and nothing else. Lower levels teach it details
-of these very pictures, which then stand against what the next words ask for. A few steps of Adam from 0 keep δ short,
-for the same reason. What is kept, and what it costs, is measured by `refine-keeps`; before it, on other seeds, levels,
-steps (12 … 40), their length, μ (0.1 … 1) and pairs (2, 3, 6) were looked at on 8 to 24 wishes each. Of these only the
-levels made a difference beyond doubt.
+background, its layout, which drawing of a thing; that is what δ is to tell it. Lower levels teach it details of these
+very pictures, which then stand against what the next words ask for, as in part it still does. A few steps of Adam from
+0 keep δ short, for the same reason. What is kept, and what it costs, is measured by `refine-keeps`; before it, on other
+seeds, levels, steps (12 … 40), their length, μ (0.1 … 1) and pairs (2, 3, 6) were looked at on 8 to 24 wishes each.
 
 Source: ours. Related: textual inversion (Gal et al. 2022), which fits one token's embedding to pictures in thousands of
 steps; Diffusion-DPO (Wallace et al. 2023), whose pairs with shared noise these are, for an embedding in place of
