@@ -6,8 +6,8 @@ a picture shows is seen by the nearest real drawing (`training.demo.drawing_eyes
 36 % of styles and 40 to 62 % of concepts right, so that people asked for what they had. Every way gets the same people
 and as many evaluations of the network per round; after the round in which a picture was taken, that picture stands.
 
-A seed's sessions run in a process of their own and are kept in a file beside the results' cache, to be used by the
-other claims as long as the commit and the plan are the same.
+A seed's sessions of a group of ways run in a process of their own and are kept in a file beside the results' cache, to
+be used by the group's other claims as long as the commit and the plan are the same.
 """
 
 from __future__ import annotations
@@ -47,24 +47,32 @@ class Plan:
 
 
 FULL, QUICK = Plan(10, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
+# Group → ways, as `_refine_trial` names them; what one group's claims compare is made together.
+GROUPS = {
+    "intent": ("refine", "re-roll", "fabric"),
+    "ablation": (
+        "refine", "without words", "without embedding", "without start", "without diversity", "with pictures",
+        "with LoRA",
+    ),
+}  # fmt: skip
 
 
-def runs(*, quick: bool) -> list[dict[str, list[Session]]]:
+def runs(group: str, *, quick: bool) -> list[dict[str, list[Session]]]:
     """Of every seed: way → sessions, one per person."""
     plan, seeds = (QUICK, SEEDS[:2]) if quick else (FULL, SEEDS)
-    return [sessions(plan, seed) for seed in seeds]
+    return [sessions(plan, seed, group) for seed in seeds]
 
 
-def sessions(plan: Plan, seed: int) -> dict[str, list[Session]]:
+def sessions(plan: Plan, seed: int, group: str) -> dict[str, list[Session]]:
     """A seed's sessions, from the cache where this commit has made them before."""
-    key = {"commit": commit(), "plan": asdict(plan), "seed": seed}
-    file = CACHE / f"refine-{plan.people}-{seed}.json"
+    key = {"commit": commit(), "plan": asdict(plan), "seed": seed, "ways": list(GROUPS[group])}
+    file = CACHE / f"refine-{group}-{plan.people}-{seed}.json"
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     if known.get("key") != key or key["commit"].endswith("+changes"):
-        known = {"key": key, "run": driven({**asdict(plan), "seed": seed})}
+        known = {"key": key, "run": driven({**asdict(plan), "seed": seed, "ways": GROUPS[group]})}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known), encoding="utf-8")
     return known["run"]
@@ -110,14 +118,15 @@ def gain(values: Sequence[tuple[float, ...]]) -> float:
 
 
 def record_gains(
-    claims: Mapping[Claim, tuple[str, str]], figure: Callable[[Sequence[float]], float], *, quick: bool
+    claims: Mapping[Claim, tuple[str, str]], figure: Callable[[Sequence[float]], float], *, group: str, quick: bool
 ) -> None:
     """Record, for each claim, the lower end of the interval of what its first way has more than its second.
 
     Args:
         figure: of a person's shares after every round.
+        group: whose ways these are.
     """
-    watch, plan, found = Stopwatch(), QUICK if quick else FULL, runs(quick=quick)
+    watch, plan, found = Stopwatch(), QUICK if quick else FULL, runs(group, quick=quick)
     for claim, ways in claims.items():
         by_seed = [
             list(zip(*([figure(person) for person in shares([run], way, plan.rounds)] for way in ways), strict=True))

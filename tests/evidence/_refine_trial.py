@@ -8,7 +8,7 @@ In all of them the person keeps the best picture so far, and is done with the ro
 and, for the ablation, refine without one part (words: the refiner; embedding: its update; start: from the chosen
 picture; diversity: of the schedule, so that every round has the first one's noise and spacing of levels), and with one
 more, which takes further evaluations of the network:
-    with pictures   the embedding leans to what chosen pictures have, 20 steps of three pairs before every round
+    with pictures   the embedding leans to what chosen pictures have, 20 steps of two pairs before every round
     with LoRA       before every round but the first, a LoRA of the up path learns R_total(t) of the loop's rewards in a
                     few updates of ReFL, and goes on from that of the round before
 """
@@ -169,7 +169,7 @@ class Bench:
         points, best, chosen, weights, model = [], None, [], None, self.model
         for _ in range(self.settings["rounds"]):
             draft = self.worded(Draft.of(state), without)
-            if lora and state.last is not None:
+            if lora and state.last is not None and not state.attempt:
                 weights = self.lessons.learned(draft, chosen, weights)
                 model = self.with_lora(weights)
             draft, schedule, latents, images = self.drawn(draft, model, without, pictures=pictures)
@@ -243,8 +243,9 @@ class Bench:
         if without == "diversity" and last is not None:
             schedule = replace(schedule, type=last.schedule.type, seeds=last.schedule.seeds)
         start = chosen_latents(self.store, state, last) if last is not None and without != "start" else None
-        if start is None:
-            schedule = replace(schedule, strength=1.0)
+        if start is None or schedule.strength == 1:
+            # The host would add the start to pure noise as well, and its mean shines through.
+            schedule, start = replace(schedule, strength=1.0), None
         moved = EmbeddingConfig(pictures=EmbeddingConfig().pictures * held(state.attempt))
         step = EmbeddingStep(draft.prompt, (), draft.unwanted, moved, anew=not draft.keeps_look)
         if without == "embedding":
@@ -314,15 +315,12 @@ class Bench:
         shares = [share(shown, person.meant, person.wishes) for shown in seen]
         return {"share": shares[0], "of all": sum(shares[1:]) / len(images), "accepted": answer.accepted}
 
-    def wish(self, rng: Any, wishes: Sequence[str] = ()) -> Any:
-        """Any drawing that there is, on any background; a small one at a side where a place is among the wishes."""
+    def wish(self, rng: Any) -> Any:
+        """Any drawing that there is, on any background."""
         from attune.training.demo import data
 
         pairs = self.library.pairs()
-        meant = data.Attributes(*pairs[int(rng.integers(len(pairs)))], str(rng.choice(list(data.BACKGROUNDS))))
-        if "position" not in wishes:
-            return meant
-        return replace(meant, size="small", position=str(rng.choice(list(data.POSITION_WORDS))))
+        return data.Attributes(*pairs[int(rng.integers(len(pairs)))], str(rng.choice(list(data.BACKGROUNDS))))
 
     # ---- what stays ----
 
@@ -333,7 +331,7 @@ class Bench:
             said: "background" or "style", of which the comment asks for another; no word was said of the other one.
 
         Returns:
-            with and without the embedding's update → shares of the pictures that show what was "kept", what was
+            with and without the chosen pictures' direction → shares of the pictures that show what was "kept", what was
             "asked" for, the "concept", and the mean of these, "all".
         """
         from attune.nodes.refinement.draft import Draft
@@ -352,9 +350,9 @@ class Bench:
         silent = "style" if said == "background" else "background"
         meant = replace(seen[place], concept=wish.concept, **{said: asked})
         found = {}
-        for way, without in (("with", ""), ("without", "embedding")):
+        for way in ("with", "without"):
             draft = self.worded(Draft.of(state), "")
-            shown = self.eyes.see(self.drawn(draft, self.model, without, pictures=way == "with")[-1])
+            shown = self.eyes.see(self.drawn(draft, self.model, "", pictures=way == "with")[-1])
             shares = {
                 name: sum(getattr(one, attribute) == getattr(meant, attribute) for one in shown) / len(shown)
                 for name, attribute in (("kept", silent), ("asked", said), ("concept", "concept"))
@@ -418,11 +416,10 @@ def main(settings: dict[str, Any]) -> Any:
     ways = {name: walk for name, walk in bench.ways().items() if name in settings["ways"]}
     found: dict[str, Any] = {way: [] for way in ways}
     for number in range(settings["people"]):
-        wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]), settings["wishes"])
+        wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]))
         seed = 1000 * settings["seed"] + number
         for way, walk in ways.items():
-            person = SimulatedPerson(wish, bench.eyes, seed=seed, wishes=settings["wishes"])
-            found[way].append(walk(person, seed))
+            found[way].append(walk(SimulatedPerson(wish, bench.eyes, seed=seed), seed))
         print(number, {way: round(found[way][-1][-1]["share"], 2) for way in ways}, file=sys.stderr, flush=True)
     return found
 

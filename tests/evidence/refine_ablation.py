@@ -48,4 +48,4 @@ PARTS = {
 
 
 def main(quick: bool) -> None:
-    record_gains(PARTS, lambda person: sum(person) / len(person), quick=quick)
+    record_gains(PARTS, lambda person: sum(person) / len(person), group="ablation", quick=quick)

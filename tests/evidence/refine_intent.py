@@ -19,4 +19,4 @@ CLAIMS = {
 
 
 def main(quick: bool) -> None:
-    record_gains(CLAIMS, lambda person: person[-1], quick=quick)
+    record_gains(CLAIMS, lambda person: person[-1], group="intent", quick=quick)

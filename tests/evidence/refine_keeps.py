@@ -2,14 +2,14 @@
 
 A person's wish is a concept alone. Of four pictures it likes one, and asks for another background (every other wish) or
 another style; of the chosen picture's style, or background, no word was said. The next round has what was asked for in
-its prompt. With the embedding's update by chosen pictures and without it, looked at are the shares of its pictures that
-show what the chosen one had (kept), what was asked for, and the concept. All else is the loop's; what pictures show is
-seen as in `_refine_bed`, and how often that is right about real drawings stands in the details. 60 wishes and four
-pictures each per seed. Figures, the lower end of the 95 % interval over wishes, each of the share with the update less
-the share without it:
+its prompt and begins from pure noise, the last round's or new one. With the embedding's update by chosen pictures and
+without it, looked at are the shares of its pictures that show what the chosen one had (kept), what was asked for, and
+the concept. All else is the loop's in both, the update by words too; what pictures show is seen as in `_refine_bed`,
+and how often that is right about real drawings stands in the details. 60 wishes and four pictures each per seed.
+Figures, the lower end of the 95 % interval over wishes, each of the share with the update less the share without it:
     refine-keeps               the chosen style is kept where another background was asked for
     refine-keeps.background    the chosen background is kept where another style was asked for
-    refine-keeps.all           mean of kept, asked and concept over all wishes: what is kept costs no more elsewhere
+    refine-keeps.all           mean of kept, asked and concept over all wishes: what is kept costs less elsewhere
 and the share itself:
     refine-keeps.words         the background that was asked for is there, with the update
 

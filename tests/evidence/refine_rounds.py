@@ -23,7 +23,7 @@ def ratio(people: Sequence[tuple[float, ...]]) -> float:
 
 
 def main(quick: bool) -> None:
-    watch, plan, found = Stopwatch(), QUICK if quick else FULL, runs(quick=quick)
+    watch, plan, found = Stopwatch(), QUICK if quick else FULL, runs("intent", quick=quick)
     each = [
         [
             (len(a), float(a[-1]["accepted"]), len(b), float(b[-1]["accepted"]))
