@@ -23,7 +23,7 @@ Tried for the others, with people of other seeds. Embedding: leaning away from t
 0.15; the chosen pictures' direction in every round, whatever was said (27 people: gain of -0.010), and where the look
 is to stay only (14 people: 0.000). LoRA: 4 and 16 updates. Schedule: its spacing alone (19 people: 0.026, interval from
 0). People who mean a small thing at a side as well (24): the demo model draws a third of such concepts and fewer of
-their styles, whatever leads; every part but the refiner from -0.026 to 0.008. People without words for style or
+their styles, whatever leads; every part but the refiner from -0.026 to 0.001. People without words for style or
 background (14): schedule 0.071 (0.008 … 0.151), the other parts -0.016 to 0.012. All of these by the bed of before.
 """
 

@@ -172,6 +172,28 @@ def test_other_pictures_of_the_same_words(host: HostServer):
     assert view["accepted"]
 
 
+def test_other_pictures_let_go_of_the_chosen_one_and_are_replayed_as_they_were(host: HostServer):
+    led = {"words__model": ["ckpt", 0], "words__pictures": 1.0}
+    key = key_of(finished(host, graph("let go", **led)))
+    view = seen(host, key)
+    told(host, "commit", view, round=view["open"]["key"], liked=[1], comment="")
+    said, directions = [], []
+    for attempt in range(3):
+        if attempt:
+            view = seen(host, key)
+            told(host, "again", view, round=view["open"]["key"])
+        record = finished(host, graph("let go", **led))
+        said.append(record["outputs"]["schedule"]["text"][0])
+        directions.append(len(list(host.user_dir.rglob(f"{key}/directions/*.safetensors"))))
+    assert "as you asked" not in said[0] and "noise on the chosen picture, as you asked for other pictures" in said[1]
+    assert "from pure noise, as you asked for other pictures" in said[2]
+    assert directions[:2] == [1, 1], "the same choice has the same direction"
+    view = seen(host, key)
+    told(host, "commit", view, round=view["open"]["key"], liked=[0], comment="")
+    replayed = finished(host, graph("let go", session__replay_round=2, **led))
+    assert "bit by bit the same" in replayed["outputs"]["commit"]["text"][0]
+
+
 def test_rewards_decide_rounds_of_a_chain(host: HostServer):
     made = graph("chain", rewards=True, decides="the rewards", comment="warmer")
     record = finished(host, made)
