@@ -1,8 +1,9 @@
 """Sessions of simulated people: the runs that refine-intent, refine-rounds and refine-ablation look at.
 
 People, ways and what they see are described in `_refine_trial` and `training.demo.simulated_person`: a person means one
-concept in one style on one background, says at first the concept alone, and comments on one missing thing a round. What
-a picture shows is seen by the nearest real drawing (`training.demo.drawing_eyes`); the judge that saw it before named
+concept in one style on one background, says at first the concept alone, and comments on one missing thing a round. For
+the ablation a person has no words for one of style and background, by turns, and only knows it when it sees it. What a
+picture shows is seen by the nearest real drawing (`training.demo.drawing_eyes`); the judge that saw it before named
 36 % of styles and 40 to 62 % of concepts right, so that people asked for what they had. Every way gets the same people
 and as many evaluations of the network per round; after the round in which a picture was taken, that picture stands.
 
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class Plan:
     """How much is done; the quick plan only proves that the script works.
 
     Attributes:
-        people: per seed. rounds: at most, of a session. pictures: of a round. steps: of the sampler.
+        people: per seed; every group has its own number. rounds: at most, of a session. pictures: of a round.
+        steps: of the sampler.
         updates: of the LoRA that learns along, per round.
     """
 
@@ -46,33 +48,49 @@ class Plan:
     updates: int = 4
 
 
+@dataclass(frozen=True)
+class Group:
+    """Ways that are compared with each other, of the same people; they are made together.
+
+    Attributes:
+        ways, kind: of people, as `_refine_trial` names them. people: per seed.
+    """
+
+    ways: tuple[str, ...]
+    kind: str
+    people: int
+
+
 FULL, QUICK = Plan(10, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
-# Group → ways, as `_refine_trial` names them; what one group's claims compare is made together.
 GROUPS = {
-    "intent": ("refine", "re-roll", "fabric"),
-    "ablation": (
-        "refine", "without words", "without embedding", "without start", "without diversity", "with pictures",
-        "with LoRA",
-    ),
-}  # fmt: skip
+    "intent": Group(("refine", "re-roll", "fabric"), "all", 10),
+    "parts": Group(("full", *(f"full without {part}" for part in ("words", "embedding", "diversity"))), "wordless", 50),
+    "more": Group(("refine", "without start", "with LoRA"), "wordless", 15),
+}
 
 
 def runs(group: str, *, quick: bool) -> list[dict[str, list[Session]]]:
     """Of every seed: way → sessions, one per person."""
-    plan, seeds = (QUICK, SEEDS[:2]) if quick else (FULL, SEEDS)
+    plan, seeds = (QUICK, SEEDS[:2]) if quick else (plan_of(group), SEEDS)
     return [sessions(plan, seed, group) for seed in seeds]
+
+
+def plan_of(group: str) -> Plan:
+    """The full plan, with the group's people."""
+    return replace(FULL, people=GROUPS[group].people)
 
 
 def sessions(plan: Plan, seed: int, group: str) -> dict[str, list[Session]]:
     """A seed's sessions, from the cache where this commit has made them before."""
-    key = {"commit": commit(), "plan": asdict(plan), "seed": seed, "ways": list(GROUPS[group])}
+    ways, kind = GROUPS[group].ways, GROUPS[group].kind
+    key = {"commit": commit(), "plan": asdict(plan), "seed": seed, "ways": list(ways), "kind": kind}
     file = CACHE / f"refine-{group}-{plan.people}-{seed}.json"
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     if known.get("key") != key or key["commit"].endswith("+changes"):
-        known = {"key": key, "run": driven({**asdict(plan), "seed": seed, "ways": GROUPS[group]})}
+        known = {"key": key, "run": driven({**asdict(plan), "seed": seed, "ways": ways, "kind": kind})}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known), encoding="utf-8")
     return known["run"]
@@ -95,10 +113,14 @@ def driven(asked: Mapping[str, Any]) -> Any:
         return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def shares(found: Sequence[dict[str, list[Session]]], way: str, rounds: int) -> list[list[float]]:
-    """Of every person, after every round: the share of its wishes that the picture which stands shows."""
+def shares(found: Sequence[dict[str, list[Session]]], way: str, rounds: int, *, of: str = "share") -> list[list[float]]:
+    """Of every person, after every round: the share of its wishes that the picture which stands shows.
+
+    Args:
+        of: "of all" = the mean of what all pictures of the round show.
+    """
     return [
-        [session[min(number, len(session) - 1)]["share"] for number in range(rounds)]
+        [session[min(number, len(session) - 1)][of] for number in range(rounds)]
         for run in found
         for session in run[way]
     ]
@@ -126,7 +148,7 @@ def record_gains(
         figure: of a person's shares after every round.
         group: whose ways these are.
     """
-    watch, plan, found = Stopwatch(), QUICK if quick else FULL, runs(group, quick=quick)
+    watch, plan, found = Stopwatch(), QUICK if quick else plan_of(group), runs(group, quick=quick)
     for claim, ways in claims.items():
         by_seed = [
             list(zip(*([figure(person) for person in shares([run], way, plan.rounds)] for way in ways), strict=True))
@@ -143,8 +165,26 @@ def record_gains(
             quick=quick,
             samples=each,
             attempts=[{"what": f"seed {seed}, mean gain", "value": one} for seed, one in enumerate(each)],
-            details={"mean gain": value, "ways": by_round(found, plan.rounds), "plan": asdict(plan)},
+            details={
+                "mean gain": value,
+                "people who differ, of all": [differing(by_seed), sum(map(len, by_seed))],
+                "gain in the share that all pictures of a round show": all_pictures(found, ways, plan.rounds),
+                "ways": by_round(found, plan.rounds),
+                "plan": asdict(plan),
+            },
         )
+
+
+def differing(by_seed: Sequence[Sequence[tuple[float, ...]]]) -> int:
+    """For how many people two ways differ at all: few of them make an interval narrow, and say little."""
+    return sum(one != other for run in by_seed for one, other in run)
+
+
+def all_pictures(found: Sequence[dict[str, list[Session]]], ways: Sequence[str], rounds: int) -> Any:
+    """Of two ways: the gain in the mean share that all pictures of a round show, over all rounds, and its interval."""
+    means = [[sum(person) / rounds for person in shares(found, way, rounds, of="of all")] for way in ways]
+    value, interval = paired(list(zip(*means, strict=True)), gain)
+    return {"value": value, "ci": interval}
 
 
 def by_round(found: Sequence[dict[str, list[Session]]], rounds: int) -> dict[str, dict[str, Any]]:

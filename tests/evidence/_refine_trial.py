@@ -5,12 +5,18 @@ In all of them the person keeps the best picture so far, and is done with the ro
     refine       the loop: rules on the comment, embedding moved by words, schedule in turn, start from the chosen one
     re-roll      the first wish again with new noise in every round
     fabric       the first wish with liked and disliked pictures in the self-attention, new noise in every round
-and, for the ablation, refine without one part (words: the refiner; embedding: its update; start: from the chosen
-picture; diversity: of the schedule, so that every round has the first one's noise and spacing of levels), and with one
-more, which takes further evaluations of the network:
-    with pictures   the embedding leans to what chosen pictures have, 20 steps of two pairs before every round
-    with LoRA       before every round but the first, a LoRA of the up path learns R_total(t) of the loop's rewards in a
-                    few updates of ReFL, and goes on from that of the round before
+and, for the ablation,
+    full            the loop, and the embedding leans to what chosen pictures have: 20 steps of two pairs before a round
+    full without …  one of its parts: words (the refiner), embedding (its update, by words and by pictures), diversity
+                    (of the schedule: every round has the last one's noise and spacing of levels)
+    without start   refine, every round from pure noise
+    with LoRA       refine, and before every round but the first a LoRA of the up path learns R_total(t) of the loop's
+                    rewards in a few updates of ReFL, and goes on from that of the round before; takes further
+                    evaluations of the network
+People are of one of two kinds:
+    all             with words for all that they mean
+    wordless        without words for its style, or its background, by turns; where nothing else is missing they ask for
+                    other pictures
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "workflows" / "demo"
 CHECKPOINT = "attune_demo.safetensors"
-PARTS = ("words", "embedding", "start", "diversity")
+PARTS = ("words", "embedding", "diversity")
 
 
 def host_world() -> Any:
@@ -161,7 +167,7 @@ class Bench:
     def refined(
         self, person: Any, seed: int, *, without: str = "", pictures: bool = False, lora: bool = False
     ) -> list[dict[str, Any]]:
-        """A session by the loop, without one of `PARTS`, or with a LoRA that learns along."""
+        """A session by the loop, without one of `PARTS` or the start, or with a LoRA that learns along."""
         from attune.nodes.refinement.draft import Draft
         from attune.nodes.refinement.records import Feedback
 
@@ -175,12 +181,11 @@ class Bench:
             draft, schedule, latents, images = self.drawn(draft, model, without, pictures=pictures)
             scores = self.lessons.scores(images, draft.prompt, chosen) if lora else [{} for _ in images]
             open_ = self.proposed(state, draft, schedule, latents, images, scores)
-            before = best
             answer, best, place, comment = self.answered(person, images, best)
             points.append(self.point(best, images, person, answer) | {"prompt": draft.prompt, "comment": comment})
             if answer.accepted:
                 break
-            if answer.speechless and best is before:
+            if answer.speechless:
                 state = self.store.again(state.key, state.revision, open_.key)
                 continue
             chosen.append(images[place : place + 1])
@@ -391,9 +396,10 @@ class Bench:
             "refine": self.refined,
             "re-roll": self.rolled,
             "fabric": lambda person, seed: self.rolled(person, seed, fabric=True),
-            **{f"without {part}": lambda person, seed, part=part: self.refined(person, seed, without=part)
-               for part in PARTS},
-            "with pictures": lambda person, seed: self.refined(person, seed, pictures=True),
+            "full": lambda person, seed: self.refined(person, seed, pictures=True),
+            **{f"full without {part}": lambda person, seed, part=part: self.refined(
+                person, seed, without=part, pictures=part != "embedding") for part in PARTS},
+            "without start": lambda person, seed: self.refined(person, seed, without="start"),
             "with LoRA": lambda person, seed: self.refined(person, seed, lora=True),
         }  # fmt: skip
 
@@ -403,7 +409,7 @@ def main(settings: dict[str, Any]) -> Any:
     bench = Bench(settings)
     import numpy as np
 
-    from attune.training.demo.simulated_person import SimulatedPerson
+    from attune.training.demo.simulated_person import Habits, SimulatedPerson
 
     if "keeps" in settings:
         rng = np.random.default_rng([settings["seed"], 43])
@@ -418,8 +424,9 @@ def main(settings: dict[str, Any]) -> Any:
     for number in range(settings["people"]):
         wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]))
         seed = 1000 * settings["seed"] + number
+        habits = Habits(wordless=(("style", "background")[number % 2],) if settings["kind"] == "wordless" else ())
         for way, walk in ways.items():
-            found[way].append(walk(SimulatedPerson(wish, bench.eyes, seed=seed), seed))
+            found[way].append(walk(SimulatedPerson(wish, bench.eyes, habits, seed=seed), seed))
         print(number, {way: round(found[way][-1][-1]["share"], 2) for way in ways}, file=sys.stderr, flush=True)
     return found
 

@@ -132,6 +132,15 @@ def test_what_a_person_has_no_words_for_is_chosen_by_and_never_spoken_of():
     assert answer.comment == "" and not answer.accepted and answer.speechless
 
 
+def test_what_it_cannot_ask_for_is_chosen_first():
+    silent = Habits(noise=0.01, blunder=0.0, silence=0.0, wordless=("style",))
+    seen = [data.Attributes("cat", "3d", "blue"), data.Attributes("dog", "flat", "red")]
+    answer = SimulatedPerson(MEANT, Told(*seen), silent).answer(pictures(2))
+    assert answer.chosen == 1 and answer.comment, "one wish against two, but the others can be asked for"
+    able = replace(silent, wordless=())
+    assert SimulatedPerson(MEANT, Told(*seen), able).answer(pictures(2)).chosen == 0
+
+
 def test_habits_out_of_range_are_refused():
     with pytest.raises(TrainingError, match="above 0"):
         Habits(noise=0)

@@ -5,7 +5,8 @@ place. It looks at real pictures and sees in each what is there: the background 
 judge that nothing is trained on. From these it
 
     chooses   the picture with most of what is meant, by a softmax over the share of matched attributes, so that close
-              ones are mixed up: P(i) ∝ exp(share_i / noise)
+              ones are mixed up: P(i) ∝ exp(value_i / noise). The value is that share, and once more the share of what
+              it has no words for: the rest can be asked for later
     comments  on one attribute that the chosen picture lacks, in one of many ways to say it, as far as it has words
     accepts   a picture in which it sees all that is meant
 
@@ -189,7 +190,8 @@ class SimulatedPerson:
         """Look at a round's pictures [B, 64, 64, 3] and say something."""
         seen = [self._mistaken(found) for found in self.eyes.see(images)]
         shares = np.array([share(found, self.meant, self.wishes) for found in seen])
-        weights = np.exp((shares - shares.max()) / self.habits.noise)
+        values = shares + self._beyond_words(seen)
+        weights = np.exp((values - values.max()) / self.habits.noise)
         chosen = int(self._draws.choice(len(seen), p=weights / weights.sum()))
         accepted = shares[chosen] == 1
         silent = accepted or self._draws.random() < self.habits.silence
@@ -197,6 +199,11 @@ class SimulatedPerson:
         sayable = [name for name in wrong if name not in self.habits.wordless]
         comment = "" if silent or not sayable else self._comment(seen[chosen], sayable)
         return Answer(chosen, comment, bool(accepted), speechless=bool(wrong) and not sayable)
+
+    def _beyond_words(self, seen: Sequence[data.Attributes]) -> np.ndarray:
+        """Of what it has no words for, the share that each picture has; 0 where it has words for all."""
+        silent = [name for name in self.wishes if name in self.habits.wordless]
+        return np.array([share(found, self.meant, silent) if silent else 0.0 for found in seen])
 
     def _mistaken(self, seen: data.Attributes) -> data.Attributes:
         """What the person takes it for."""
