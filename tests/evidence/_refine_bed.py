@@ -64,7 +64,7 @@ class Group:
 FULL, QUICK = Plan(10, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
 GROUPS = {
     "intent": Group(("refine", "re-roll", "fabric"), "all", 10),
-    "parts": Group(("full", *(f"full without {part}" for part in ("words", "embedding", "diversity"))), "wordless", 50),
+    "parts": Group(("full", *(f"full without {part}" for part in ("words", "embedding", "diversity"))), "wordless", 32),
     "more": Group(("refine", "without start", "with LoRA"), "wordless", 15),
 }
 

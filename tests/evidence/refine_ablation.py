@@ -10,7 +10,7 @@ mean over all rounds, so that being early counts:
     refine-ablation.schedule    the schedule's diversity: new noise, and another spacing of its levels every round
     refine-ablation.start       the start from the chosen picture
     refine-ablation.lora        a LoRA of the up path that learns the round's rewards, four updates of ReFL a round
-The first three are taken out of the loop that has them all (150 people), start and LoRA of the loop whose embedding is
+The first three are taken out of the loop that has them all (96 people), start and LoRA of the loop whose embedding is
 moved by words alone (45 people: the LoRA takes long). Beside each figure stand in its record how many people differ at
 all, and the same gain in what all pictures of the rounds show.
 """
