@@ -50,6 +50,8 @@ class Applying(Places):
 
     def _keep(self, edit: Edit) -> None:
         if edit.amount:
+            if edit.what in ("", self.language.picture_word):
+                return
             phrase = self._named_phrase(edit.what)
             words = self.prompt.said(phrase.core, phrase.stop) if phrase else edit.what
             self.kept.append(self._without_article(words))

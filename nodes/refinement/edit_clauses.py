@@ -163,13 +163,14 @@ class ClauseReader(Describer):
     def _keep(self, slots: dict[str, str], **_: object) -> Clause | None:
         what = slots["what"]
         everything = re.match(rf"(?:{alternatives(self.language.whole)})\b", what, re.IGNORECASE)
-        if everything:
-            return Clause(())
+        if everything or not self.bare(what):
+            return Clause((Edit("keep", self.language.picture_word),))
         return Clause(tuple(Edit("keep", self.bare(thing)) for thing in self.things(what)), topic=self.bare(what))
 
     def _release(self, slots: dict[str, str], **_: object) -> Clause | None:
         things = self.things(slots["what"])
-        if not all(self.names(thing) or self.prompt.plain(thing)[-1:] == ["colour"] for thing in things):
+        always = (["colour"], [self.language.style_word], [self.language.background_word])
+        if not all(self.names(thing) or self.prompt.plain(thing)[-1:] in always for thing in things):
             return None
         return Clause(tuple(Edit("keep", self.bare(thing), amount=0) for thing in things))
 

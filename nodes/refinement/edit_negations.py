@@ -146,7 +146,7 @@ UNREADABLE = (
     r"none(?: of (?:them|these|those|the (?:pictures|images)))?",
     r"[-−–]\d.*",
     rf"(?:{_NO_BREAK} )?(?:last|previous|next|earlier) (?:time|round|attempt|one|{_PICTURES})(?: {_NO_BREAK})?",
-    rf"(?:{_NO_BREAK} )?(?:look|seem|appear|feel)",
+    rf"(?!(?:keep|preserve|retain|maintain) )(?:{_NO_BREAK} )?(?:look|seem|appear|feel)",
     r"(?:fewer|less|more) (?:changes?|of (?:this|that|these|those|the same)|like (?:this|that))",
     r"no (?:way|idea|clue|luck|chance|good|use)|not (?:an? |the )?.+ ones?|not excessively .+",
     r"(?:really |still )?not (?:really|quite|exactly|yet|now|here|again|sure|entirely|my .+|our .+|what .+|"

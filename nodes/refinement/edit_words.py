@@ -144,6 +144,7 @@ class EditLanguage:
         wearing: verbs of "it should wear a hat" → what is written: "wearing".
         family: endings that make another word of the same family: "dusty" of "dust".
         style_word, background_word, with_word, and_word: of prompts.
+        picture_word: what is kept where all is: no words of the prompt are protected by it.
         background_phrase, background_scene, style_phrase, artist_phrase: how these are written.
     """
 
@@ -192,6 +193,7 @@ class EditLanguage:
     worn_on: frozenset[str] = frozenset()
     wish_verb: str = "use"
     style_word: str = "style"
+    picture_word: str = "picture"
     background_word: str = "background"
     with_word: str = "with"
     and_word: str = "and"

@@ -230,6 +230,21 @@ def test_kept_things_are_protected_from_every_operation(keep: str, edit: str):
     assert outcome.prompt == MAN and outcome.refused, outcome
 
 
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("keep the look", "look"), ("keep the feel", "feel"), ("keep everything", "picture"), ("keep it", ""),
+        ("make it blue, keep everything else", "picture"), ("preserve the overall look", "overall look"),
+        ("I like the background, keep it", "background"), ("leave it as it is", ""),
+    ],
+)  # fmt: skip
+def test_what_no_word_of_the_prompt_names_can_be_kept(said: str, what: str):
+    outcome = edit_prompt("a cat", "", said)
+    kept = [edit.what for edit in outcome.edits if edit.operation == "keep"]
+    assert kept == [what] and not outcome.unread and not outcome.refused
+    assert outcome.kept == (() if what in ("", "picture") else (what,)), "what is no word protects none"
+
+
 def test_the_kept_background_stays():
     outcome = edit_prompt(CAT, "", "keep the background. a blue background. and no cat")
     assert outcome.prompt == "a red background" and len(outcome.refused) == 1
