@@ -175,22 +175,33 @@ def check_answer(answer: Answer, asked: Asked, *, instructions: str) -> None:
             raise CannotAnswer("it repeats the instructions instead of a prompt")
     if len(words) >= _REPEATS_FROM and len(set(words)) < _LEAST_DIFFERENT * len(words):
         raise CannotAnswer("it repeats itself")
-    if asked.prompt.strip() and not set(words) & ({*_words(asked.prompt), *said} - _SMALL):
+    # Where the rules read nothing, the feedback may be in another language, and a right answer share no word with it.
+    if asked.edits and asked.prompt.strip() and not set(words) & ({*_words(asked.prompt), *said} - _SMALL):
         raise CannotAnswer("it has no word of the prompt or the feedback")
     written, had = (
         f"{' '.join(_words(one))} | {' '.join(_words(two))}"
         for one, two in ((answer.prompt, answer.negative or ""), (asked.prompt, asked.negative))
     )
-    if len(said) >= _COPIED_FEEDBACK and " ".join(said) in written and " ".join(said) not in had:
+    spoken = len(said) >= _COPIED_FEEDBACK and not _SPOKEN.isdisjoint(said)
+    if spoken and " ".join(said) in written and " ".join(said) not in had:
         raise CannotAnswer("it repeats the feedback instead of following it")
     negative = asked.negative if answer.negative is None else answer.negative
     if asked.edits and (answer.prompt, negative) == (" ".join(asked.prompt.split()), " ".join(asked.negative.split())):
         raise CannotAnswer("it changed nothing")
-    lost = [thing for thing in asked.kept if " ".join(_words(thing)) not in " ".join(words)]
+    before, after = " ".join(_words(asked.prompt)), " ".join(words)
+    lost = [thing for thing in asked.kept if " ".join(_words(thing)) in before and " ".join(_words(thing)) not in after]
     if lost:
         raise CannotAnswer(f'it lost "{lost[0]}", which is kept')
 
 
+# Words of what is said about a picture; feedback without any of them, "in the snow", may stand in a prompt as it is.
+_SPOKEN = frozenset(
+    {
+        "make", "add", "remove", "change", "replace", "turn", "put", "give", "keep", "use", "let", "please", "should",
+        "must", "could", "would", "can", "want", "need", "like", "wish", "prefer", "i", "we", "you", "it", "more",
+        "less", "not", "no", "instead",
+    }
+)  # fmt: skip
 # Words that two texts may share without speaking of the same.
 _SMALL = frozenset(
     {"a", "an", "the", "of", "and", "or", "in", "on", "at", "with", "it", "is", "to", "be", "this", "that"}

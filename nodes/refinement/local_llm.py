@@ -23,7 +23,7 @@ import torch
 from .checks import RefinementError
 from .language_models import LanguageModel
 
-# Of one field; a prompt of 77 CLIP tokens is about as many of most language models.
+# Of one field, at least: a prompt of 77 CLIP tokens is about as many of most language models. See `room_for`.
 MOST_TOKENS = 160
 # The question with everything in it; longer ones would be cut by small models without a word.
 MOST_QUESTION_TOKENS = 6000
@@ -66,8 +66,17 @@ def _escaped(text: str) -> str:
     return "".join(f"\\u{units[place : place + 2].hex()}" for place in range(0, len(units), 2)) + text[1:]
 
 
-def question_ids(model: LanguageModel, messages: Sequence[Message]) -> list[int]:
+def room_for(model: LanguageModel, *texts: str) -> int:
+    """Tokens of a field that may become twice as long as the longest of these texts."""
+    longest = max(len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    return max(MOST_TOKENS, 2 * longest + 64)
+
+
+def question_ids(model: LanguageModel, messages: Sequence[Message], most_tokens: int = MOST_TOKENS) -> list[int]:
     """The tokens of a conversation, ready for the answer, by the model's chat template where it has one.
+
+    Args:
+        most_tokens: of one field of the answer, for which room is left.
 
     Raises:
         CannotAnswer: it is longer than the model can read, or the template cannot be used.
@@ -85,7 +94,7 @@ def question_ids(model: LanguageModel, messages: Sequence[Message]) -> list[int]
         end = tokenizer.eos_token_id
         ids = ids[:-1] if ids and ids[-1] == end else ids
     limit = getattr(model.model.config, "max_position_embeddings", None) or MOST_QUESTION_TOKENS
-    if len(ids) > min(limit - 3 * MOST_TOKENS, MOST_QUESTION_TOKENS):
+    if len(ids) > min(limit - 3 * most_tokens, MOST_QUESTION_TOKENS):
         raise CannotAnswer(
             f"prompt, feedback and history are {len(ids)} tokens, more than {model.name} is given to read"
         )
@@ -124,7 +133,7 @@ def answer_json(
         CannotAnswer: the question is too long, the model's template or numbers cannot be used, or a field does not
             end within its tokens.
     """
-    writer = _Writer(model, question_ids(model, messages), on_token, most_tokens * len(fields))
+    writer = _Writer(model, question_ids(model, messages, most_tokens), on_token, most_tokens * len(fields))
     values = {}
     for index, name in enumerate(fields):
         writer.read(("{" if index == 0 else '", ') + json.dumps(name) + ': "')

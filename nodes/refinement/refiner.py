@@ -22,7 +22,7 @@ from .edit_records import Edit, Refused
 from .edit_words import languages
 from .edits import Outcome, edit_prompt
 from .language_models import LanguageModel
-from .local_llm import CannotAnswer, answer_json, data_text
+from .local_llm import CannotAnswer, answer_json, data_text, room_for
 from .prompt_diff import DiffPart, diff_line, prompt_diff
 from .records import Change
 
@@ -101,8 +101,9 @@ class LocalBackEnd:
 
     def __call__(self, request: Request) -> str:
         return answer_json(
-            self.model, conversation(self.model, request), ("prompt", "negative"), on_token=self.on_token
-        )
+            self.model, conversation(self.model, request), ("prompt", "negative"), on_token=self.on_token,
+            most_tokens=room_for(self.model, request.prompt, request.negative),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

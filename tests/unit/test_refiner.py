@@ -138,6 +138,23 @@ def test_what_is_no_prompt_gives_way_to_the_rules_which_is_said(text: str, reaso
     assert "The rules took over" in refined.summary()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "feedback", "answer"),
+    [
+        ("a cat", "lieber ein Hund", "a dog"),
+        ("赤い背景の猫", "青くして", "青い背景の猫"),
+        ("un chat", "avec un chapeau rouge", "un chat avec un chapeau rouge"),
+        ("a cat", "in the snow", "a cat in the snow"),
+        ("a cat", "keep the background", "a cute cat"),
+    ],
+)
+def test_right_answers_that_share_no_word_or_all_words_with_the_feedback_are_taken(
+    prompt: str, feedback: str, answer: str
+):  # fmt: skip
+    refined = refine(prompt, "", feedback, back_end=ExternalText(answer))
+    assert (refined.prompt, refined.fell_back) == (answer, False), refined.reason
+
+
 def test_what_is_kept_must_be_in_the_answer():
     feedback = "keep the cat. make it nicer"
     refined = refine(CAT, "", feedback, back_end=ExternalText("a dog on a red background"))
