@@ -165,6 +165,7 @@ def check(connection: sqlite3.Connection, session: int, own_digest: str, records
     ).fetchall()
     problems = _chain_problems(key, rows, count, last)
     problems += _record_problems([body for *_, body, _, _ in rows], own_digest, records)
+    problems += _column_problems(connection, session, rows)
     if len(problems) > _MOST_PROBLEMS:
         problems = [*problems[:_MOST_PROBLEMS], f"… and {len(problems) - _MOST_PROBLEMS} more."]
     return AuditVerdict(len(rows), last, tuple(problems))
@@ -187,6 +188,19 @@ def _chain_problems(key: str, rows: Sequence[tuple], count: int, last: str) -> l
             f"The session states {count} audit rows that end in {last[:12] or 'nothing'}; there are {len(rows)} that "
             f"end in {previous[:12] or 'nothing'}."
         )
+    return problems
+
+
+def _column_problems(connection: sqlite3.Connection, session: int, rows: Sequence[tuple]) -> list[str]:
+    """Of the columns that follow from others, and are in no digest."""
+    name, folded, changed = connection.execute(
+        "SELECT name, folded, changed FROM sessions WHERE id = ?", (session,)
+    ).fetchone()
+    problems = []
+    if isinstance(name, str) and name and folded != name.casefold():
+        problems.append("The session's own row was edited: it can no longer be found by its name.")
+    if rows and changed != rows[-1][1]:
+        problems.append("The session's own row was edited: the time of its last change.")
     return problems
 
 

@@ -130,7 +130,8 @@ def session_kpis(
     levels = tuple(level_of(round_, judge) for round_ in path)
     if least_gain is None:
         least_gain = _least_gain(path, judge)
-    stopped = stopped_paying(levels, least_gain)
+    better = better_levels(levels, cost=is_cost(path, judge))
+    stopped = stopped_paying(better, least_gain)
     accepted, taken = record.state.accepted, _acceptance(record)
     advice, reason = _advice(accepted, len(path), stopped, judge, least_gain, cap)
     ratings = {round_.number: said.rating for round_ in path if (said := round_.feedback) and said.rating is not None}
@@ -149,7 +150,7 @@ def session_kpis(
         _elapsed(record, taken),
         judge,
         levels,
-        gains(levels),
+        gains(better),
         least_gain,
         stopped,
         advice,
@@ -211,6 +212,18 @@ def judge_of(path: Sequence[Round]) -> str:
     return min(common, key=lambda name: (-after.get(name, 0.0), name), default="")
 
 
+def is_cost(path: Sequence[Round], judge: str) -> bool:
+    """Whether lower scores of the judge are better, as the weights' details tell ("costs": names of such rewards)."""
+    weights = next((round_.weights for round_ in reversed(path) if round_.weights), None)
+    costs = weights.details.get("costs") if weights else None
+    return isinstance(costs, list | tuple) and judge in costs
+
+
+def better_levels(levels: Sequence[float | None], *, cost: bool) -> tuple[float | None, ...]:
+    """The levels, of a cost negated: higher is better."""
+    return tuple(-level if cost and level is not None else level for level in levels)
+
+
 def gains(levels: Sequence[float | None]) -> tuple[float | None, ...]:
     """What each round gained over the one before, from the second on; None where one of both has no level."""
     return tuple(None if before is None or after is None else after - before for before, after in pairwise(levels))
@@ -270,7 +283,7 @@ def _acceptance(record: SessionRecord) -> AuditRow | None:
             found = found or row
         elif row.kind == "undone":
             found, undone = None, found
-        elif row.kind == "redone":
+        elif row.kind in ("redone", "branched"):
             found = found or undone
     return found
 

@@ -271,8 +271,8 @@ class SessionState:
     Attributes:
         key: 32 random hex digits; never changes.
         name: what the person calls it; may change.
-        revision: rises with every move that changes what the next run makes (commit, other pictures, undo, redo,
-            branch), and with nothing else.
+        revision: rises with every move that changes what the next run makes (commit, acceptance, other pictures, undo,
+            redo, branch, another first wish), and with nothing else.
         seed: from which the seeds of the rounds follow, 0 … 2^64 − 1.
         prompt, negative: the first wish.
         path: the rounds from the first to the head, all committed.

@@ -9,7 +9,8 @@
     kpis: see `kpis.SessionKpis`
     agreement: see `agreement.Agreement`, and words
     fairness: whether choices and weights lean to some look; see `fairness_report.fairness_report`
-    audit: sound, rows, last (hash of the last row), problems
+    audit: sound, rows (how many), last (hash of the last row), problems, and entries: the rows themselves, see `audit`,
+        by which the chain can be checked without this pack; what cannot be read of an edited row is left out
     several: figures of several sessions together, see `kpis.SeveralKpis`, and words, or null; its tests are a list,
         each with its name (test) and words
 
@@ -73,6 +74,7 @@ def shown_report(report: Mapping[str, Any]) -> dict[str, Any]:
     waiting = report["open"]
     rounds = [_shown(round_) for round_ in report["rounds"]]
     shown = {name: value for name, value in report.items() if name != "comparisons"}
+    shown["audit"] = {name: value for name, value in report["audit"].items() if name != "entries"}
     return {**shown, "rounds": rounds, "open": waiting and _shown(waiting)}
 
 
@@ -138,6 +140,7 @@ def session_report(
             "rows": record.verdict.rows,
             "last": record.verdict.last,
             "problems": list(record.verdict.problems),
+            "entries": [dataclasses.asdict(row) for row in record.rows],
         },
         "several": several_report(several) if several else None,
     }

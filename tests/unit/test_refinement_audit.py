@@ -209,6 +209,8 @@ COMMITTED = "(SELECT id FROM session_rounds WHERE session = 1 AND status = 'comm
         ("UPDATE sessions SET seed = '8' WHERE id = 1", "own row"),
         ("UPDATE sessions SET head = '' WHERE id = 1", "own row"),
         ("UPDATE sessions SET revision = revision + 1 WHERE id = 1", "own row"),
+        ("UPDATE sessions SET folded = 'x' WHERE id = 1", "found by its name"),
+        ("UPDATE sessions SET changed = changed + 1 WHERE id = 1", "time of its last change"),
         ("UPDATE sessions SET audit_rows = audit_rows - 1 WHERE id = 1", "states 15"),
     ],
 )  # fmt: skip

@@ -102,6 +102,27 @@ def test_gains_where_a_level_is_missing():
     assert gains(()) == gains((1.0,)) == ()
 
 
+def test_of_a_cost_less_is_a_gain(sessions: SessionStore):
+    state = sessions.create("cats", "a cat")
+    costly = Weights("rule", {"judge": 1.0}, {"judge": 1.0}, {"costs": ["judge"]})
+    for numbers in ((9, 20), (5, 8), (3, 4)):
+        state = play(sessions, state, numbers, Feedback(liked=(0,)), weights=costly)
+    kpis = session_kpis(sessions.record(state.key))
+    assert kpis.levels == (9.0, 5.0, 3.0) and kpis.gains == (4.0, 2.0) and kpis.stopped_paying is None
+
+
+def test_rounds_to_accept_outlive_a_branch(sessions: SessionStore):
+    state = play(sessions, sessions.create("cats", "a cat"), (1, 2), Feedback("darker", liked=(0,)))
+    state = play(sessions, state, (3, 4), Feedback(liked=(0,), accepted=True))
+    taken = state.last.key
+    assert session_kpis(sessions.record(state.key)).rounds_to_accept == 2
+    state = sessions.undo(state.key, state.revision)
+    assert session_kpis(sessions.record(state.key)).rounds_to_accept is None
+    state = sessions.branch(state.key, state.revision, taken)
+    kpis = session_kpis(sessions.record(state.key))
+    assert kpis.accepted and kpis.rounds_to_accept == 2
+
+
 def test_advice_follows_gain_and_cap(sessions: SessionStore):
     state = sessions.create("cats", "a cat")
     advice = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -139,13 +140,28 @@ def test_the_document_tells_every_round(sessions: SessionStore, played: SessionS
     assert rounds[report["branches"][0]["rounds"][-1]]["pictures"][0]["disliked"]
     assert report["open"]["prompt"] == "a large black cat, dusk" and report["open"]["feedback"] is None
     assert report["session"]["seed"] == str(2**64 - 1)
-    assert report["audit"] == {
-        "sound": True, "rows": len(sessions.audit_rows(played.key)),
-        "last": sessions.verify(played.key).last, "problems": [],
+    audit = dict(report["audit"])
+    entries = audit.pop("entries")
+    assert audit == {
+        "sound": True, "rows": len(entries), "last": sessions.verify(played.key).last, "problems": [],
     }  # fmt: skip
+    assert [row["kind"] for row in entries] == [row.kind for row in sessions.audit_rows(played.key)]
     assert report["kpis"]["rounds"] == 3 and report["kpis"]["ratings"] == {"1": 2, "2": 4, "3": 5}
     assert report["agreement"]["units"] == 2
     assert report["several"] is None
+
+
+def test_the_audit_chain_of_a_report_can_be_checked_without_the_store(sessions: SessionStore, played: SessionState):
+    report = json.loads(json.dumps(session_report(sessions.record(played.key))))
+    previous = ""
+    for row in report["audit"]["entries"]:
+        assert row["previous"] == previous
+        body = json.dumps(row["body"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        told = [played.key, row["number"], row["made"], row["round"], row["kind"], body, previous]
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        previous = hashlib.sha256(text.encode()).hexdigest()
+        assert row["own"] == previous, row
+    assert previous == report["audit"]["last"]
 
 
 def test_branches_and_their_comparison(sessions: SessionStore, played: SessionState):
