@@ -20,12 +20,17 @@ def readme_table(entries: Sequence[dict[str, Any]]) -> str:
         return "No result has been recorded yet."
     lines = ["| claim | measured | 95 % interval | goal | holds |", "| --- | --- | --- | --- | --- |"]
     for entry in entries:
-        interval = "–" if entry["ci"] is None else f"{entry['ci'][0]:.3g} … {entry['ci'][1]:.3g}"
+        interval = "–" if entry["ci"] is None else " … ".join(map(_shown, entry["ci"]))
         goal = f"{'≥' if entry['direction'] == '>=' else '≤'} {entry['goal']:g} {entry['unit']}".strip()
-        value = f"{entry['value']:.3g} {entry['unit']}".strip()
+        value = f"{_shown(entry['value'])} {entry['unit']}".strip()
         holds = "yes" if entry["holds"] else "**no**"
         lines.append(f"| `{entry['claim']}`: {entry['what']} | {value} | {interval} | {goal} | {holds} |")
     return "\n".join(lines)
+
+
+def _shown(value: float) -> str:
+    """Three digits; what rounding left of a 0 is 0."""
+    return f"{0.0 if abs(value) < 1e-12 else value:.3g}"
 
 
 def write_table() -> None:
