@@ -1,13 +1,16 @@
 """What a round of a refinement session asks of training: what the families `refinement` and `training` both know.
 
-A session's wire gives it by `lesson()`; the Multi-Round Objective asks for nothing else, so that it works with whatever
-gives one. Ours.
+A session's wire gives it by `lesson()`, and what it keeps of its pictures by `kept()`; the Multi-Round Objective asks
+for nothing else, so that it works with whatever gives them. Ours.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,25 @@ class RoundLesson:
     again: bool = False
 
 
+@dataclass(frozen=True)
+class KeptPictures:
+    """A round of whose pictures something is to be kept.
+
+    Attributes:
+        prompt: that its pictures were made with.
+        liked, others: latents [N, C, …] and [M, C, …] as samplers give them, N and M ≥ 1.
+    """
+
+    prompt: str
+    liked: torch.Tensor = field(repr=False)
+    others: torch.Tensor = field(repr=False)
+
+
 class GivesLessons(Protocol):
     """The wire of a session, as training sees it."""
 
     def lesson(self) -> RoundLesson: ...
+
+    def kept(self) -> Sequence[KeptPictures]:
+        """Of the rounds before, oldest first; empty where they are to teach nothing."""
+        ...

@@ -78,7 +78,11 @@ class HostDecoder:
             # A video VAE takes several pictures for the frames of one video.
             batches = images[..., :3].clone().split(1 if self._frames else max(1, len(images)))
             latents = torch.cat([self._vae.encode(batch) for batch in batches])
-            return from_host(self._model.model.process_latent_in(latents).float().clone(), self._frames)
+            return self.inward(latents)
+
+    def inward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, C, …] as the model's samplers give them → network latents [B, C, H, W], float32, of their own."""
+        return from_host(self._model.model.process_latent_in(latents.float().clone()).float().clone(), self._frames)
 
     def _load(self, latents: torch.Tensor, differentiable: bool) -> int:
         """Have the VAE on its device, trainable through; returns how many samples to decode at once."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...training.interfaces import Reward
-from ..round_lesson import RoundLesson
+from ..round_lesson import KeptPictures, RoundLesson
 from .checks import RefinementError
+from .chosen import chosen_latents_of_rounds, kept_rounds
 from .records import Change, Round, Schedule, SessionState, Weights
 from .round_lora import newest_version
+
+if TYPE_CHECKING:
+    from .store import SessionStore
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class Draft:
         judges: the rewards that are weighed.
         lora: the LoRAs that the pictures were made with, see `round_lora`; "" = none.
         liked: the liked pictures of earlier rounds, see `chosen_pictures`; None = nobody has read them yet.
-        began: when the run came to this session, by the machine's monotonic clock, in seconds.
+        store: where the session's files are; None = nobody is to read them.
+        run: of the host, that took it up last; "" = none yet.
+        began: when that run came to this session, by the machine's monotonic clock, in seconds.
     """
 
     state: SessionState
@@ -67,18 +73,21 @@ class Draft:
     judges: tuple[Judge, ...] = ()
     lora: str = ""
     liked: tuple[torch.Tensor, ...] | None = field(default=None, repr=False, compare=False)
+    store: SessionStore | None = field(default=None, repr=False, compare=False)
+    run: str = field(default="", compare=False)
     began: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, state: SessionState) -> Draft:
+    def of(cls, state: SessionState, store: SessionStore | None = None) -> Draft:
         """A round that nothing has been decided of: the words of the last one, or those of a replay."""
         recorded = state.replay
         if recorded is not None:
             return cls(
-                state, recorded.prompt, recorded.negative, embedding=recorded.embedding, weights=recorded.weights
-            )
+                state, recorded.prompt, recorded.negative, embedding=recorded.embedding, weights=recorded.weights,
+                store=store,
+            )  # fmt: skip
         last = state.last
-        return cls(state, state.current_prompt, state.negative if last is None else last.negative)
+        return cls(state, state.current_prompt, state.negative if last is None else last.negative, store=store)
 
     def with_(self, **parts: Any) -> Draft:
         """The same with other parts. A replay keeps what is recorded of words, embedding and weights."""
@@ -100,6 +109,13 @@ class Draft:
             state.key, state.name, state.number, state.last.key if state.last is not None else "", self.prompt,
             self.negative, version, number, again=state.replay is not None,
         )  # fmt: skip
+
+    def kept(self) -> list[KeptPictures]:
+        """What is to be kept of the rounds before, see `kept_rounds`."""
+        if self.store is None:
+            return []
+        found = chosen_latents_of_rounds(self.store, self.state, kept_rounds(self.state))
+        return [KeptPictures(past.prompt, liked, others) for past, liked, others in found if len(others)]
 
     def decided(self) -> Schedule:
         """The schedule.

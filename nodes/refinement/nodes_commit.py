@@ -14,9 +14,10 @@ from ..host.sampling import progress_bar
 from ..host.schema import AttuneNode
 from ..picture_folder import picture_hash, to_pixels
 from .checks import RefinementError
+from .chosen import chosen_pictures, last_chosen
 from .draft import Draft
 from .latent_files import latents_digest
-from .nodes_common import CATEGORY, AnswerWire, chosen_pictures, draft_of, last_chosen, session_input, session_output
+from .nodes_common import CATEGORY, AnswerWire, draft_of, session_input, session_output
 from .nodes_routes import sessions, tell
 from .records import REWARDS, Feedback, Picture, Round, SessionState
 from .running_scores import ranked, running_scores, scores_of, weighed, z_scores
@@ -36,15 +37,15 @@ class AttuneCommitRound(AttuneNode):
             display_name="Commit Round",
             category=CATEGORY,
             description="Shows the round's pictures. Choose what you like, say what should change, press Refine: the "
-            "next round begins from that. Nothing waits for you meanwhile, and every step can be undone.",
+            "next round follows from that. Nothing waits for you meanwhile, and every step can be undone.",
             search_aliases=["choose", "feedback", "comment", "refine", "accept", "rating", "human in the loop", "undo"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
                 session_input(cls),
                 cls.input(io.Image, "images", tooltip="The round's pictures: from VAE Decode."),
-                cls.input(io.Latent, "latents", tooltip="Their latents, from Round Sampler: the next round begins from "
-                          "the one you choose, and a replay is compared with them."),
+                cls.input(io.Latent, "latents", tooltip="Their latents, from Round Sampler: a later round may begin "
+                          "from the one you choose, and a replay is compared with them."),
                 cls.input(
                     io.Combo,
                     "decides",
@@ -99,7 +100,7 @@ class AttuneCommitRound(AttuneNode):
     @classmethod
     def _given(cls, draft: Draft, state: SessionState, told: str) -> io.NodeOutput:
         chosen = last_chosen(sessions(), state)
-        following = Draft.of(state) if state.revision != draft.state.revision else ExecutionBlocker(None)
+        following = Draft.of(state, sessions()) if state.revision != draft.state.revision else ExecutionBlocker(None)
         return io.NodeOutput(
             following, ExecutionBlocker(None) if chosen is None else chosen, told,
             ui={"text": [told], "attune_round": [{"key": state.key, "revision": state.revision}]},

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import time
+from dataclasses import replace
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
-from ..picture_folder import to_image
-from .checks import RefinementError, UnknownError
+from ..host import server
+from .checks import RefinementError
 from .draft import Draft
-from .records import ANEW, Round, SessionState
-from .store import SessionStore
 
-log = logging.getLogger(__name__)
 CATEGORY = "Attune/refinement"
 SessionWire = io.Custom("ATTUNE_SESSION")
 Reward = io.Custom("ATTUNE_REWARD")
@@ -37,80 +33,13 @@ def session_output(node: Any) -> Any:
     return node.output(SessionWire, id="session_out", display_name="session", tooltip=OUT_TOOLTIP)
 
 
-def chosen_latents(store: SessionStore, state: SessionState, past: Round) -> torch.Tensor | None:
-    """The latent [1, C, H, W] of a round's chosen picture; None where none was chosen or no latents were kept."""
-    place = None if past.feedback is None else past.feedback.chosen
-    if place is None or not past.latents:
-        return None
-    return store.files(state.key).latents.get(past.latents)[place : place + 1]
-
-
-def chosen_latents_of_rounds(
-    store: SessionStore, state: SessionState
-) -> list[tuple[Round, torch.Tensor, torch.Tensor]]:  # fmt: skip
-    """The rounds of the path in which a person chose, oldest first: the latents that were liked, and the others.
-
-    The others are those that were disliked, or all that were not liked where none were. Left out are rounds before
-    another thing or look was asked for, rounds of another size than the newest, and those whose latents are lost.
-    """
-    found = []
-    first = max((at for at, past in enumerate(state.path) if past.embedding.get(ANEW)), default=0)
-    for past in state.path[first:]:
-        said = past.feedback
-        if said is None or not said.liked or not said.by_person or not past.latents:
-            continue
-        try:
-            latents = store.files(state.key).latents.get(past.latents)
-        except UnknownError as error:
-            log.warning("Attune: round %d teaches nothing of its look: %s", past.number, error)
-            continue
-        others = said.disliked or [place for place in range(len(latents)) if place not in said.liked]
-        found.append((past, latents[list(said.liked)], latents[list(others)]))
-    return [one for one in found if one[1].shape[1:] == found[-1][1].shape[1:]]
-
-
-def marked_latents(store: SessionStore, state: SessionState, *, liked: bool) -> torch.Tensor | None:
-    """The latents [N, C, H, W] of all pictures of the path that were liked, or disliked; None = there are none."""
-    found = []
-    for past in state.path:
-        places = () if past.feedback is None else past.feedback.liked if liked else past.feedback.disliked
-        if places and past.latents:
-            found.append(store.files(state.key).latents.get(past.latents)[list(places)])
-    if len({tuple(part.shape[1:]) for part in found}) > 1:
-        raise RefinementError(
-            "The pictures of this session's rounds have several sizes. Go back to the rounds of one size, or begin a "
-            "new session."
-        )
-    return torch.cat(found) if found else None
-
-
-def chosen_pictures(store: SessionStore, draft: Draft) -> tuple[torch.Tensor, ...]:
-    """The liked pictures of every round of the path that has some, oldest first, each [N, h, w, 3] in [0, 1]."""
-    if draft.liked is not None:
-        return draft.liked
-    said = [(past, past.feedback.liked) for past in draft.state.path if past.feedback is not None]
-    return tuple(pictures_of(store, draft.state, past, places) for past, places in said if places)
-
-
-def last_chosen(store: SessionStore, state: SessionState) -> torch.Tensor | None:
-    """The picture [1, h, w, 3] in [0, 1] that was chosen last; None where none ever was."""
-    for past in reversed(state.path):
-        if past.feedback is not None and past.feedback.chosen is not None:
-            return pictures_of(store, state, past, (past.feedback.chosen,))
-    return None
-
-
-def pictures_of(store: SessionStore, state: SessionState, past: Round, places: Sequence[int]) -> torch.Tensor:
-    """Pictures of a round by their positions, [N, h, w, 3] in [0, 1]."""
-    folder = store.files(state.key).pictures
-    return torch.stack([to_image(folder.get(past.pictures[place].hash)) for place in places])
-
-
 def draft_of(session: Any) -> Draft:
-    """
+    """What the wire carries. A round's time begins anew where an earlier run's work is taken up, by the host's cache.
+
     Raises:
         RefinementError: something else is connected.
     """
     if not isinstance(session, Draft):
         raise RefinementError("This is no session. Connect Refinement Session, or a node of its loop.")
-    return session
+    run, _ = server.running()
+    return session if session.run == run else replace(session, run=run, began=time.monotonic())

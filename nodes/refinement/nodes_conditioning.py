@@ -13,10 +13,11 @@ from ..host.picture_direction import Chosen, direction_of_pictures
 from ..host.sampling import encode_prompts
 from ..host.schema import AttuneNode
 from .checks import RefinementError
+from .chosen import chosen_latents_of_rounds
 from .draft import Draft
 from .embedding_update import LARGEST_STEP, Embedding, EmbeddingConfig, EmbeddingStep, along, unrolled
 from .latent_files import latents_digest
-from .nodes_common import CATEGORY, chosen_latents_of_rounds, draft_of, session_input, session_output
+from .nodes_common import CATEGORY, draft_of, session_input, session_output
 from .nodes_routes import sessions
 from .schedules import held
 from .store import SessionStore

@@ -10,7 +10,8 @@ from comfy_api.latest import io
 from ..host.image_feedback import with_feedback
 from ..host.schema import AttuneNode
 from .checks import RefinementError
-from .nodes_common import CATEGORY, SessionWire, draft_of, marked_latents
+from .chosen import marked_latents
+from .nodes_common import CATEGORY, SessionWire, draft_of
 from .nodes_routes import sessions
 
 

@@ -15,9 +15,10 @@ from ..host.round_sampling import Levels, levels_of, sample_round
 from ..host.sampling import empty_latent, sampler_names, seeded_noise
 from ..host.schema import AttuneNode
 from .checks import MOST_PICTURES, MOST_STEPS, RefinementError
+from .chosen import chosen_latents
 from .draft import Draft
 from .dynamic_weights import chance_of_new_noise
-from .nodes_common import CATEGORY, chosen_latents, draft_of, session_input, session_output
+from .nodes_common import CATEGORY, draft_of, session_input, session_output
 from .nodes_routes import sessions
 from .noise_levels import sigmas
 from .plain_records import canonical

@@ -120,7 +120,7 @@ class AttuneRefinementSession(AttuneNode):
         state = current(prompt, session, new_name, negative, session_seed, replay_round)
         graph = cls.hidden.dynprompt
         check_wanted(graph.get_node, graph.all_node_ids(), cls.hidden.unique_id, state)
-        draft = Draft.of(state)
+        draft = Draft.of(state, sessions())
         told = session_text(state, prompt)
         shown = {"key": state.key, "revision": state.revision}
         return io.NodeOutput(draft, draft.prompt, state.number, told, ui={"text": [told], "attune_session": [shown]})

@@ -8,8 +8,8 @@ from typing import Any
 from ..host.sampling import progress_bar
 from .ambiguity import FEWEST, THRESHOLD, Usual, ambiguity, usual_of
 from .checks import RefinementError
+from .chosen import pictures_of
 from .draft import Judge
-from .nodes_common import pictures_of
 from .nodes_routes import sessions
 from .records import Round, SessionState
 from .scoring import score_round

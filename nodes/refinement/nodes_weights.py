@@ -12,11 +12,12 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..host.schema import AttuneNode
 from .checks import RefinementError
+from .chosen import chosen_pictures, pictures_of
 from .draft import Draft, Judge, chosen_rounds, unique_names
 from .dynamic_weights import NO_PULL, RULES, WeightsConfig, weigh
 from .learned_weights import choices_so_far
 from .monitored import Monitored, PicturesSoFar, monitored, pictures_so_far
-from .nodes_common import CATEGORY, Reward, chosen_pictures, draft_of, pictures_of, session_input, session_output
+from .nodes_common import CATEGORY, Reward, draft_of, session_input, session_output
 from .nodes_routes import sessions
 from .reward_gradients import choice_gram, comparable
 from .running_scores import Running, running_scores, scores_of

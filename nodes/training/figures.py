@@ -297,6 +297,7 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "draft": _BY_REWARD,
     "multi-round-ppo": _BY_REWARD,
     "multi-round-refl": _BY_REWARD,
+    "multi-round-kept": _BY_PAIRS,
     "diff-instruct": _BY_TEACHER,
     "diffusion-dpo": _BY_PAIRS,
     "personal-dpo": _BY_PAIRS,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from ...training.objectives.multi_round import Learner, RoundConfig
-from .align_schemas import REFL_OBJECTIVE
+from .align_schemas import DPO_OBJECTIVE, REFL_OBJECTIVE
 from .schemas import DDPO_OBJECTIVE, HELD_OUT_REWARD, Slot, practice, slot
 
 ROUND = {field.name: field.default for field in dataclasses.fields(RoundConfig)}
@@ -35,8 +35,9 @@ MULTI_ROUND_OBJECTIVE = [
     slot(
         "ATTUNE_REWARD",
         "reward",
+        optional=True,
         tooltip="What the round is to raise: the reward output of Dynamic Weights, which weighs anew in every round. "
-        "For the learner refl all of its rewards must be differentiable.",
+        "For the learner refl all of its rewards must be differentiable. The learner kept needs none.",
     ),
     slot(
         "Combo",
@@ -44,13 +45,15 @@ MULTI_ROUND_OBJECTIVE = [
         options=list(get_args(Learner)),
         default=ROUND["learner"],
         tooltip="refl: follows the reward's gradient; a few updates are enough. ppo: tries and compares; takes any "
-        "reward, and more updates and pictures to learn as much.",
+        "reward, and more updates and pictures to learn as much. kept: learns the pictures of which you "
+        'said what to keep ("keep the background"), against those you passed over; needs no reward.',
     ),
     _like(
         REFL_OBJECTIVE,
         "images_per_prompt",
         tooltip="Practice pictures per update, all of the round's prompt. Raising it makes learning steadier and "
-        "slower. At least 2 with the learner ppo, or with a reward for variety.",
+        "slower. At least 2 with the learner ppo, or with a reward for variety. Learner kept: pairs of a liked and "
+        "another picture per update.",
     ),
     _like(DDPO_OBJECTIVE, "sampler_steps"),
     _like(REFL_OBJECTIVE, "cfg"),
@@ -77,4 +80,18 @@ MULTI_ROUND_OBJECTIVE = [
     _like(DDPO_OBJECTIVE, "clip_range", "ppo"),
     _like(DDPO_OBJECTIVE, "step_weights", "ppo"),
     HELD_OUT_REWARD,
+    _like(DPO_OBJECTIVE, "beta", "kept", optional=True),
+    slot(
+        "Float",
+        "lowest_noise",
+        default=ROUND["lowest_noise"],
+        min=0.0,
+        max=0.95,
+        step=0.05,
+        round=0.01,
+        optional=True,
+        tooltip="Learner kept: share of the noise levels, from the clean end, that nothing is learned on. Raising "
+        "it learns what a picture is as a whole, its background and layout; lowering it learns details of these very "
+        "pictures too, which then stand against your next words.",
+    ),
 ]

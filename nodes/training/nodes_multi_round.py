@@ -25,8 +25,9 @@ class AttuneMultiRoundObjective(AttuneNode):
             display_name="Multi-Round Objective",
             category=CATEGORY,
             description="Lets the model learn along with a refinement session: a few updates before every round, on "
-            "its prompt and its weighed rewards, going on from the last round's LoRA. Undo takes them back.",
-            search_aliases=["refinement", "session", "online learning", "ppo", "refl", "per-round lora", "dialogue"],
+            "its prompt and its weighed rewards, or on what you keep of your pictures. Undo takes them back.",
+            search_aliases=["refinement", "session", "online learning", "ppo", "refl", "per-round lora", "dialogue",
+                            "keep", "dpo"],
             inputs=[
                 cls.input(getattr(io, kind, None) or io.Custom(kind), id, **words)
                 for kind, id, words in multi_round_schemas.MULTI_ROUND_OBJECTIVE
@@ -40,8 +41,9 @@ class AttuneMultiRoundObjective(AttuneNode):
 
     @classmethod
     def execute(
-        cls, session: Any, clip: Any, vae: Any, latent: dict, reward: Any, held_out_reward: Any = None, **knobs: Any
-    ) -> io.NodeOutput:
+        cls, session: Any, clip: Any, vae: Any, latent: dict, reward: Any = None, held_out_reward: Any = None,
+        **knobs: Any,
+    ) -> io.NodeOutput:  # fmt: skip
         named = {multi_round_schemas.FIELDS.get(name, name): value for name, value in knobs.items()}
         config = RoundConfig(**named)
         return io.NodeOutput(multi_round_plan(session, clip, vae, latent, reward, held_out_reward, config=config))

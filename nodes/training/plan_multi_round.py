@@ -1,6 +1,7 @@
-"""The plans of multi-round learning: what a refinement session's round asks for, by PPO or by ReFL.
+"""The plans of multi-round learning: what a refinement session's round asks for, by PPO, by ReFL, or by what is kept.
 
-A plan knows the round, and holds the LoRA that the session's last round was made with: Train LoRA begins with it.
+A plan knows the round, and holds the LoRA that Train LoRA begins with: by rewards, that of the session's last round;
+what is kept is learned anew every time.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import torch
 from ...training.interfaces import AttuneError, LatentDecoder, Objective, Reward
 from ...training.objectives.multi_round import RoundConfig, check_learner
 from ..round_lesson import GivesLessons, RoundLesson
+from .plan_kept import KeptPlan, kept_texts
 from .plan_refl import ReFLPlan
-from .plan_rewards import DDPOPlan, RewardPlan, reward_plan
-from .plans import OnPhase, TrainingDenoiser
+from .plan_rewards import DDPOPlan, reward_plan
+from .plans import OnPhase, PreviewSettings, TrainingDenoiser
 
 # Before the names of the methods, as files and reports say them.
 METHOD = "multi-round-"
 
 
 @dataclass(frozen=True)
-class RoundPlan(RewardPlan):
-    """What both learners' plans have.
+class RoundPlan:
+    """What every learner's plan has besides its own.
 
     Attributes:
         lesson: the round. start: the session's LoRA to go on from, by its keys in its file; None = a fresh one.
@@ -62,7 +64,7 @@ class RoundPlan(RewardPlan):
         return f"Round {lesson.number} of {lesson.name!r} {begins}."
 
     def data_hash(self) -> str:
-        lesson, held_out = self.lesson, self.held_out
+        lesson, held_out = self.lesson, getattr(self, "held_out", None)
         parts = [
             super().data_hash(), lesson.session, lesson.after, lesson.version, self.made_of,
             held_out.reward_id if held_out is not None else "",
@@ -87,6 +89,7 @@ class RoundPlan(RewardPlan):
         return objective
 
 
+@dataclass(frozen=True)
 class PPORoundPlan(RoundPlan, DDPOPlan):
     """By policy gradients."""
 
@@ -94,6 +97,7 @@ class PPORoundPlan(RoundPlan, DDPOPlan):
     title = "Multi-Round (PPO)"
 
 
+@dataclass(frozen=True)
 class ReFLRoundPlan(RoundPlan, ReFLPlan):
     """By the reward's gradient."""
 
@@ -101,7 +105,31 @@ class ReFLRoundPlan(RoundPlan, ReFLPlan):
     title = "Multi-Round (ReFL)"
 
 
-KINDS = {"ppo": PPORoundPlan, "refl": ReFLRoundPlan}
+@dataclass(frozen=True)
+class KeptRoundPlan(RoundPlan, KeptPlan):
+    """By what is kept."""
+
+    method = f"{METHOD}kept"
+    title = "Multi-Round (kept)"
+
+    @property
+    def rest(self) -> str:
+        if super().rest or self.rounds:
+            return super().rest
+        return (
+            f"Round {self.lesson.number}: nothing is to be kept, so nothing is trained, and the model goes through as "
+            'it is. Like a picture, leave others, and say what to keep of it: "keep the background", "keep everything '
+            'else". "The background may change" lets go of it.'
+        )
+
+    @property
+    def words(self) -> str:
+        lesson, count = self.lesson, len(self.rounds)
+        rounds = "one round" if count == 1 else f"{count} rounds"
+        return f"Round {lesson.number} of {lesson.name!r} learns what you want to keep of {rounds}."
+
+
+KINDS = {"ppo": PPORoundPlan, "refl": ReFLRoundPlan, "kept": KeptRoundPlan}
 
 
 def lesson_of(session: GivesLessons | Any) -> RoundLesson:
@@ -121,29 +149,55 @@ def multi_round_plan(
     clip: Any,
     vae: Any,
     latent: Mapping[str, Any],
-    reward: Reward,
+    reward: Reward | None,
     held_out: Reward | None,
     *,
     config: RoundConfig,
 ) -> RoundPlan:
     """A session's round as a plan.
 
+    Args:
+        reward: None where the learner is kept, which needs none.
+
     Raises:
         TrainingError: the learner is refl and the reward has no gradient.
-        AttuneError: the LoRA of the last round is gone; or as `reward_plan`.
+        AttuneError: there is no reward and the learner needs one; the LoRA of the last round is gone; or as
+            `reward_plan`.
     """
     from ..host.folders import lora_folder
     from ..host.hashing import vae_hash
 
     lesson = lesson_of(session)
-    check_learner(reward, config.learner)
-    plan = reward_plan(
-        KINDS[config.learner], clip, vae, latent, reward, held_out, prompts=" ".join(lesson.prompt.splitlines()),
-        negative=lesson.negative, config=config.method(),
-    )  # fmt: skip
-    start, name = session_lora(lesson, lora_folder())
+    if config.learner == "kept":
+        plan = kept_plan(session, lesson, clip, vae, config)
+    elif reward is None:
+        raise AttuneError(
+            f"The learner {config.learner} needs a reward. Connect the reward output of Dynamic Weights, or set "
+            "learner to kept, which learns the pictures of which you keep something and needs none."
+        )
+    else:
+        check_learner(reward, config.learner)
+        plan = reward_plan(
+            KINDS[config.learner], clip, vae, latent, reward, held_out, prompts=" ".join(lesson.prompt.splitlines()),
+            negative=lesson.negative, config=config.method(),
+        )  # fmt: skip
+    goes_on = lesson.again or config.learner != "kept"
+    start, name = session_lora(lesson, lora_folder()) if goes_on else (None, "")
     made_of = f"{plan.text_encoder} {vae_hash(vae)}"
     return replace(plan, lesson=lesson, start=start, start_name=name, made_of=made_of)
+
+
+def kept_plan(session: GivesLessons, lesson: RoundLesson, clip: Any, vae: Any, config: RoundConfig) -> RoundPlan:
+    """All that is kept so far as a plan; nothing is read where the round is made again as it was."""
+    from ..host.hashing import text_encoder_hash
+
+    rounds = [] if lesson.again else session.kept()
+    shown, negative, *prompts = kept_texts(clip, lesson.prompt, lesson.negative, rounds)
+    return KeptRoundPlan(
+        rounds=list(zip(prompts, rounds, strict=True)), shown=shown, negative=negative, vae=vae,
+        text_encoder=text_encoder_hash(clip), config=config.method(),
+        preview=PreviewSettings(steps=config.steps, guidance=config.guidance),
+    )  # fmt: skip
 
 
 def session_lora(lesson: RoundLesson, folder: Any) -> tuple[Mapping[str, torch.Tensor] | None, str]:

@@ -1,6 +1,6 @@
 """Sessions of simulated people in the real host, in a process of their own: prints one JSON object as its last line.
 
-Every way to come to a picture gets the same people, wishes and seeds, and as many evaluations of the network per round.
+Every way to a picture gets the same people, wishes and seeds, and draws as many pictures in as many steps a round.
 In all of them the person keeps the best picture so far, and is done with the round in which it takes one:
     refine       the loop: rules on the comment, embedding moved by words, schedule in turn, start from the chosen one
     re-roll      the first wish again with new noise in every round
@@ -13,10 +13,13 @@ and, for the ablation,
     with LoRA       refine, and before every round but the first a LoRA of the up path learns R_total(t) of the loop's
                     rewards in a few updates of ReFL, and goes on from that of the round before; takes further
                     evaluations of the network
-People are of one of two kinds:
+    with kept LoRA  refine, and before every round a fresh LoRA of the up path learns the pictures of which something
+                    is to be kept, in ten updates; takes further evaluations of the network
+People are of one of these kinds:
     all             with words for all that they mean
     wordless        without words for its style, or its background, by turns; where nothing else is missing they ask for
                     other pictures
+    keeping         the same, and where they see what they have no words for, they ask to keep it
 """
 
 from __future__ import annotations
@@ -44,69 +47,6 @@ def host_world() -> Any:
     return module
 
 
-class Lessons:
-    """What rounds teach a LoRA: the loop's three rewards, and a few updates of ReFL by their sum.
-
-    Args:
-        settings: of the trial.
-        fit: reward of prompt and picture, differentiable.
-    """
-
-    def __init__(self, settings: dict[str, Any], fit: Any) -> None:
-        from attune.nodes.refinement.draft import Judge
-        from attune.nodes.rewards.dialogue import ConsistencyReward, DiversityReward
-        from attune.training.demo.pipeline import DemoPipeline
-
-        self.settings, self.pipeline = settings, DemoPipeline.load(DEMO / CHECKPOINT)
-        self.judges = (
-            Judge("variety", "diversity", DiversityReward(fit)),
-            Judge("staying", "consistency", ConsistencyReward(fit)),
-            Judge("fit", "relevance", fit),
-        )
-
-    def scores(self, images: Any, prompt: str, chosen: Sequence[Any]) -> list[dict[str, float]]:
-        from attune.nodes.refinement.scoring import score_round
-
-        return score_round(self.judges, images, prompt, chosen, lambda: None)
-
-    def learned(self, draft: Any, chosen: Sequence[Any], start: Any) -> Any:
-        """The LoRA of a round, from that of the one before (None = a fresh one)."""
-        from attune.nodes.refinement.dynamic_weights import WeightsConfig, weigh
-        from attune.nodes.refinement.learned_weights import choices_of
-        from attune.nodes.refinement.running_scores import running_scores, scores_of, z_scores
-        from attune.nodes.refinement.total_reward import TotalReward
-        from attune.training.objectives.multi_round import (
-            ROUND_LORA,
-            ROUND_TRAINER,
-            RoundConfig,
-            learn_round,
-            round_objective,
-        )
-
-        state, names = draft.state, [judge.name for judge in self.judges]
-        running = running_scores([scores_of(past) for past in state.path])
-        choices = [
-            choice
-            for past in state.path
-            for choice in choices_of(z_scores(scores_of(past), running), past.feedback, names)
-        ]
-        weights = weigh(WeightsConfig(), {j.name: j.role for j in self.judges}, state.number, choices=choices)
-        total = TotalReward(self.judges, weights.after, running, chosen)
-        steps = self.settings["steps"]
-        config = RoundConfig(
-            learner="refl", images_per_prompt=self.settings["pictures"], steps=steps, guidance=3.0,
-            stop_from=steps - 3, stop_to=steps - 1,
-        )  # fmt: skip
-        objective = round_objective(
-            self.pipeline.prompts([draft.prompt])[0], total, self.pipeline.decoder, config,
-            latent_shape=self.pipeline.latent_shape,
-        )  # fmt: skip
-        trainer = replace(ROUND_TRAINER, steps=self.settings["updates"], seed=state.seed + state.number)
-        return learn_round(
-            self.pipeline.denoiser, objective, lora=replace(ROUND_LORA, seed=state.seed), trainer=trainer, start=start
-        ).tensors
-
-
 class Bench:
     """The demo model in the host, and people."""
 
@@ -123,6 +63,7 @@ class Bench:
         from attune.nodes.refinement.store import SessionStore
         from attune.nodes.rewards.load import load_reward
         from attune.nodes.store import Store
+        from attune.tests.evidence._refine_lessons import Lessons
         from attune.training.demo import data
         from attune.training.demo.drawing_eyes import DrawingEyes
 
@@ -134,7 +75,7 @@ class Bench:
         self.levels = levels_of(self.model)
         reward = load_reward(DEMO / "attune_demo_reward.safetensors", "cpu")
         self.library = data.build_library(ROOT / ".cache" / "demo")
-        self.eyes, self.lessons = DrawingEyes(self.library), Lessons(settings, reward)
+        self.eyes, self.lessons = DrawingEyes(self.library), Lessons(settings, reward, DEMO / CHECKPOINT)
         self.store = SessionStore(Store(base / "attune.sqlite3"), base / "sessions")
         self.empty = torch.zeros(1, 16, 8, 8)
 
@@ -162,24 +103,36 @@ class Bench:
 
         return comfy.sd.load_lora_for_models(self.model, None, lora_file_tensors(tensors), 1.0, 0.0)[0]
 
+    def inward(self, latents: Any) -> Any:
+        """Latents as samplers give them → those of the network."""
+        return self.model.model.process_latent_in(latents.float().clone())
+
     # ---- the loop ----
 
     def refined(
-        self, person: Any, seed: int, *, without: str = "", pictures: bool = False, lora: bool = False
+        self, person: Any, seed: int, *, without: str = "", pictures: bool = False, lora: str = ""
     ) -> list[dict[str, Any]]:
-        """A session by the loop, without one of `PARTS` or the start, or with a LoRA that learns along."""
+        """A session by the loop, without one of `PARTS` or the start, or with a LoRA that learns along.
+
+        Args:
+            lora: "rewards" or "kept": what it learns; "" = there is none.
+        """
         from attune.nodes.refinement.draft import Draft
         from attune.nodes.refinement.records import Feedback
 
         state = self.store.create(f"{seed} {without} {pictures} {lora}", person.first_wish(), seed=seed)
         points, best, chosen, weights, model = [], None, [], None, self.model
         for _ in range(self.settings["rounds"]):
-            draft = self.worded(Draft.of(state), without)
+            draft = self.worded(Draft.of(state, self.store), without)
             if lora and state.last is not None and not state.attempt:
-                weights = self.lessons.learned(draft, chosen, weights)
-                model = self.with_lora(weights)
+                if lora == "kept":
+                    weights = self.lessons.kept(draft, self.inward)
+                else:
+                    weights = self.lessons.learned(draft, chosen, weights)
+                model = self.model if weights is None else self.with_lora(weights)
             draft, schedule, latents, images = self.drawn(draft, model, without, pictures=pictures)
-            scores = self.lessons.scores(images, draft.prompt, chosen) if lora else [{} for _ in images]
+            scored = lora == "rewards"
+            scores = self.lessons.scores(images, draft.prompt, chosen) if scored else [{} for _ in images]
             open_ = self.proposed(state, draft, schedule, latents, images, scores)
             answer, best, place, comment = self.answered(person, images, best)
             points.append(self.point(best, images, person, answer) | {"prompt": draft.prompt, "comment": comment})
@@ -227,10 +180,10 @@ class Bench:
     ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
         """The round's update of the embedding, schedule, latents and images, by the nodes' own defaults."""
         from attune.nodes.host.sampling import encode_prompts
+        from attune.nodes.refinement.chosen import chosen_latents
         from attune.nodes.refinement.dynamic_weights import WeightsConfig, lambda_div
         from attune.nodes.refinement.embedding_update import EmbeddingConfig, EmbeddingStep
         from attune.nodes.refinement.latent_files import latents_digest
-        from attune.nodes.refinement.nodes_common import chosen_latents
         from attune.nodes.refinement.nodes_conditioning import (
             direction_of_choices,
             moved_by_pictures,
@@ -400,7 +353,8 @@ class Bench:
             **{f"full without {part}": lambda person, seed, part=part: self.refined(
                 person, seed, without=part, pictures=part != "embedding") for part in PARTS},
             "without start": lambda person, seed: self.refined(person, seed, without="start"),
-            "with LoRA": lambda person, seed: self.refined(person, seed, lora=True),
+            "with LoRA": lambda person, seed: self.refined(person, seed, lora="rewards"),
+            "with kept LoRA": lambda person, seed: self.refined(person, seed, lora="kept"),
         }  # fmt: skip
 
 
@@ -424,7 +378,8 @@ def main(settings: dict[str, Any]) -> Any:
     for number in range(settings["people"]):
         wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]))
         seed = 1000 * settings["seed"] + number
-        habits = Habits(wordless=(("style", "background")[number % 2],) if settings["kind"] == "wordless" else ())
+        silent = () if settings["kind"] == "all" else (("style", "background")[number % 2],)
+        habits = Habits(wordless=silent, keeps=settings["kind"] == "keeping")
         for way, walk in ways.items():
             found[way].append(walk(SimulatedPerson(wish, bench.eyes, habits, seed=seed), seed))
         print(number, {way: round(found[way][-1][-1]["share"], 2) for way in ways}, file=sys.stderr, flush=True)

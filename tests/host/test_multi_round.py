@@ -111,6 +111,39 @@ def test_every_round_learns_once_and_goes_on_from_the_last(host: HostServer, lea
     assert "goes on from the LoRA of round 2" in report_of(third)["live"]["note"]
 
 
+def test_what_is_kept_is_learned_without_a_reward(host: HostServer):
+    name = "keeps"
+    made = learning(name, "kept")
+    del made["objective"]["inputs"]["reward"]
+    key = key_of(finished(host, made))
+    answer(host, key, comment="brighter")
+    report = report_of(finished(host, made))
+    assert report["status"] == "not trained" and "nothing is to be kept" in report["live"]["message"]
+    assert versions(host, name) == []
+
+    answer(host, key, comment="brighter, keep the background")
+    third = finished(host, made)
+    report = report_of(third)
+    assert report["status"] == "finished" and report["steps"] == 2 and report["method"] == "multi-round-kept"
+    (one,) = versions(host, name)
+    about = header(one)
+    settings = json.loads(about["attune.settings"])["objective"]
+    assert (settings["round"], settings["rounds"], settings["lowest_noise"]) == (3, 1, 0.75)
+    assert "learns what you want to keep of one round" in report["live"]["note"]
+
+    answer(host, key, comment="darker, keep everything else")
+    fourth = finished(host, made)
+    assert report_of(fourth)["status"] == "finished"
+    one, two = versions(host, name)
+    assert "attune.parents" not in header(two), "what is kept is learned anew"
+    assert json.loads(header(two)["attune.settings"])["objective"]["rounds"] == 2
+
+    told(host, "undo", seen(host, key))
+    assert report_of(finished(host, with_changes(made, "train", preview_every=1)))["status"] == "learned before"
+    answer(host, key, comment="the background may change")
+    assert report_of(finished(host, made))["status"] == "not trained"
+
+
 def test_undo_rolls_the_lora_back_and_a_replay_uses_the_one_it_had(host: HostServer):
     name = "rolls back"
     made = learning(name, train__training_seed=5)  # no other session of these tests learns the same weights
@@ -194,4 +227,7 @@ def test_what_cannot_be_learned_is_refused_with_what_to_do(host: HostServer):
     assert where == "objective" and "Set learner to ppo" in words
     where, words = shown_error(host, with_changes(made, "objective", learner="ppo", stop_to=0, images_per_prompt=1))
     assert where == "objective" and "images_per_prompt must be at least 2" in words
+    del made["objective"]["inputs"]["reward"]
+    where, words = shown_error(host, made)
+    assert where == "objective" and "Connect the reward output of Dynamic Weights" in words
     assert versions(host, "refused to learn") == []

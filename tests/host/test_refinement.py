@@ -160,6 +160,15 @@ def test_chosen_pictures_count_beside_words_where_the_model_is_connected(host: H
     assert np.array_equal(off, unled)
 
 
+def test_a_round_lasts_as_long_as_its_run_and_not_since_the_session_was_opened(host: HostServer):
+    key = key_of(finished(host, graph("in no hurry")))
+    began = time.monotonic()
+    time.sleep(4)
+    finished(host, graph("in no hurry", schedule__guidance=2.5))
+    seconds = host.get(f"{ROUTE}/report/{key}")["open"]["seconds"]
+    assert 0 < seconds <= time.monotonic() - began - 4
+
+
 def test_other_pictures_of_the_same_words(host: HostServer):
     first = finished(host, graph("others"))
     view = seen(host, key_of(first))

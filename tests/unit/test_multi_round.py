@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,20 +16,22 @@ from attune.nodes.host.applied_loras import settings_of, stored_lora, with_ident
 from attune.nodes.refinement.draft import Draft
 from attune.nodes.refinement.records import Feedback
 from attune.nodes.refinement.round_lora import lora_record, newest_version
-from attune.nodes.round_lesson import RoundLesson
+from attune.nodes.round_lesson import KeptPictures, RoundLesson
 from attune.nodes.training import multi_round_schemas
 from attune.nodes.training.figures import CURVES
-from attune.nodes.training.plan_multi_round import KINDS, RoundPlan, lesson_of, session_lora
+from attune.nodes.training.plan_multi_round import KINDS, KeptRoundPlan, RoundPlan, lesson_of, session_lora
 from attune.nodes.training.plan_rewards import DDPOPlan
 from attune.nodes.training.plans import EncodedText
 from attune.nodes.training.rounds import goes_on, start_of, without_training
 from attune.tests.refinement_sessions import opened, play, propose
 from attune.tests.unit.test_objective_contract import CONTEXT, SHAPE, Colour, Decoder, small_unet
-from attune.training.adapters import LoraMetadata, save_lora, weights_id
+from attune.training.adapters import LoraMetadata, Policy, save_lora, weights_id
 from attune.training.denoisers import DiffusersDenoiser, process_of
 from attune.training.interfaces import AttuneError, Prompt, TrainingError
 from attune.training.objectives.ddpo import DDPOConfig
+from attune.training.objectives.kept_pictures import KeptConfig, KeptObjective, KeptRound
 from attune.training.objectives.multi_round import (
+    ROUND_LORA,
     ROUND_TRAINER,
     RoundConfig,
     learn_round,
@@ -113,6 +116,43 @@ def test_a_reward_without_gradient_is_for_ppo() -> None:
     assert round_objective(prompt, blind, Decoder(), RoundConfig(learner="ppo"), **common).name == "ddpo"
 
 
+def kept_objective(**changes: Any) -> KeptObjective:
+    prompt = Prompt("a cat", torch.randn(3, CONTEXT, generator=torch.Generator().manual_seed(9)))
+    liked, others = torch.ones(1, *SHAPE), -torch.ones(3, *SHAPE)
+    return KeptObjective([KeptRound(prompt, liked, others)], KeptConfig(**changes), preview=prompt)
+
+
+def test_what_is_kept_is_told_from_what_was_passed_over(denoiser: DiffusersDenoiser) -> None:
+    before = {name: value.clone() for name, value in denoiser.module.state_dict().items()}
+    trainer = replace(ROUND_TRAINER, steps=9, learning_rate=0.01)
+    found = learn_round(denoiser, kept_objective(beta=500.0), trainer=trainer)
+    losses = [row["loss"] for row in found.history]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and sum(losses[1:]) / 8 < 0.8 * losses[0], losses
+    assert all(name.startswith("up_blocks.") for name in found.tensors)
+    assert all(torch.equal(value, before[name]) for name, value in denoiser.module.state_dict().items())
+
+
+@pytest.mark.parametrize("lowest", [0.75, 0.0])
+def test_what_is_kept_is_learned_at_the_highest_noise_levels(denoiser: DiffusersDenoiser, lowest: float) -> None:
+    made, levels = kept_objective(lowest_noise=lowest), denoiser.process.sigmas
+    with Policy(denoiser, ROUND_LORA) as policy:
+        made.prepare(policy)
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.stack([made._look(generator).sigma for _ in range(200)])
+    assert drawn.min() >= levels[int(lowest * len(levels))], drawn.min()
+    assert drawn.min() < levels[int((lowest + 0.1) * len(levels))] and drawn.max() > levels[int(0.95 * len(levels))]
+
+
+def test_rounds_in_which_all_was_liked_teach_nothing() -> None:
+    prompt, four = Prompt("a cat", torch.zeros(3, CONTEXT)), torch.zeros(4, *SHAPE)
+    with pytest.raises(TrainingError, match="no pairs to learn from"):
+        KeptObjective([KeptRound(prompt, four, four[:0])], KeptConfig(), preview=prompt)
+    with pytest.raises(TrainingError, match="lowest_noise is a share"):
+        KeptConfig(lowest_noise=1.0)
+    with pytest.raises(TrainingError, match="learns from rounds, and not from a reward"):
+        round_objective(prompt, Colour(), Decoder(), RoundConfig(learner="kept"), latent_shape=SHAPE)
+
+
 def test_every_knob_is_a_widget_with_its_default() -> None:
     slots = {slot.id: slot for slot in multi_round_schemas.MULTI_ROUND_OBJECTIVE}
     names = {multi_round_schemas.FIELDS.get(id, id) for id in slots}
@@ -121,8 +161,10 @@ def test_every_knob_is_a_widget_with_its_default() -> None:
         field = multi_round_schemas.FIELDS.get(id, id)
         if field in multi_round_schemas.ROUND:
             assert slot.keywords["default"] == multi_round_schemas.ROUND[field], id
-    assert [slot.id for slot in slots.values() if slot.keywords.get("optional")] == ["held_out_reward"]
-    assert {f"multi-round-{learner}" for learner in LEARNERS} <= set(CURVES)
+    assert [slot.id for slot in slots.values() if slot.keywords.get("optional")] == [
+        "reward", "held_out_reward", "beta", "lowest_noise",
+    ]  # fmt: skip
+    assert {f"multi-round-{learner}" for learner in (*LEARNERS, "kept")} <= set(CURVES)
 
 
 # ---- plans ----
@@ -147,6 +189,38 @@ def test_a_plan_says_whose_round_it_learns(learner: str) -> None:
     denoiser = SimpleNamespace(prompt=lambda text, conditioning: Prompt(text, torch.zeros(3, CONTEXT)))
     built = made.build(denoiser, Decoder(), [], SHAPE, lambda *phase: None)
     assert built.about == {"words": made.words, "session": LESSON.session, "round": 3}
+
+
+def kept_plan(count: int = 1, lesson: RoundLesson = LESSON, **parts: Any) -> KeptRoundPlan:
+    text, config = EncodedText("a cat", None), RoundConfig(learner="kept", images_per_prompt=3).method()
+    rounds = [(text, KeptPictures("a cat", torch.ones(1, *SHAPE), torch.zeros(3, *SHAPE))) for _ in range(count)]
+    return KeptRoundPlan(rounds, text, text, None, "text", config, lesson=lesson, **parts)
+
+
+def test_a_plan_of_what_is_kept_says_so_and_knows_it() -> None:
+    made = kept_plan(2)
+    assert (made.method, made.title, made.rest, made.batch) == ("multi-round-kept", "Multi-Round (kept)", "", 6)
+    assert made.words == "Round 3 of 'my cat' learns what you want to keep of 2 rounds."
+    settings = json.loads(json.dumps(made.settings()))
+    assert (settings["batch"], settings["rounds"], settings["lowest_noise"]) == (3, 2, 0.75)
+    denoiser = SimpleNamespace(prompt=lambda text, conditioning: Prompt(text, torch.zeros(3, CONTEXT)))
+    loaded = made.load(SimpleNamespace(inward=lambda latents: 2 * latents))
+    model = SimpleNamespace(model=SimpleNamespace(latent_format=SimpleNamespace(latent_channels=SHAPE[0])))
+    assert made.latent_shape(model, loaded) == SHAPE and loaded[0].eq(2).all()
+    built = made.build(denoiser, Decoder(), loaded, SHAPE, lambda *phase: None)
+    assert len(built.pairs) == 6 and built.about["words"] == made.words
+    model.model.latent_format.latent_channels += 1
+    with pytest.raises(AttuneError, match="drawn by another kind of model"):
+        made.latent_shape(model, loaded)
+    other = (EncodedText("a cat", None), KeptPictures("a cat", torch.ones(1, *SHAPE), torch.ones(3, *SHAPE)))
+    hashes = {plan.data_hash() for plan in (made, kept_plan(1), replace(made, rounds=[other]))}
+    assert len(hashes) == 3 and kept_plan(2).data_hash() == made.data_hash()
+
+
+def test_where_nothing_is_kept_nothing_is_learned() -> None:
+    assert "nothing is to be kept" in kept_plan(0).rest and "keep the background" in kept_plan(0).rest
+    assert "nobody has said anything yet" in kept_plan(0, FIRST).rest
+    assert "made again" in kept_plan(0, replace(LESSON, again=True)).rest
 
 
 def test_what_is_learned_is_known_by_all_that_it_depends_on() -> None:
@@ -213,6 +287,30 @@ def test_the_wire_of_a_session_gives_the_lesson_and_nothing_else_does(tmp_path: 
     assert (lesson.version, lesson.version_round) == ("0123456789abcdef", 1)
     with pytest.raises(AttuneError, match="This is no refinement session"):
         lesson_of({"samples": torch.zeros(1)})
+
+
+def test_the_wire_gives_what_is_kept_until_it_is_let_go(tmp_path: Path) -> None:
+    sessions = opened(tmp_path)
+    state = sessions.create("cat", "a cat")
+    latents = torch.arange(24.0).reshape(2, 3, 2, 2)
+
+    def said(comment: str, **changes: Any) -> list[KeptPictures]:
+        nonlocal state
+        feedback = Feedback(comment, **({"liked": (1,)} | changes))
+        state = play(sessions, state, feedback=feedback, latents=latents)
+        return Draft.of(state, sessions).kept()
+
+    assert said("make it blue") == []
+    (one,) = said("replace the cat with a dog, keep the background")
+    assert one.prompt == "a cat" and torch.equal(one.liked, latents[1:]) and torch.equal(one.others, latents[:1])
+    assert len(said("in a flat style")) == 1, "it goes on"
+    assert len(said("keep everything else", liked=(0,))) == 2
+    assert Draft.of(state).kept() == [], "nobody is to read it"
+    assert len(said("keep the colours", liked=(0, 1))) == 2, "all were liked: nothing was passed over"
+    assert said("the background may change") == []
+    assert len(said("keep the look")) == 1
+    state = sessions.undo(state.key, state.revision)
+    assert Draft.of(state, sessions).kept() == []
 
 
 def test_undo_redo_branches_and_replay_find_the_version_of_their_round(tmp_path: Path) -> None:

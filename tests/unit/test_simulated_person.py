@@ -141,6 +141,16 @@ def test_what_it_cannot_ask_for_is_chosen_first():
     assert SimulatedPerson(MEANT, Told(*seen), able).answer(pictures(2)).chosen == 0
 
 
+def test_what_it_cannot_name_and_sees_it_asks_to_keep():
+    keeping = Habits(noise=0.01, blunder=0.0, silence=0.0, wordless=("style",), keeps=True)
+    seen = data.Attributes("cat", "flat", "red")
+    comment = SimulatedPerson(MEANT, Told(seen), keeping).answer(pictures(1)).comment
+    assert "blue" in comment and comment.endswith(", keep the style")
+    assert "keep" not in SimulatedPerson(MEANT, Told(seen), replace(keeping, keeps=False)).answer(pictures(1)).comment
+    other = replace(seen, style="3d")
+    assert "keep" not in SimulatedPerson(MEANT, Told(other), keeping).answer(pictures(1)).comment, "it is not there"
+
+
 def test_habits_out_of_range_are_refused():
     with pytest.raises(TrainingError, match="above 0"):
         Habits(noise=0)

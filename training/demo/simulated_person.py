@@ -12,7 +12,8 @@ judge that nothing is trained on. From these it
 
 A person may be wrong about what it sees (`blunder`), say nothing (`silence`), look for what can be said in its own
 order, or know a thing only when it sees it (`wordless`): many can tell the style they mean from others, and few can
-name it. All draws follow from the seed. For evidence and for trying a workflow without people; it is no model of taste.
+name it; and where they see it, they may ask to keep it (`keeps`). All draws follow from the seed. For evidence and for
+trying a workflow without people; it is no model of taste.
 
 **Where it is used.** In a graph, the node Simulated Person answers Commit Round, and Repeat Rounds makes rounds until
 it accepts: the template `refine_without_a_person`, in the page or on a server without one (help pages
@@ -94,12 +95,14 @@ class Habits:
         blunder: probability of mistaking an attribute of a picture for another one, 0 … 1.
         silence: probability of not commenting on a round, 0 … 1.
         wordless: of `ALL_ATTRIBUTES`, those that it chooses by and has no words for.
+        keeps: whether a comment on a picture that has what it has no words for also asks to keep that.
     """
 
     noise: float = 0.15
     blunder: float = 0.05
     silence: float = 0.1
     wordless: tuple[str, ...] = ()
+    keeps: bool = False
 
     def __post_init__(self) -> None:
         if not self.noise > 0:
@@ -197,13 +200,17 @@ class SimulatedPerson:
         silent = accepted or self._draws.random() < self.habits.silence
         wrong = [name for name in self.wishes if getattr(seen[chosen], name) != getattr(self.meant, name)]
         sayable = [name for name in wrong if name not in self.habits.wordless]
-        comment = "" if silent or not sayable else self._comment(seen[chosen], sayable)
+        comment = "" if silent or not sayable else self._comment(seen[chosen], sayable) + self._keeping(wrong)
         return Answer(chosen, comment, bool(accepted), speechless=bool(wrong) and not sayable)
 
     def _beyond_words(self, seen: Sequence[data.Attributes]) -> np.ndarray:
         """Of what it has no words for, the share that each picture has; 0 where it has words for all."""
         silent = [name for name in self.wishes if name in self.habits.wordless]
         return np.array([share(found, self.meant, silent) if silent else 0.0 for found in seen])
+
+    def _keeping(self, wrong: Sequence[str]) -> str:
+        right = [name for name in self.wishes if name in self.habits.wordless and name not in wrong]
+        return "".join(f", keep the {name}" for name in right) if self.habits.keeps else ""
 
     def _mistaken(self, seen: data.Attributes) -> data.Attributes:
         """What the person takes it for."""

@@ -2,10 +2,11 @@
 
     ppo     DDPO's clipped policy gradient on R_total(t), see `ddpo`
     refl    the gradient of R_total(t), from a step drawn in the window [T1, T2], see `refl`
+    kept    Diffusion-DPO on the pictures of which something is to be kept, see `kept_pictures`
 
 R_total(t) = Σ_i λ_i(t)·z(r_i) is a reward like any other here: whoever weighs the rewards of a round gives it. The only
 prompt is that of the round. Round after round goes on with the same LoRA: the weights of round t − 1 are where round t
-begins, with a fresh optimizer.
+begins, with a fresh optimizer. By what is kept, every round begins anew, and needs no reward.
 
 References:
     Multi-round visual refinement (VCA), as far as its authors' pages and figures tell: a frozen U-Net, LoRA on the four
@@ -19,7 +20,8 @@ Differences from the paper (all ours):
     - ReFL's margin is in z-scores of R_total over the session so far, which every round is to exceed: where 2 was far
       above all pictures there, it is soon reached here, and nothing more would be learned. That a round has few updates
       is what holds it back;
-    - a round has no loss on real pictures.
+    - a round has no loss on real pictures;
+    - learning what is kept is ours.
 """
 
 from __future__ import annotations
@@ -34,11 +36,12 @@ from ..adapters import LoraConfig, Policy
 from ..interfaces import Denoiser, LatentDecoder, Prompt, Reward, RunCallbacks, TrainingError
 from ..trainer import TrainerConfig, TrainResult, train
 from .ddpo import DDPOConfig, DDPOObjective
+from .kept_pictures import KeptConfig, KeptObjective
 from .practice import OnPhase
 from .refl import ReFLConfig, ReFLObjective
 from .transitions import StepWeights
 
-Learner = Literal["refl", "ppo"]
+Learner = Literal["refl", "ppo", "kept"]
 # A round's LoRA and updates where nobody says otherwise: seconds, not minutes.
 ROUND_LORA = LoraConfig(rank=8, alpha=8.0, part="up path")
 ROUND_TRAINER = TrainerConfig(steps=4, learning_rate=5e-4, warmup_steps=0, sample_every=0)
@@ -51,13 +54,14 @@ class RoundConfig:
     Attributes:
         learner: "refl" follows the reward's gradient, "ppo" takes any reward.
         images_per_prompt: pictures of the round's prompt per update; "ppo" compares them, and so does a reward of
-            diversity: at least 2 then.
+            diversity: at least 2 then. "kept": pairs per update.
         steps, guidance, chunk: of the practice pictures, as everywhere.
         stop_from, stop_to: "refl": the window [T1, T2] in steps, counted from 0.
         margin, weight: "refl", see `refl`.
         transitions: "ppo": steps of each picture that are learned from; 0 = all.
         updates_per_rollout: "ppo": updates from one set of pictures.
         clip_range, step_weights: "ppo", see `ddpo`.
+        beta, lowest_noise: "kept", see `diffusion_dpo` and `kept_pictures`.
 
     Raises:
         TrainingError: a value out of range; the message quotes it.
@@ -76,14 +80,20 @@ class RoundConfig:
     clip_range: float = 1e-4
     step_weights: StepWeights = "balanced"
     chunk: int = 4
+    beta: float = 5000.0
+    lowest_noise: float = 0.75
 
     def __post_init__(self) -> None:
         if self.learner not in get_args(Learner):
             raise TrainingError(f"learner must be one of {', '.join(get_args(Learner))}; not {self.learner!r}.")
         self.method()
 
-    def method(self) -> DDPOConfig | ReFLConfig:
+    def method(self) -> DDPOConfig | ReFLConfig | KeptConfig:
         """The learner's own knobs."""
+        if self.learner == "kept":
+            return KeptConfig(
+                batch=self.images_per_prompt, beta=self.beta, lowest_noise=self.lowest_noise, chunk=self.chunk
+            )
         common = {
             "prompts_per_update": 1,
             "images_per_prompt": self.images_per_prompt,
@@ -117,10 +127,13 @@ def round_objective(
     """What a round learns; arguments as of the two objectives.
 
     Raises:
-        TrainingError: the learner is refl and the reward has no gradient, or as those.
+        TrainingError: the learner is refl and the reward has no gradient, or as those; or it is kept, which has an
+            objective of its own, `kept_pictures.KeptObjective`.
     """
     check_learner(reward, config.learner)
     own = config.method()
+    if isinstance(own, KeptConfig):
+        raise TrainingError("The learner kept learns from rounds, and not from a reward.")
     kind = ReFLObjective if isinstance(own, ReFLConfig) else DDPOObjective
     return kind([prompt], reward, decoder, own, latent_shape=latent_shape, held_out=held_out, on_phase=on_phase)
 
@@ -140,7 +153,7 @@ def check_learner(reward: Reward, learner: Learner) -> None:
 
 def learn_round(
     denoiser: Denoiser,
-    objective: DDPOObjective | ReFLObjective,
+    objective: DDPOObjective | ReFLObjective | KeptObjective,
     *,
     lora: LoraConfig = ROUND_LORA,
     trainer: TrainerConfig = ROUND_TRAINER,
