@@ -93,9 +93,16 @@ class Environment:
         Args:
             home: a home folder of its own, so that comfy-cli's notes of other sessions are neither read nor changed.
         """
-        values = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME"}}
-        values.pop("CONDA_PREFIX", None)
-        values.pop("VIRTUAL_ENV", None)
+        # With compiled modules not kept, every start of the host would compile it anew, for seconds.
+        strays = {
+            "PYTHONPATH",
+            "PYTHONSAFEPATH",
+            "PYTHONHOME",
+            "PYTHONDONTWRITEBYTECODE",
+            "CONDA_PREFIX",
+            "VIRTUAL_ENV",
+        }
+        values = {k: v for k, v in os.environ.items() if k not in strays}
         if (self.python.parent.parent / "pyvenv.cfg").is_file():
             values["VIRTUAL_ENV"] = str(self.python.parent.parent)
         values["PATH"] = os.pathsep.join([str(self.python.parent), values.get("PATH", "")])

@@ -5,6 +5,7 @@ The fixtures are for tests/host and tests/browser alike (one server), so `tests/
 
 from __future__ import annotations
 
+import compileall
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -65,12 +66,19 @@ class HostServer(Server):
         return self.get("/object_info")
 
 
+def compile_pack() -> None:
+    """What a host does at its first start with a version of the pack, so that every start here is like a later one."""
+    for folder in ("nodes", "training"):
+        compileall.compile_dir(ROOT / folder, quiet=1)
+
+
 @pytest.fixture(scope="session")
 def launch_host(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., HostServer]]:
     """Starts a further host, `launch_host(*arguments, base=None)`: for tests with other arguments, or that kill it.
 
     Whatever is still running at the end of the session is stopped.
     """
+    compile_pack()
     servers: list[HostServer] = []
     environment = Environment(Path(sys.executable), comfyui, own=comfyui.parent.name == ".host")
 

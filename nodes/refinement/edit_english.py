@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .edit_negations import NEGATIONS, SENTENCE, SHORTER, SPOKEN, UNREADABLE
-from .edit_words import EditLanguage, Rule, register, words
+from .edit_words import EditLanguage, Rule, words
 
 _BE = r"(?:be|look|appear|seem|feel|become|get|come out)"
 _MUST = r"(?:should|must|shall|ought to|needs? to|has to|have to|had to|could|can|may|might|would|will)"
@@ -358,5 +358,3 @@ ENGLISH = EditLanguage(
         "bread": "bread", "popcorn": "popcorn", "buses": "bus", "lens": "lens", "ukiyo-e": "ukiyo-e",
     },
 )  # fmt: skip
-
-register(ENGLISH)

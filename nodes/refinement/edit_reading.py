@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from . import edit_english  # noqa: F401 — registers English
 from .edit_clauses import Clause, ClauseReader
 from .edit_records import Edit, Reading
 from .edit_words import EditLanguage, languages

@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 from .checks import RefinementError
@@ -330,7 +330,12 @@ def alternatives(words: Iterable[str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word))) or r"(?!)"
 
 
-_LANGUAGES: dict[str, EditLanguage] = {}
+@cache
+def _tables() -> dict[str, EditLanguage]:
+    """Name → table, English first: read when feedback first is, as its many patterns would slow the host's start."""
+    from .edit_english import ENGLISH
+
+    return {ENGLISH.name: ENGLISH}
 
 
 def register(language: EditLanguage) -> None:
@@ -339,17 +344,17 @@ def register(language: EditLanguage) -> None:
     Raises:
         RefinementError: there is another table of that name, or one of its rules cannot be used.
     """
-    if _LANGUAGES.get(language.name, language) is not language:
+    if _tables().get(language.name, language) is not language:
         raise RefinementError(f"There is a language {language.name!r} already. Give yours another name.")
     _ = language.patterns  # a wrong rule shows here, not at the first feedback
-    _LANGUAGES[language.name] = language
+    _tables()[language.name] = language
 
 
 def unregister(name: str) -> None:
     """The opposite of `register`."""
-    _LANGUAGES.pop(name, None)
+    _tables().pop(name, None)
 
 
 def languages() -> tuple[EditLanguage, ...]:
     """Those registered, in order."""
-    return tuple(_LANGUAGES.values())
+    return tuple(_tables().values())

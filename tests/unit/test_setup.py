@@ -195,10 +195,12 @@ def test_a_link_that_cannot_be_made_says_what_to_do(tmp_path, monkeypatch):
 def test_child_processes_get_the_right_python_and_no_telemetry(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("CONDA_PREFIX", "/elsewhere")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     variables = Environment(PYTHON, tmp_path, own=True).variables(home=tmp_path / "home")
     assert variables["PATH"].split(os.pathsep)[0] == str(PYTHON.parent)
     assert "PYTHONPATH" not in variables
     assert "CONDA_PREFIX" not in variables
+    assert "PYTHONDONTWRITEBYTECODE" not in variables
     assert (variables["DO_NOT_TRACK"], variables["HOME"]) == ("1", str(tmp_path / "home"))
 
 
