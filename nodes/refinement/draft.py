@@ -56,6 +56,7 @@ class Draft:
         lora: the LoRAs that the pictures were made with, see `round_lora`; "" = none.
         liked: the liked pictures of earlier rounds, see `chosen_pictures`; None = nobody has read them yet.
         store: where the session's files are; None = nobody is to read them.
+        test, arm: of an A/B test of the weights, and where in it the session is; "" = no test.
         run: of the host, that took it up last; "" = none yet.
         began: when that run came to this session, by the machine's monotonic clock, in seconds.
     """
@@ -74,6 +75,8 @@ class Draft:
     lora: str = ""
     liked: tuple[torch.Tensor, ...] | None = field(default=None, repr=False, compare=False)
     store: SessionStore | None = field(default=None, repr=False, compare=False)
+    test: str = ""
+    arm: str = ""
     run: str = field(default="", compare=False)
     began: float = field(default_factory=time.monotonic)
 
@@ -95,6 +98,21 @@ class Draft:
             for name in ("prompt", "negative", "embedding", "weights"):
                 parts.pop(name, None)
         return replace(self, **parts)
+
+    def in_test(self, test: str, arm: str) -> Draft:
+        """The same in an arm of a test of the weights.
+
+        Raises:
+            RefinementError: the schedule is under test already.
+        """
+        if self.schedule is not None and self.schedule.arm:
+            raise two_tests(test, self.schedule.test)
+        draft = replace(self, test=test, arm=arm)
+        return draft if self.schedule is None else replace(draft, schedule=draft.marked(self.schedule))
+
+    def marked(self, schedule: Schedule) -> Schedule:
+        """A schedule with the arm of the test of the weights, under which rounds are counted."""
+        return replace(schedule, test=self.test, arm=self.arm) if self.test else schedule
 
     @property
     def seconds(self) -> float:
@@ -128,6 +146,14 @@ class Draft:
                 "This session has no schedule for its round. Put Round Schedule between Refinement Session and here."
             )
         return self.schedule
+
+
+def two_tests(weights: str, schedule: str) -> RefinementError:
+    """What is said where one session is to be in two tests at once."""
+    return RefinementError(
+        f'Two A/B tests at once: Dynamic Weights tests "{weights}", Round Schedule "{schedule}". A session can be in '
+        "one: set test_rule to off, or test_type to off and test_settings to nothing."
+    )
 
 
 def chosen_rounds(state: SessionState) -> list[Round]:

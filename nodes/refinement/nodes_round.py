@@ -16,7 +16,7 @@ from ..host.sampling import empty_latent, sampler_names, seeded_noise
 from ..host.schema import AttuneNode
 from .checks import MOST_PICTURES, MOST_STEPS, RefinementError
 from .chosen import chosen_latents
-from .draft import Draft
+from .draft import Draft, two_tests
 from .dynamic_weights import chance_of_new_noise
 from .nodes_common import CATEGORY, draft_of, session_input, session_output
 from .nodes_routes import sessions
@@ -24,7 +24,7 @@ from .noise_levels import sigmas
 from .plain_records import canonical
 from .records import Schedule
 from .round_lora import lora_record
-from .schedules import SEEDS, TYPES, RoundScheduleConfig, round_schedule, schedule_text, why_raised
+from .schedules import SEEDS, TYPES, RoundScheduleConfig, round_schedule, schedule_text, settings_of_arm, why_raised
 
 DEFAULTS = RoundScheduleConfig()
 NO_TEST = "off"
@@ -99,6 +99,16 @@ class AttuneRoundSchedule(AttuneNode):
                     "background), so that the picture can follow. Lowering it stays closer to the picture you chose "
                     "and follows less. 0 = off. \"more\" and \"less\" keep to the strength above.",
                 ),
+                cls.input(
+                    io.Int, "more_steps", default=DEFAULTS.more_steps, min=-100, max=100, optional=True,
+                    tooltip="Every round takes as many steps more than the one before. Raising it makes quick first "
+                    "rounds and fine late ones: 8 steps and 4 more are 8, 12, 16. 0 = the same in every round.",
+                ),
+                cls.input(
+                    io.String, "test_settings", default="", optional=True,
+                    tooltip="An A/B test of any settings of this node: what half of your sessions take instead, such "
+                    "as: steps 12, strength 0.6. Empty = no test, or that of test_type alone.",
+                ),
             ],
             outputs=[
                 session_output(cls),
@@ -113,21 +123,45 @@ class AttuneRoundSchedule(AttuneNode):
     def execute(
         cls, session: Any, pictures: int, steps: int, guidance: float, sampler: str, type: str, strength: float,
         decay: float, least_strength: float, seeds: str, test_type: str,
-        words_strength: float = DEFAULTS.words_strength,
+        words_strength: float = DEFAULTS.words_strength, more_steps: int = DEFAULTS.more_steps, test_settings: str = "",
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
-        tested = () if test_type == NO_TEST else (("type", test_type),)
-        config = RoundScheduleConfig(
-            type=type, steps=steps, strength=strength, decay=decay, least_strength=least_strength, seeds=seeds,
-            sampler=sampler, guidance=guidance, arm_b=tested, test="" if test_type == NO_TEST else f"type {test_type}",
-            words_strength=words_strength,
+        config = tested(
+            RoundScheduleConfig(
+                type=type, steps=steps, strength=strength, decay=decay, least_strength=least_strength, seeds=seeds,
+                sampler=sampler, guidance=guidance, words_strength=words_strength, more_steps=more_steps,
+            ),
+            test_type, test_settings,
         )  # fmt: skip
+        if draft.test and config.test and draft.state.replay is None:
+            raise two_tests(draft.test, config.test)
         found = round_schedule(
             config, draft.state, batch=pictures, change=draft.change,
             lambda_div=chance_of_new_noise(draft.weights, draft.state.number),
         )  # fmt: skip
         told = schedule_text(found, draft.state.number, why=why_raised(config, draft.state, draft.change))
-        return io.NodeOutput(draft.with_(schedule=found), found.strength, told, ui={"text": [told]})
+        return io.NodeOutput(draft.with_(schedule=draft.marked(found)), found.strength, told, ui={"text": [told]})
+
+
+def tested(config: RoundScheduleConfig, test_type: str, settings: str) -> RoundScheduleConfig:
+    """The knobs with what their arm B has instead, and the test's name, which says that.
+
+    Raises:
+        RefinementError: the settings cannot be read, are those of arm A, or name another type than `test_type`.
+    """
+    typed = () if test_type == NO_TEST else (("type", test_type),)
+    written = settings_of_arm(settings)
+    if typed and "type" in dict(written):
+        raise RefinementError(
+            "The type of the test is set twice: set test_type to off, or leave it out of the settings."
+        )
+    if written and all(getattr(config, knob) == value for knob, value in written):
+        raise RefinementError("The settings of the test are those that the node has. Write what arm B takes instead.")
+    sampler = dict(written).get("sampler")
+    if sampler is not None and sampler not in sampler_names()[0]:
+        raise RefinementError(f"There is no sampler {sampler!r}; the names are those of the widget sampler.")
+    arm = (*typed, *written)
+    return replace(config, arm_b=arm, test=", ".join(f"{knob} {value}" for knob, value in arm))
 
 
 class AttuneRoundSampler(AttuneNode):

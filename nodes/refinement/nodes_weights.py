@@ -21,6 +21,7 @@ from .nodes_common import CATEGORY, Reward, draft_of, session_input, session_out
 from .nodes_routes import sessions
 from .reward_gradients import choice_gram, comparable
 from .running_scores import Running, running_scores, scores_of
+from .schedules import arm_in
 from .total_reward import TotalReward
 from .weights_chart import front_chart, weights_chart
 
@@ -28,6 +29,8 @@ DEFAULTS = WeightsConfig()
 SOCKETS = {"diversity": "diversity", "consistency": "consistency", "relevance": "relevance", "other": "", "other_2": ""}
 BY_GRADIENTS = ("gradient influence", "mgda")
 FIXED = "fixed"
+OFFERED = tuple(rule for rule in RULES if rule != FIXED)
+NO_TEST = "off"
 
 
 class AttuneDynamicWeights(AttuneNode):
@@ -57,7 +60,7 @@ class AttuneDynamicWeights(AttuneNode):
                 cls.input(
                     io.Combo,
                     "rule",
-                    options=[rule for rule in RULES if rule != FIXED],
+                    options=list(OFFERED),
                     default="learned",
                     tooltip="rule: by the number of the round. learned: the rule, and more and more what your choices "
                     "in this session show. gradient influence, mgda: what helps all rewards at once (they must be "
@@ -85,6 +88,11 @@ class AttuneDynamicWeights(AttuneNode):
                     io.Float, "relevance_rate", default=DEFAULTS.relevance_rate, min=0.0, max=5.0, step=0.005,
                     tooltip="How fast the weight of relevance rises per round. 0 = it has none.",
                 ),
+                cls.input(
+                    io.Combo, "test_rule", options=[NO_TEST, *OFFERED], default=NO_TEST, optional=True,
+                    tooltip="An A/B test over your sessions: half of them take this rule in place of the one above. "
+                    "Session Report says which arm is accepted more often. off = no test.",
+                ),
             ],
             outputs=[
                 session_output(cls),
@@ -101,10 +109,14 @@ class AttuneDynamicWeights(AttuneNode):
     @classmethod
     def execute(
         cls, session: Any, rule: str, time_scale: float, half_after: float, diversity_rate: float,
-        consistency_rate: float, relevance_rate: float, **rewards: Any,
+        consistency_rate: float, relevance_rate: float, test_rule: str = NO_TEST, **rewards: Any,
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
         judges = judges_of(rewards)
+        if test_rule != NO_TEST and draft.state.replay is None:
+            test = f"rule {test_rule}"
+            draft = draft.in_test(test, arm_in(test, draft.state))
+            rule = test_rule if draft.arm == "B" else rule
         config = WeightsConfig(
             rule=rule, time_scale=time_scale, half_after=half_after, diversity_rate=diversity_rate,
             consistency_rate=consistency_rate, relevance_rate=relevance_rate,
@@ -194,7 +206,8 @@ def weights_text(draft: Draft) -> str:
     weights = draft.weights
     if weights is None:
         return "No rewards are weighed."
-    lines = [f"Round {draft.state.number}, {weights.rule}:"]
+    arm = f", arm {draft.arm} of the test" if draft.arm else ""
+    lines = [f"Round {draft.state.number}, {weights.rule}{arm}:"]
     for name, value in sorted(weights.after.items(), key=lambda item: -item[1]):
         before = weights.before.get(name)
         moved = "" if before is None or not draft.state.path else f" ({value - before:+.2f})"

@@ -24,7 +24,8 @@ had.
 **Replay.** A round that is made again takes what is recorded, whatever the knobs say now.
 
 **A/B test.** Arm B has the same knobs but for those in `arm_b`; the session's key says which arm it is in
-(`ab_arms.arm_of`). Once a session has rounds in an arm it stays there as long as the test has that name.
+(`ab_arms.arm_of`). Once a session has rounds in an arm it stays there as long as the test has that name. A person
+writes the knobs of arm B as "steps 12, strength 0.6" (`settings_of_arm`).
 
 References:
     ours; λ_div is `dynamic_weights`. Image-to-image by part of the noise levels: Meng et al. 2022, "SDEdit".
@@ -36,6 +37,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -103,10 +105,9 @@ class RoundScheduleConfig:
         self._check_arm()
 
     def _check_arm(self) -> None:
-        known = {field.name for field in fields(self)} - {"arm_b", "test"}
         for knob, _ in self.arm_b:
-            if knob not in known:
-                raise RefinementError(f"Arm B cannot change {knob!r}; it may change: {', '.join(sorted(known))}.")
+            if knob not in KNOBS:
+                raise RefinementError(f"Arm B cannot change {knob!r}; it may change: {', '.join(sorted(KNOBS))}.")
         if self.arm_b:
             self.of_arm("B")
 
@@ -131,11 +132,47 @@ class RoundScheduleConfig:
         )
 
 
+KNOBS = tuple(field.name for field in fields(RoundScheduleConfig) if field.name not in {"arm_b", "test"})
+
+
+def settings_of_arm(text: str) -> tuple[tuple[str, Any], ...]:
+    """What a person wrote of arm B, as (knob, value) pairs.
+
+    Args:
+        text: a knob's name and its value, with commas, semicolons or line breaks between: "steps 12, strength 0.6";
+            "=" and ":" behind the name may be there. Empty = nothing.
+
+    Raises:
+        RefinementError: there is no such knob, it stands there twice, or its value is of another kind.
+    """
+    found: dict[str, Any] = {}
+    for entry in filter(None, (part.strip() for part in re.split(r"[,;\n]", text))):
+        name, _, value = re.sub(r"^(\w+)\s*[=:]\s*", r"\1 ", entry).partition(" ")
+        if name not in KNOBS:
+            raise RefinementError(
+                f"{entry!r} is no setting of a round. Write one of {', '.join(KNOBS)}, then its value."
+            )
+        if name in found:
+            raise RefinementError(f"{name} stands twice in the settings of the test. Leave one out.")
+        kind = type(getattr(RoundScheduleConfig, name))
+        try:
+            found[name] = kind(value.strip())
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise RefinementError(
+                f"{name} needs {wanted} in the settings of the test, not {value.strip()!r}."
+            ) from None
+    return tuple(found.items())
+
+
+def arm_in(test: str, state: SessionState) -> str:
+    """The arm of a test, "A" or "B", that a session is in."""
+    return state.arm if state.arm and state.test == test else arm_of(state.key, test)
+
+
 def arm_for(config: RoundScheduleConfig, state: SessionState) -> str:
     """The arm that the session is in; "" without a test."""
-    if not config.arm_b:
-        return ""
-    return state.arm if state.arm and state.test == config.test else arm_of(state.key, config.test)
+    return arm_in(config.test, state) if config.arm_b else ""
 
 
 def round_schedule(

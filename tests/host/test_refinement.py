@@ -98,6 +98,46 @@ def drawn(host: HostServer, record: dict[str, Any]) -> np.ndarray:
     return np.stack([host.pixels(host.output_path(part)) for part in record["outputs"]["shown"]["images"]])
 
 
+def arms(host: HostServer, name: str, **changes: Any) -> dict[str, dict[str, Any]]:
+    """Arm → the schedule of a first round, of as many sessions as it takes to have one in each."""
+    found: dict[str, dict[str, Any]] = {}
+    for number in range(12):
+        schedule = seen(host, key_of(finished(host, graph(f"{name} {number}", **changes))))["open"]["schedule"]
+        found.setdefault(schedule["arm"], schedule)
+        if {"A", "B"} <= found.keys():
+            break
+    return found
+
+
+def test_any_setting_of_a_round_can_be_tested(host: HostServer):
+    changes = {"schedule__more_steps": 2, "schedule__test_settings": "steps 3, type karras"}
+    found = arms(host, "tested steps", **changes)
+    assert (found["A"]["steps"], found["A"]["type"]) == (2, "linear")
+    assert (found["B"]["steps"], found["B"]["type"]) == (3, "karras")
+    for settings, test_type, words in (
+        ("steps 2", "off", "are those that the node has"),
+        ("type karras", "cosine", "set twice"),
+        ("sampler magic", "off", "no sampler 'magic'"),
+        ("eta 1", "off", "is no setting of a round"),
+    ):
+        wrong = graph("wrong", schedule__test_settings=settings, schedule__test_type=test_type)
+        assert words in shown_error(host, wrong)[1]
+
+
+def test_a_rule_of_weights_can_be_tested_and_one_test_at_a_time(host: HostServer):
+    changes = {"rewards": True, "weights__rule": "rule", "weights__test_rule": "fixed equal"}
+    assert arms(host, "tested rule", **changes).keys() == {"A", "B"}
+    for number in range(12):
+        record = finished(host, graph(f"tested rule {number}", **changes))
+        arm = seen(host, key_of(record))["open"]["schedule"]["arm"]
+        told_of = record["outputs"]["weights"]["text"][0]
+        assert told_of.startswith(f"Round 1, {'fixed equal' if arm == 'B' else 'rule'}, arm {arm} of the test:")
+        if arm == "B":
+            break
+    twice = graph("tested twice", **changes, schedule__test_settings="steps 3")
+    assert "Two A/B tests at once" in shown_error(host, twice)[1]
+
+
 def test_a_session_goes_round_and_comes_back_bit_by_bit(host: HostServer):
     first = finished(host, graph("loop"))
     key, before = key_of(first), drawn(host, first)

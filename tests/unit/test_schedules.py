@@ -11,6 +11,7 @@ import torch
 
 from attune.nodes.refinement.ab_arms import arm_of
 from attune.nodes.refinement.checks import RefinementError
+from attune.nodes.refinement.draft import Draft
 from attune.nodes.refinement.noise_levels import sigmas
 from attune.nodes.refinement.records import SCHEDULE_TYPES, Feedback, Picture, Round, Schedule, SessionState
 from attune.nodes.refinement.schedules import (
@@ -19,6 +20,7 @@ from attune.nodes.refinement.schedules import (
     RoundScheduleConfig,
     round_schedule,
     schedule_text,
+    settings_of_arm,
     why_raised,
 )
 
@@ -335,3 +337,44 @@ def test_why_there_is_more_noise_is_said_only_where_there_is():
         "Round 2: 90% noise on the chosen picture, as your comment asked for something else, 20 steps, cosine, "
     )
     assert "comment" not in schedule_text(found, 2)
+
+
+def test_arm_b_is_written_as_settings():
+    written = "steps 12, strength = 0.6; type: karras\nseeds always the last round's, more_steps -1,"
+    found = settings_of_arm(written)
+    assert found == (
+        ("steps", 12), ("strength", 0.6), ("type", "karras"), ("seeds", "always the last round's"), ("more_steps", -1),
+    )  # fmt: skip
+    other = RoundScheduleConfig(arm_b=found, test="as written").of_arm("B")
+    assert (other.steps_of(3), other.strength, other.type) == (10, 0.6, "karras")
+    assert settings_of_arm(" \n") == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("colour red", r"'colour red' is no setting .* type, steps, more_steps"),
+        ("steps", "steps needs a whole number .* not ''"),
+        ("steps 1.5", r"whole number .* not '1\.5'"),
+        ("strength much", "strength needs a number"),
+        ("steps 3, steps 4", "steps stands twice"),
+        ("arm_b x", "no setting"),
+    ],
+)
+def test_settings_of_arm_b_that_cannot_be_read_are_refused(written, words):
+    with pytest.raises(RefinementError, match=words):
+        settings_of_arm(written)
+
+
+def test_a_test_of_weights_counts_by_the_schedule_and_one_test_is_enough():
+    schedule = round_schedule(RoundScheduleConfig(), session(), batch=2)
+    before = Draft.of(session()).in_test("rule mgda", "B")
+    assert (before.marked(schedule).test, before.marked(schedule).arm) == ("rule mgda", "B")
+    behind = Draft.of(session()).with_(schedule=schedule).in_test("rule mgda", "A")
+    assert (behind.decided().test, behind.decided().arm) == ("rule mgda", "A")
+    assert Draft.of(session()).marked(schedule) == schedule
+    tested = dataclasses.replace(schedule, test="steps 3", arm="A")
+    with pytest.raises(
+        RefinementError, match='Two A/B tests at once: Dynamic Weights tests "rule mgda", Round Schedule'
+    ):
+        Draft.of(session()).with_(schedule=tested).in_test("rule mgda", "A")
