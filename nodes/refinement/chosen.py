@@ -10,6 +10,7 @@ import torch
 
 from ..picture_folder import to_image
 from .checks import RefinementError, UnknownError
+from .edit_words import languages
 from .edits import read_feedback
 from .records import ANEW, Round, SessionState
 
@@ -58,20 +59,26 @@ def chosen_latents_of_rounds(
 def kept_rounds(state: SessionState) -> list[Round]:
     """The rounds of the path of whose pictures somebody asked to keep something, oldest first.
 
-    By the rules of the edit grammar, whoever changes the prompt. "The background may change" takes back what was kept
-    before it.
+    By the rules of the edit grammar, whoever changes the prompt. "The background may change" takes back that alone, and
+    the whole of a picture, of which the background is a part.
     """
-    found: list[Round] = []
+    found: list[tuple[Round, list[str]]] = []
     for past in state.path:
         if past.feedback is None:
             continue
         edits = read_feedback(past.feedback.comment, past.prompt).edits
-        kept = [edit.amount for edit in edits if edit.operation == "keep"]
-        if 0 in kept:
-            found = []
-        if any(kept):
-            found.append(past)
-    return found
+        released = [edit.what for edit in edits if edit.operation == "keep" and not edit.amount]
+        found = [(before, [what for what in kept if not _released(what, released)]) for before, kept in found]
+        found.append((past, [edit.what for edit in edits if edit.operation == "keep" and edit.amount]))
+    return [past for past, kept in found if kept]
+
+
+def _released(kept: str, released: Sequence[str]) -> bool:
+    """Whether what was kept, or a part of it, may change again."""
+    words = set(kept.lower().split())
+    whole = any(language.picture_word in words for language in languages())
+    everything = {language.picture_word for language in languages()} & set(released)
+    return bool(everything) or any(whole or words & set(what.lower().split()) for what in released)
 
 
 def marked_latents(store: SessionStore, state: SessionState, *, liked: bool) -> torch.Tensor | None:

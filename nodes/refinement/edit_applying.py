@@ -56,6 +56,9 @@ class Applying(Places):
             words = self.prompt.said(phrase.core, phrase.stop) if phrase else edit.what
             self.kept.append(self._without_article(words))
             return
+        if edit.what == self.language.picture_word:
+            self.kept = []
+            return
         wanted = self.prompt.plain(edit.what)
         left = [kept for kept in self.kept if not self._mentions(kept, wanted)]
         if len(left) == len(self.kept):

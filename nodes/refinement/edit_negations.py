@@ -41,6 +41,15 @@ _BAD = r"(?:bad|terrible|wrong|awful|ugly|shabby|horrible)"
 _REALLY = r"(?:really |quite |nearly |very |at all |yet |still |just |even |clearly |well |so )*"
 
 NEGATIONS = (
+    # All else is to stay, or need not.
+    Rule("keep", rf"(?:(?:{_DO_NOT}|{_NO_NEED} to|you {_MUST_NOT}) (?:change|touch|alter|modify)|without (?:changing|"
+         r"touching|altering|modifying)) (?:anything|a thing) else(?: here| at all)?", what="everything else"),
+    Rule("keep", r"(?:change|touch|alter|modify) nothing else|nothing else (?:should|must|may|needs to|has to) (?:be )?"
+         r"changed?", what="everything else"),
+    Rule("keep", rf"(?:keep|leave|preserve|retain|{_DO_NOT} (?:change|touch|alter|modify)) (?:all )?(?:of )?the rest"
+         r"(?: of (?:it|the (?:picture|image|scene)))?(?: (?:exactly )?(?:as (?:it|they) (?:is|are)|as is|the same|"
+         r"unchanged|alone|untouched))?", what="everything else"),
+    Rule("praise", r"(?:(?:everything|anything|all) else|the rest) (?:may|can) (?:now )?(?:change|vary|be changed)"),
     # Nothing is to change.
     Rule("praise", r"(?:there (?:are|is|should be) )?no(?: more| further| other| big| major| real)? (?:changes?|"
          r"problems?|complaints?|"

@@ -8,7 +8,8 @@ What it understands, in English; another language or more words are a table (`ed
     remove      "no hat please" · "get rid of the hat" · "I don't want a hat" · "do not make it blue"
     replace     "replace the cat with a dog" · "sunset instead of sunrise" · "make the pear a banana"
     more, less  "more fruit" · "darker" · "a bit less blue" · "not so dark" · "not dark enough" · "too many candles"
-    keep        "keep the colours" · "without changing the dog" · "leave it as it is"; ended by "the dog may change"
+    keep        "keep the colours" · "without changing the dog" · "leave it as it is"; "don't change the rest"; ended
+                by "the dog may change", "everything may change"
     style       "in a flat style" · "as a pencil sketch" · "make it look like a comic" · "in the style of Van Gogh"
     background  "the background should be blue" · "put it on a green background" · "mountains in the background"
     count       "two of them" · "only one bird" · "three apples" · "another cat"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from attune.nodes.host.applied_loras import settings_of, stored_lora, with_identity
+from attune.nodes.refinement.chosen import kept_rounds
 from attune.nodes.refinement.draft import Draft
 from attune.nodes.refinement.records import Feedback
 from attune.nodes.refinement.round_lora import lora_record, newest_version
@@ -307,10 +308,27 @@ def test_the_wire_gives_what_is_kept_until_it_is_let_go(tmp_path: Path) -> None:
     assert len(said("keep everything else", liked=(0,))) == 2
     assert Draft.of(state).kept() == [], "nobody is to read it"
     assert len(said("keep the colours", liked=(0, 1))) == 2, "all were liked: nothing was passed over"
-    assert said("the background may change") == []
+    assert said("the background may change") == [], "the colours' round taught nothing, all else held the background"
     assert len(said("keep the look")) == 1
     state = sessions.undo(state.key, state.revision)
     assert Draft.of(state, sessions).kept() == []
+
+
+def test_what_may_change_again_is_let_go_alone(tmp_path: Path) -> None:
+    sessions = opened(tmp_path)
+
+    def kept_after(*comments: str) -> list[int]:
+        state = sessions.create(", ".join(comments)[:60], "a cat with a hat in a forest")
+        for comment in comments:
+            state = play(sessions, state, prompt=state.current_prompt, feedback=Feedback(comment, liked=(1,)))
+        return [past.number for past in kept_rounds(state)]
+
+    assert kept_after("keep the hat", "keep the forest", "the hat may change") == [2]
+    assert kept_after("keep the hat and the forest", "in a flat style", "the hat may change now") == [1]
+    assert kept_after("make it blue, don't change anything else", "more snow") == [1]
+    assert kept_after("keep the rest", "keep the forest", "the hat may change") == [2]
+    assert kept_after("keep the hat", "the rest may change") == [1]
+    assert kept_after("keep the hat", "keep the forest", "everything may change") == []
 
 
 def test_undo_redo_branches_and_replay_find_the_version_of_their_round(tmp_path: Path) -> None:
