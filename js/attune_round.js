@@ -21,6 +21,10 @@ const SESSION_NODE = "AttuneRefinementSession";
 const PROPERTY = "attune_round";
 const EVENT = "attune.refinement";
 const ROUTES = "/attune/refinement";
+/** What a person says, and is asked, in the page. */
+const SAYING = new Set(["like", "dislike", "comment", "rate", "answer", "question"]);
+/** Milliseconds after the last of it. */
+const KEEP_AFTER = 300;
 const HEIGHT = 420;
 const WIDTH = 460;
 
@@ -64,6 +68,7 @@ function follow(before, after) {
 function attach(node) {
     let state = initialState();
     let removed = false;
+    let waiting = 0;
     let turn = Promise.resolve();
     const listening = new AbortController();
 
@@ -73,6 +78,12 @@ function attach(node) {
         const keep = saved(state);
         if (keep) node.properties[PROPERTY] = keep;
         page.render(state);
+        if (SAYING.has(action.kind)) keepSoon();
+    };
+    /** The host looks for changes after clicks and its own keys, not after what is typed here. */
+    const keepSoon = () => {
+        clearTimeout(waiting);
+        waiting = setTimeout(() => removed || keepShown(app), KEEP_AFTER);
     };
     const take = (session, how = {}) => {
         const before = savedBy(node.properties[PROPERTY]);
@@ -169,7 +180,8 @@ function attach(node) {
     onConfigured(node, () => {
         const before = savedBy(node.properties[PROPERTY]);
         if (!before) return;
-        apply({ kind: "restored", of: before.of, said: before.said });
+        if (before.question) questions.set(before.key, before.question);
+        apply({ kind: "restored", ...before });
         load(before.key);
     });
     makeRoom(node, WIDTH);

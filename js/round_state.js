@@ -28,6 +28,7 @@ export function savedBy(value) {
     const liked = places(value.liked);
     return {
         key: value.key,
+        question: questionOf({ attune_question: [value.question] }),
         name: typeof value.name === "string" ? value.name : "",
         of: typeof value.of === "string" ? value.of : "",
         said: {
@@ -41,7 +42,8 @@ export function savedBy(value) {
 
 /** What is to be kept in the node's properties. */
 export function saved(state) {
-    return state.session ? { key: state.session.key, name: state.session.name, of: state.of, ...state.said } : null;
+    const { session, question } = state;
+    return session ? { key: session.key, name: session.name, of: state.of, question, ...state.said } : null;
 }
 
 /** The round that is shown: one that was gone back to, or the one that waits, or the last. */
@@ -120,7 +122,7 @@ export function timeline(session) {
 /**
  * Actions: {kind: "session", session, question} the server's, and what is asked about it; {kind: "like"|"dislike", place}; {kind: "comment", text};
  * {kind: "rate", stars}; {kind: "look", at}; {kind: "busy", what}; {kind: "failed", text}; {kind: "gone", text};
- * {kind: "question", question}; {kind: "answer", feedback} to what is asked; {kind: "restored", of, said};
+ * {kind: "question", question}; {kind: "answer", feedback} to what is asked; {kind: "restored", of, said, question};
  * {kind: "manage"} to rename; {kind: "ask"} whether to delete; {kind: "rest"} neither; {kind: "deleted", left}
  */
 export function reduce(state, action) {
@@ -129,20 +131,22 @@ export function reduce(state, action) {
             const { session } = action;
             const waiting = session.open?.key ?? "";
             const same = state.session?.key === session.key || !state.session;
-            // What was begun to be said goes with its round; the round that waits may be another one now.
+            // Marks go with their round, which may be another one now; words stay until the session has moved on.
             const kept = same && state.of === waiting;
             const at = session.rounds.some(({ key }) => key === state.at) ? state.at : null;
             const earlier = session.open?.feedback;
             const count = session.open?.pictures.length ?? 0;
             const fits = (list) => list.filter((place) => place < count);
-            const said = kept ? { ...state.said, liked: fits(state.said.liked), disliked: fits(state.said.disliked) } : NOTHING;
+            const still = Boolean(state.session) && same && state.session.path.join() === session.path.join();
+            const begun = still ? { ...NOTHING, comment: state.said.comment } : NOTHING;
+            const said = kept ? { ...state.said, liked: fits(state.said.liked), disliked: fits(state.said.disliked) } : begun;
             return {
                 ...state, session, at: action.stay ? at : null, said: earlier && !kept ? pick(earlier) : said, of: waiting,
                 error: action.error ?? "", note: "", question: action.question ?? null, managing: same ? state.managing : "",
             };
         }
         case "restored":
-            return { ...state, said: action.said, of: action.of };
+            return { ...state, said: action.said, of: action.of, question: action.question ?? null };
         case "like":
         case "dislike":
             return waits(state) ? { ...state, said: marked(state.said, action.place, `${action.kind}d`) } : state;

@@ -116,9 +116,14 @@ def test_a_round_is_refined_by_clicks_and_words(renderer: str, page: Page, host:
 def test_other_pictures_and_this_is_it(page: Page, host: HostServer, page_errors: list[str]):
     round_ = opened(page, "another try")
     before = session_of(host, "another try")["open"]["pictures"]
+    round_.get_by_role("textbox").fill("a red hat")
+    round_.get_by_role("button", name="Like picture 1", exact=True).click()
     round_.get_by_role("button", name="Other pictures").click()
     page.wait_for_function("() => window.ended >= 2", timeout=120_000)
     expect(round_.locator(".attune-round-cell")).to_have_count(4)
+    expect(round_.locator(".attune-round-cell.liked")).to_have_count(0)
+    expect(round_.get_by_role("textbox")).to_have_value("a red hat")
+    round_.get_by_role("textbox").fill("")
     session = session_of(host, "another try")
     assert session["attempt"] == 1 and session["open"]["pictures"] != before
     expect(round_.get_by_role("button", name="This is it")).to_be_disabled()
@@ -146,6 +151,14 @@ def test_a_question_is_shown_with_its_round_alone(page: Page, page_errors: list[
     expect(asks).to_be_visible()
     page.evaluate(AGAIN)
     expect(asks).to_contain_text("Round 2:")
+    round_.get_by_role("textbox").fill("no hat")
+    kept = "() => window.app.extensionManager.workflow.activeWorkflow.activeState.nodes.find((node) => "
+    kept += "node.type === 'AttuneCommitRound').properties.attune_round.comment === 'no hat'"
+    page.wait_for_function(kept, timeout=5_000)
+    page.reload()
+    expect(asks).to_contain_text("Round 2:", timeout=60_000)
+    expect(round_.get_by_role("textbox")).to_have_value("no hat")
+    round_.get_by_role("textbox").fill("")
     said = asks.get_by_role("button").first.get_attribute("title")
     asks.get_by_role("button").first.click()
     expect(asks).to_be_hidden()

@@ -41,6 +41,25 @@ test("what was begun to be said stays with its round and goes with it", () => {
     assert.deepEqual(state.said, { liked: [], disliked: [], comment: "", rating: null });
 });
 
+test("words outlive other pictures of the same round, marks do not", () => {
+    let state = reduce(reduce(at(), { kind: "like", place: 2 }), { kind: "comment", text: "no hat" });
+    for (const open of [null, round("again", null, 1)]) {
+        state = reduce(state, { kind: "session", session: session({ revision: 2, attempt: 1, open }) });
+    }
+    assert.deepEqual(state.said, { liked: [], disliked: [], comment: "no hat", rating: null });
+    state = reduce(state, { kind: "session", session: session({ key: "1".repeat(32) }) });
+    assert.equal(state.said.comment, "", "another session's words are not these");
+});
+
+test("a question is there again with its draft", () => {
+    const question = { key: KEY, revision: 1, round: 1, text: "Which hat?", choices: [{ label: "red", feedback: "the red hat" }] };
+    const kept = savedBy(JSON.parse(JSON.stringify(saved(reduce(at(), { kind: "question", question })))));
+    assert.deepEqual(kept.question, question);
+    const back = reduce(initialState(), { kind: "restored", ...kept });
+    assert.deepEqual(asked(reduce(back, { kind: "session", session: session(), question: kept.question })), question);
+    assert.equal(savedBy({ key: KEY, question: { key: 7, text: "?" } }).question, null);
+});
+
 test("marks of pictures that are gone go with them", () => {
     const state = reduce(reduce(at(), { kind: "like", place: 2 }), { kind: "session", session: session({ open: { ...round("one", null, 1), pictures: [] } }) });
     assert.deepEqual(state.said.liked, []);
@@ -54,7 +73,8 @@ test("a round that was undone comes back with its answer", () => {
 test("a saved draft is restored for its own round only, and rubbish is nobody's", () => {
     const state = reduce(reduce(at(), { kind: "like", place: 1 }), { kind: "rate", stars: 5 });
     const kept = savedBy(JSON.parse(JSON.stringify(saved(state))));
-    assert.deepEqual(kept, { key: KEY, name: "s", of: "one", said: { liked: [1], disliked: [], comment: "", rating: 5 } });
+    const own = { liked: [1], disliked: [], comment: "", rating: 5 };
+    assert.deepEqual(kept, { key: KEY, name: "s", of: "one", question: null, said: own });
     let back = reduce(initialState(), { kind: "restored", of: kept.of, said: kept.said });
     back = reduce(back, { kind: "session", session: session() });
     assert.deepEqual(back.said.liked, [1]);
