@@ -74,11 +74,11 @@ def kept_rounds(state: SessionState) -> list[Round]:
 
 
 def _released(kept: str, released: Sequence[str]) -> bool:
-    """Whether what was kept, or a part of it, may change again."""
+    """Whether what was kept may change again: by its name or a part of it, or as a part of the whole picture."""
+    pictures = {language.picture_word for language in languages()}
     words = set(kept.lower().split())
-    whole = any(language.picture_word in words for language in languages())
-    everything = {language.picture_word for language in languages()} & set(released)
-    return bool(everything) or any(whole or words & set(what.lower().split()) for what in released)
+    freed = [set(what.lower().split()) for what in released]
+    return any(words & pictures or wanted & pictures or wanted <= words or words <= wanted for wanted in freed)
 
 
 def marked_latents(store: SessionStore, state: SessionState, *, liked: bool) -> torch.Tensor | None:

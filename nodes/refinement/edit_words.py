@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Literal
 
 from .checks import RefinementError
@@ -330,12 +330,16 @@ def alternatives(words: Iterable[str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word))) or r"(?!)"
 
 
-@cache
+_TABLES: dict[str, EditLanguage] = {}
+
+
 def _tables() -> dict[str, EditLanguage]:
     """Name → table, English first: read when feedback first is, as its many patterns would slow the host's start."""
-    from .edit_english import ENGLISH
+    if not _TABLES:
+        from .edit_english import ENGLISH
 
-    return {ENGLISH.name: ENGLISH}
+        _TABLES[ENGLISH.name] = ENGLISH
+    return _TABLES
 
 
 def register(language: EditLanguage) -> None:

@@ -318,7 +318,7 @@ def test_what_may_change_again_is_let_go_alone(tmp_path: Path) -> None:
     sessions = opened(tmp_path)
 
     def kept_after(*comments: str) -> list[int]:
-        state = sessions.create(", ".join(comments)[:60], "a cat with a hat in a forest")
+        state = sessions.create(", ".join(comments)[:60], "a brown cat with a brown hat in a forest")
         for comment in comments:
             state = play(sessions, state, prompt=state.current_prompt, feedback=Feedback(comment, liked=(1,)))
         return [past.number for past in kept_rounds(state)]
@@ -328,6 +328,7 @@ def test_what_may_change_again_is_let_go_alone(tmp_path: Path) -> None:
     assert kept_after("make it blue, don't change anything else", "more snow") == [1]
     assert kept_after("keep the rest", "keep the forest", "the hat may change") == [2]
     assert kept_after("keep the hat", "the rest may change") == [1]
+    assert kept_after("keep the brown hat", "keep the brown cat", "the brown cat may change") == [1]
     assert kept_after("keep the hat", "keep the forest", "everything may change") == []
 
 
