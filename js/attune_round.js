@@ -24,7 +24,7 @@ const ROUTES = "/attune/refinement";
 /** What a person says, and is asked, in the page. */
 const SAYING = new Set(["like", "dislike", "comment", "rate", "answer", "question"]);
 /** Milliseconds after the last of it. */
-const KEEP_AFTER = 300;
+const KEEP_AFTER = 1500;
 const HEIGHT = 420;
 const WIDTH = 460;
 
@@ -74,11 +74,12 @@ function attach(node) {
 
     const apply = (action) => {
         if (removed) return;
+        const { of } = state;
         state = reduce(state, action);
         const keep = saved(state);
         if (keep) node.properties[PROPERTY] = keep;
         page.render(state);
-        if (SAYING.has(action.kind)) keepSoon();
+        if (SAYING.has(action.kind) || (action.kind === "session" && state.of !== of)) keepSoon();
     };
     /** The host looks for changes after clicks and its own keys, not after what is typed here. */
     const keepSoon = () => {
@@ -180,7 +181,8 @@ function attach(node) {
     onConfigured(node, () => {
         const before = savedBy(node.properties[PROPERTY]);
         if (!before) return;
-        if (before.question) questions.set(before.key, before.question);
+        // What was asked since, while another workflow was shown, is newer.
+        if (before.question && !questions.has(before.key)) questions.set(before.key, before.question);
         apply({ kind: "restored", ...before });
         load(before.key);
     });

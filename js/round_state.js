@@ -28,7 +28,7 @@ export function savedBy(value) {
     const liked = places(value.liked);
     return {
         key: value.key,
-        question: questionOf({ attune_question: [value.question] }),
+        question: askedBy(value.question),
         name: typeof value.name === "string" ? value.name : "",
         of: typeof value.of === "string" ? value.of : "",
         said: {
@@ -38,6 +38,13 @@ export function savedBy(value) {
             rating: Number.isInteger(value.rating) && value.rating >= 1 && value.rating <= MOST_STARS ? value.rating : null,
         },
     };
+}
+
+/** A question that something is asked by; null otherwise. */
+function askedBy(value) {
+    const found = questionOf({ attune_question: [value] });
+    const usable = found?.text && found.choices.every((each) => typeof each?.label === "string" && typeof each.feedback === "string");
+    return usable ? found : null;
 }
 
 /** What is to be kept in the node's properties. */

@@ -75,10 +75,15 @@ def kept_rounds(state: SessionState) -> list[Round]:
 
 def _released(kept: str, released: Sequence[str]) -> bool:
     """Whether what was kept may change again: by its name or a part of it, or as a part of the whole picture."""
-    pictures = {language.picture_word for language in languages()}
-    words = set(kept.lower().split())
-    freed = [set(what.lower().split()) for what in released]
-    return any(words & pictures or wanted & pictures or wanted <= words or words <= wanted for wanted in freed)
+    tables = languages()
+    pictures = {language.picture_word for language in tables}
+    if released and (kept in pictures or pictures & set(released)):
+        return True
+    words, *freed = (
+        {tables[0].singular(word).replace("color", "colour") for word in what.lower().split()}
+        for what in (kept, *released)
+    )
+    return any(wanted <= words or words <= wanted for wanted in freed)
 
 
 def marked_latents(store: SessionStore, state: SessionState, *, liked: bool) -> torch.Tensor | None:

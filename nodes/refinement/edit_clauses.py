@@ -171,7 +171,14 @@ class ClauseReader(Describer):
         if self.is_whole(slots["what"]):
             return Clause((Edit("keep", self.language.picture_word, amount=0),))
         things = self.things(slots["what"])
-        always = (["colour"], [self.language.style_word], [self.language.background_word])
+        always = (
+            ["colour"],
+            ["colours"],
+            ["color"],
+            ["colors"],
+            [self.language.style_word],
+            [self.language.background_word],
+        )
         if not all(self.names(thing) or self.prompt.plain(thing)[-1:] in always for thing in things):
             return None
         return Clause(tuple(Edit("keep", self.bare(thing), amount=0) for thing in things))

@@ -331,14 +331,16 @@ def alternatives(words: Iterable[str]) -> str:
 
 
 _TABLES: dict[str, EditLanguage] = {}
+_LOADED: set[str] = set()
 
 
 def _tables() -> dict[str, EditLanguage]:
     """Name → table, English first: read when feedback first is, as its many patterns would slow the host's start."""
-    if not _TABLES:
+    if not _LOADED:
         from .edit_english import ENGLISH
 
-        _TABLES[ENGLISH.name] = ENGLISH
+        _TABLES.setdefault(ENGLISH.name, ENGLISH)
+        _LOADED.add(ENGLISH.name)
     return _TABLES
 
 

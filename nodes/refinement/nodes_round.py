@@ -126,15 +126,14 @@ class AttuneRoundSchedule(AttuneNode):
         words_strength: float = DEFAULTS.words_strength, more_steps: int = DEFAULTS.more_steps, test_settings: str = "",
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
-        config = tested(
-            RoundScheduleConfig(
-                type=type, steps=steps, strength=strength, decay=decay, least_strength=least_strength, seeds=seeds,
-                sampler=sampler, guidance=guidance, words_strength=words_strength, more_steps=more_steps,
-            ),
-            test_type, test_settings,
+        config = RoundScheduleConfig(
+            type=type, steps=steps, strength=strength, decay=decay, least_strength=least_strength, seeds=seeds,
+            sampler=sampler, guidance=guidance, words_strength=words_strength, more_steps=more_steps,
         )  # fmt: skip
-        if draft.test and config.test and draft.state.replay is None:
-            raise two_tests(draft.test, config.test)
+        if draft.state.replay is None:
+            config = tested(config, test_type, test_settings)
+            if draft.test and config.test:
+                raise two_tests(draft.test, config.test)
         found = round_schedule(
             config, draft.state, batch=pictures, change=draft.change,
             lambda_div=chance_of_new_noise(draft.weights, draft.state.number),
@@ -155,13 +154,16 @@ def tested(config: RoundScheduleConfig, test_type: str, settings: str) -> RoundS
         raise RefinementError(
             "The type of the test is set twice: set test_type to off, or leave it out of the settings."
         )
-    if written and all(getattr(config, knob) == value for knob, value in written):
+    arm = (*typed, *sorted(written))
+    if written and all(getattr(config, knob) == value for knob, value in arm):
         raise RefinementError("The settings of the test are those that the node has. Write what arm B takes instead.")
     sampler = dict(written).get("sampler")
     if sampler is not None and sampler not in sampler_names()[0]:
         raise RefinementError(f"There is no sampler {sampler!r}; the names are those of the widget sampler.")
-    arm = (*typed, *written)
-    return replace(config, arm_b=arm, test=", ".join(f"{knob} {value}" for knob, value in arm))
+    # What arm A has belongs to the test: with another value it is another one.
+    names = [f"{knob} {value}" for knob, value in typed]
+    names += [f"{knob} {getattr(config, knob)} → {value}" for knob, value in sorted(written)]
+    return replace(config, arm_b=arm, test=", ".join(names))
 
 
 class AttuneRoundSampler(AttuneNode):

@@ -91,7 +91,8 @@ class AttuneDynamicWeights(AttuneNode):
                 cls.input(
                     io.Combo, "test_rule", options=[NO_TEST, *OFFERED], default=NO_TEST, optional=True,
                     tooltip="An A/B test over your sessions: half of them take this rule in place of the one above. "
-                    "Session Report says which arm is accepted more often. off = no test.",
+                    "Session Report says which arm is accepted more often. It can only differ where the rewards decide "
+                    "in Commit Round, or reward leads to Multi-Round Objective. off = no test.",
                 ),
             ],
             outputs=[
@@ -114,7 +115,9 @@ class AttuneDynamicWeights(AttuneNode):
         draft = draft_of(session)
         judges = judges_of(rewards)
         if test_rule != NO_TEST and draft.state.replay is None:
-            test = f"rule {test_rule}"
+            if test_rule == rule:
+                raise RefinementError(f"test_rule is the rule that the node has, {rule}. Choose another, or off.")
+            test = f"rule {rule} → {test_rule}"
             draft = draft.in_test(test, arm_in(test, draft.state))
             rule = test_rule if draft.arm == "B" else rule
         config = WeightsConfig(

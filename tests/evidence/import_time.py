@@ -16,7 +16,7 @@ from ...scripts.environment import Environment
 from ..hosting import HostServer, comfyui_folder
 from .record import ROOT, Claim, Stopwatch, bootstrap, record
 
-CLAIM = Claim("import-time", 0.3, "<=", "s", "import of the pack in the host's own log")
+CLAIM = Claim("import-time", 0.3, "<=", "s", "import of the pack in the host's own log, once compiled")
 STARTS, QUICK_STARTS = 7, 2
 
 

@@ -328,6 +328,8 @@ def test_what_may_change_again_is_let_go_alone(tmp_path: Path) -> None:
     assert kept_after("make it blue, don't change anything else", "more snow") == [1]
     assert kept_after("keep the rest", "keep the forest", "the hat may change") == [2]
     assert kept_after("keep the hat", "the rest may change") == [1]
+    assert kept_after("keep the colours", "keep the hats", "the colours may change") == [2]
+    assert kept_after("keep the hats", "keep the colors", "the hat may change") == [2]
     assert kept_after("keep the brown hat", "keep the brown cat", "the brown cat may change") == [1]
     assert kept_after("keep the hat", "keep the forest", "everything may change") == []
 
