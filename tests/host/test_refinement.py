@@ -101,7 +101,7 @@ def drawn(host: HostServer, record: dict[str, Any]) -> np.ndarray:
 def arms(host: HostServer, name: str, **changes: Any) -> dict[str, dict[str, Any]]:
     """Arm → the schedule of a first round, of as many sessions as it takes to have one in each."""
     found: dict[str, dict[str, Any]] = {}
-    for number in range(12):
+    for number in range(24):
         schedule = seen(host, key_of(finished(host, graph(f"{name} {number}", **changes))))["open"]["schedule"]
         found.setdefault(schedule["arm"], schedule)
         if {"A", "B"} <= found.keys():
@@ -124,10 +124,18 @@ def test_any_setting_of_a_round_can_be_tested(host: HostServer):
         assert words in shown_error(host, wrong)[1]
 
 
+def test_a_replay_looks_at_no_test(host: HostServer):
+    made = finished(host, graph("replayed arm", schedule__test_settings="steps 3"))
+    view = seen(host, key_of(made))
+    told(host, "commit", view, round=view["open"]["key"], liked=[1])
+    again = graph("replayed arm", session__replay_round=1, schedule__test_settings="eta 1", schedule__steps=1)
+    assert np.array_equal(drawn(host, finished(host, again)), drawn(host, made))
+
+
 def test_a_rule_of_weights_can_be_tested_and_one_test_at_a_time(host: HostServer):
     changes = {"rewards": True, "weights__rule": "rule", "weights__test_rule": "fixed equal"}
     assert arms(host, "tested rule", **changes).keys() == {"A", "B"}
-    for number in range(12):
+    for number in range(24):
         record = finished(host, graph(f"tested rule {number}", **changes))
         arm = seen(host, key_of(record))["open"]["schedule"]["arm"]
         told_of = record["outputs"]["weights"]["text"][0]
