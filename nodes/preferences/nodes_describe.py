@@ -38,7 +38,6 @@ from ..host.vision_language import (
     model_folders,
     model_inputs,
 )
-from .describing import Asked, describe_profile, nobodys, report
 from .nodes_common import CATEGORY, PreferenceWire, ProfileWire, least_stars
 from .nodes_routes import preferences
 from .pairs import TooFew
@@ -132,6 +131,8 @@ class AttuneDescribePreference(AttuneNode):
         least_stars: int = 1,
         if_fewer: str = IF_FEWER[0],
     ) -> io.NodeOutput:
+        from .describing import Asked, describe_profile, nobodys, report
+
         folder, place = find_model(model_folder), compute_device(device)
         kept_in = chosen_precision(precision, place)
         with telling(Progress()):

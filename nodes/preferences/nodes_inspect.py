@@ -16,8 +16,6 @@ from ..host.progress import Progress
 from ..host.schema import AttuneNode
 from ..picture_lists import single_pictures
 from .embedding import Preference
-from .inspect_chart import inspection_chart
-from .inspecting import attribute_shifts, paired, probed, report, words_in
 from .linkage import LEAST_QUESTIONS, linkage_words, recognised
 from .nodes_common import CATEGORY, PreferenceWire, Reward, single
 from .nodes_embedding import NO_FILE
@@ -99,6 +97,9 @@ class AttuneInspectPreference(AttuneNode):
         cls, without: list[torch.Tensor], with_taste: list[torch.Tensor], words: list[str], recognition: list[bool],
         encoder: list[str], preference: list[Preference] | None = None, features: list[Any] | None = None,
     ) -> io.NodeOutput:  # fmt: skip
+        from .inspect_chart import inspection_chart
+        from .inspecting import attribute_shifts, paired, probed, report, words_in
+
         pairs = paired(single_pictures(without), single_pictures(with_taste))
         phrases, eyes, taste = words_in(single(words, "words")), single(features, "features"), None
         shifts = attribute_shifts(pairs)

@@ -10,8 +10,6 @@ import torch
 
 from ..picture_folder import to_image
 from .checks import RefinementError, UnknownError
-from .edit_words import languages
-from .edits import read_feedback
 from .records import ANEW, Round, SessionState
 
 if TYPE_CHECKING:
@@ -62,6 +60,8 @@ def kept_rounds(state: SessionState) -> list[Round]:
     By the rules of the edit grammar, whoever changes the prompt. "The background may change" takes back that alone, and
     the whole of a picture, of which the background is a part.
     """
+    from .edits import read_feedback
+
     found: list[tuple[Round, list[str]]] = []
     for past in state.path:
         if past.feedback is None:
@@ -75,6 +75,8 @@ def kept_rounds(state: SessionState) -> list[Round]:
 
 def _released(kept: str, released: Sequence[str]) -> bool:
     """Whether what was kept may change again: by its name or a part of it, or as a part of the whole picture."""
+    from .edit_words import languages
+
     tables = languages()
     pictures = {language.picture_word for language in tables}
     if released and (kept in pictures or pictures & set(released)):

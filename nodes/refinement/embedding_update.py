@@ -49,7 +49,6 @@ from typing import Any
 
 import torch
 
-from ...training.objectives.picture_direction import fitted
 from .checks import DIGEST, RefinementError, check_text
 from .records import ANEW, DIRECTION
 
@@ -214,6 +213,8 @@ def along(embedding: Embedding, direction: torch.Tensor, how_far: float) -> Embe
             f"The chosen pictures' direction has the shape {list(direction.shape)}, the prompt {list(tokens.shape)}: "
             "this session was begun with another model. Set pictures to 0, or begin a new session."
         )
+    from ...training.objectives.picture_direction import fitted
+
     moved = tokens.float() + how_far * fitted(direction.to(tokens.device, torch.float32), tokens.shape[1])
     return Embedding(moved.to(tokens.dtype), embedding.pooled)
 

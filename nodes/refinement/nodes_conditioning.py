@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ...training.objectives.picture_direction import DirectionConfig
-from ..host.picture_direction import Chosen, direction_of_pictures
 from ..host.sampling import encode_prompts
 from ..host.schema import AttuneNode
 from .checks import RefinementError
@@ -172,6 +170,9 @@ def direction_of_choices(store: SessionStore, draft: Draft, clip: Any, model: An
     None as well where the last comment wants another look or thing: the words come first then, since what the chosen
     picture shows beside them may be what was wrong with it.
     """
+    from ...training.objectives.picture_direction import DirectionConfig
+    from ..host.picture_direction import Chosen, direction_of_pictures
+
     state = draft.state
     chosen = chosen_latents_of_rounds(store, state) if draft.keeps_look else []
     if not chosen:

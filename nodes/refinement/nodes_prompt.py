@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
@@ -11,15 +11,16 @@ from ..host.language_models import language_roots, language_type
 from ..host.managed import KeptModel
 from ..host.progress import Progress, stop_reading
 from ..host.schema import AttuneNode
-from .ambiguity import Question
 from .checks import RefinementError
 from .draft import Draft
-from .edits import edit_prompt
 from .language_models import LanguageModel, language_models, load_language_model, model_digest
 from .nodes_common import CATEGORY, Reward, draft_of, session_input, session_output
-from .nodes_showing import shown_less
 from .records import Change, SessionState
-from .refiner import BackEnd, Exchange, ExternalText, LocalBackEnd, Refined, refine
+
+if TYPE_CHECKING:
+    from .ambiguity import Question
+    from .nodes_showing import Shown
+    from .refiner import BackEnd, Refined
 
 RULES, LOCAL, EXTERNAL = "rules", "local LLM", "external text"
 BACK_ENDS = (RULES, LOCAL, EXTERNAL)
@@ -120,7 +121,7 @@ class AttuneRefinePrompt(AttuneNode):
         if draft.state.replay is not None:
             told = f"Round {draft.state.replay.number} is made again with the words it had."
             return cls._given(draft, told)
-        shown = shown_less(draft.state, reward) if reward is not None else None
+        shown = _shown_less(draft.state, reward) if reward is not None else None
         found = _refined(draft.state, back_end, model, device, external, ask_open, shown.unlike if shown else None)
         last = draft.state.last
         left = (last.prompt,) if last is not None and last.prompt != found.prompt else ()
@@ -140,6 +141,12 @@ class AttuneRefinePrompt(AttuneNode):
         return io.NodeOutput(draft, draft.prompt, draft.negative, told, ui=shown)
 
 
+def _shown_less(state: SessionState, reward: Any) -> Shown | None:
+    from .nodes_showing import shown_less
+
+    return shown_less(state, reward)
+
+
 def _question(state: SessionState, asked: Question | None) -> dict[str, Any]:
     """What is asked about the round that is being made, for the page of Commit Round; without a text: nothing is."""
     choices = [{"label": choice.label, "feedback": choice.feedback} for choice in asked.choices] if asked else []
@@ -151,6 +158,8 @@ def _refined(
     state: SessionState, back_end: str, model: str, device: str, external: str, ask_open: bool,
     unlike: float | None,
 ) -> Refined:  # fmt: skip
+    from .refiner import Exchange, ExternalText, LocalBackEnd, refine
+
     last = state.last
     said = last.feedback.comment if last is not None and last.feedback is not None else ""
     negative = state.negative if last is None else last.negative
@@ -197,6 +206,8 @@ def _loaded(name: str, device: str) -> LanguageModel:
 
 def kept_of(state: SessionState) -> tuple[str, ...]:
     """What the comments of all rounds but the last protect, read anew from them in order."""
+    from .edits import edit_prompt
+
     kept: tuple[str, ...] = ()
     for past in state.path[:-1]:
         if past.feedback is not None:

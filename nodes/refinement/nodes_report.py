@@ -17,9 +17,6 @@ from .checks import RefinementError
 from .kpis import CAP
 from .nodes_common import CATEGORY, draft_of, session_input
 from .nodes_routes import sessions
-from .report import report_of
-from .report_html import report_html
-from .report_picture import report_picture
 
 ONE, ALL = "this session", "all sessions"
 
@@ -91,6 +88,10 @@ class AttuneSessionReport(AttuneNode):
     def execute(
         cls, session: Any, figures: str = ONE, judge: str = "", most_rounds: int = CAP, filename_prefix: str = ""
     ) -> io.NodeOutput:
+        from .report import report_of
+        from .report_html import report_html
+        from .report_picture import report_picture
+
         store, state = sessions(), draft_of(session).state
         found = report_of(
             store, state.key, judge=judge.strip(), cap=most_rounds, everything=figures == ALL, progress=Progress()

@@ -22,8 +22,6 @@ from .chart import bar_chart
 from .dialogue import KINDS, TEMPERATURE, dialogue_reward
 from .nodes_common import CATEGORY, Reward
 from .pictures import rebatch, split_prompts, unbatch
-from .sheet import save_sheet, score_sheet
-from .thumbnails import picture_files
 
 log = logging.getLogger("attune")
 
@@ -120,6 +118,9 @@ class ScoreImages(AttuneNode):
         filename_prefix: list[str] = ("attune/scores",),
         discarded: list[str] = ("",),
     ) -> io.NodeOutput:
+        from .sheet import save_sheet, score_sheet
+        from .thumbnails import picture_files
+
         files = sheet_files(save_scores[0], filename_prefix[0])
         pictures = unbatch(images)
         prompts = split_prompts(prompt, len(pictures))

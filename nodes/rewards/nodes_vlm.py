@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import comfy.model_management
 import comfy.utils
@@ -37,8 +37,10 @@ from .cache import CachedReward
 from .files import listed_name
 from .nodes_common import CATEGORY, Reward, manage
 from .pictures import split_prompts, unbatch
-from .vlm import VlmReward, load_vlm_reward
-from .vlm_training import RewardTraining, check_training, run_reward_training, training_chart
+
+if TYPE_CHECKING:
+    from .vlm import VlmReward
+    from .vlm_training import RewardTraining
 
 log = logging.getLogger("attune")
 
@@ -152,6 +154,8 @@ class LoadVLMReward(AttuneNode):
     def execute(
         cls, model_folder: str, trained_reward: str, precision: str = AUTO, device: str = "default"
     ) -> io.NodeOutput:
+        from .vlm import load_vlm_reward
+
         target = compute_device(device)
         kept = chosen_precision(precision, target)
         # Weights are made 4-bit where they will be used, as training did: other devices may round otherwise.
@@ -174,6 +178,8 @@ class TrainingProgress(RunCallbacks):
         self.measured: list[HeldOut] = []
 
     def on_report(self, step: int, metrics: Any) -> None:
+        from .vlm_training import training_chart
+
         self.history.append({"step": step, "loss": metrics["loss"]})
         preview = None
         if "held_out_accuracy" in metrics:
@@ -266,6 +272,8 @@ class TrainRewardModel(AttuneNode):
     def execute(
         cls, chosen: list[torch.Tensor], rejected: list[torch.Tensor], prompts: list[str], **lists: list[Any]
     ) -> io.NodeOutput:
+        from .vlm_training import check_training, run_reward_training
+
         widget = {name: _single(values, name) for name, values in lists.items()}
         first, second = unbatch(chosen), unbatch(rejected)
         pairs = make_pairs(split_prompts(prompts, len(first)), first, second)
@@ -286,6 +294,8 @@ def training_request(
     pairs: list[Pair], *, model_folder: str, run_name: str, if_run_exists: str, **widget: Any
 ) -> RewardTraining:
     """The node's widgets as a request."""
+    from .vlm_training import RewardTraining
+
     name = run_name.strip()
     device = compute_device(widget.pop("device"))
     precision = chosen_precision(widget.pop("precision"), device)

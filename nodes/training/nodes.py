@@ -34,15 +34,9 @@ from . import (
     run_schemas,
     schemas,
 )
-from .compare import SamplingSettings, compare
 from .live import LIVE
-from .plan_rewards import DDPOPlan, reward_plan
 from .plans import PreviewSettings, prompt_lines
-from .products import what_instead
 from .records import pause_of
-from .rounds import goes_on, start_of
-from .run import run_training
-from .run_records import TrainingRequest, export_job
 from .widgets import RUN_EXISTS, evaluation_interval, lora_config, single, supervised_plan, trained_shape
 
 CATEGORY = "Attune/training"
@@ -143,6 +137,8 @@ class AttuneDDPOObjective(AttuneNode):
         cls, clip: Any, vae: Any, latent: dict, reward: Any, prompts: str, negative: str, held_out_reward: Any = None,
         **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        from .plan_rewards import DDPOPlan, reward_plan
+
         config = DDPOConfig(
             prompts_per_update=knobs["prompts_per_update"],
             images_per_prompt=knobs["images_per_prompt"],
@@ -202,6 +198,11 @@ class AttuneTrainLora(AttuneNode):
         cls, model: Any, objective: Any, run_name: str, if_run_exists: str, lora_settings: Any = None,
         job_file_only: bool = False, trains: Kind = LoraConfig.kind, start_lora: Any = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        from .products import what_instead
+        from .rounds import goes_on, start_of
+        from .run import run_training
+        from .run_records import TrainingRequest, export_job
+
         if job_file_only:
             told = export_job(cls.hidden.prompt, cls.hidden.unique_id, run_name.strip())
             blocked = ExecutionBlocker(None)  # without words: it is no error that nodes behind have nothing to do
@@ -266,6 +267,8 @@ class AttuneCompareAB(AttuneNode):
         first_seed: int, images_per_prompt: int, steps: int, cfg: float, sampler_name: str, scheduler: str,
         held_out_reward: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
+        from .compare import SamplingSettings, compare
+
         found = compare(
             model_a, model_b, clip, vae, latent,
             prompts=prompt_lines(prompts), negative=negative, reward=reward, held_out=held_out_reward,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
@@ -15,13 +16,13 @@ from ..host.folders import user_folder
 from ..host.sampling import sampler_names
 from ..host.schema import AttuneNode
 from ..store import FILE_NAME, shared_store
-from .ab_book import Ballots, UnknownTest
-from .ab_pictures import PictureStore
-from .ab_test import Judging, Setup, as_text, run_test, summary
-from .compare import SamplingSettings
 from .plans import prompt_lines
 from .run_schemas import compare_ab
 from .schemas import SEED_LIMIT, Slot, slot
+
+if TYPE_CHECKING:
+    from .ab_book import Ballots
+    from .ab_pictures import PictureStore
 
 CATEGORY = "Attune/training"
 VOTERS = ("person", "reward")
@@ -30,10 +31,14 @@ _FOLDER = "ab"
 
 def ballots() -> Ballots:
     """The tests and votes in the host's user folder; nothing is opened before it is needed."""
+    from .ab_book import Ballots
+
     return Ballots(user_folder() / _FOLDER / "tests", shared_store(user_folder() / FILE_NAME))
 
 
 def picture_store() -> PictureStore:
+    from .ab_pictures import PictureStore
+
     return PictureStore(user_folder() / _FOLDER / "pictures")
 
 
@@ -135,6 +140,9 @@ class AttuneABTest(AttuneNode):
         first_seed: int, images_per_prompt: int, steps: int, cfg: float, sampler_name: str, scheduler: str, voter: str,
         least_margin: float, name_a: str, name_b: str, side_seed: int, reward: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
+        from .ab_test import Judging, Setup, as_text, run_test, summary
+        from .compare import SamplingSettings
+
         setup = Setup(
             models=(model_a, model_b), names=(name_a.strip() or "A", name_b.strip() or "B"), clip=clip, vae=vae,
             latent=latent, prompts=prompt_lines(prompts), negative=negative,
@@ -164,10 +172,12 @@ def _add_routes() -> None:
     from aiohttp import web
 
     async def answered(work: Callable[..., Any], *values: Any) -> web.Response:
+        from .ab_book import UnknownTest
+
         return await server.answered(work, *values, statuses={UnknownTest: 404})
 
     def refused(words: str) -> web.HTTPBadRequest:
-        return web.HTTPBadRequest(text=as_text({"error": words}), content_type="application/json")
+        return web.HTTPBadRequest(text=json.dumps({"error": words}), content_type="application/json")
 
     async def asked(request: web.Request, *names: str) -> list[Any]:
         try:

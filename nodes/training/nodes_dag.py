@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ...training.objectives.dag_config import DAGConfig, Variant
 from ..host.schema import AttuneNode
 from . import dag_schemas
-from .plan_dag import DAGPlan
-from .plan_rewards import reward_plan
+
+if TYPE_CHECKING:
+    from .plan_dag import DAGPlan
 
 CATEGORY = "Attune/training"
 Objective = io.Custom("ATTUNE_OBJECTIVE")
@@ -33,6 +34,9 @@ def _plan(
     variant: Variant, clip: Any, vae: Any, latent: Any, reward: Any, held_out: Any, prompts: str, negative: str,
     knobs: dict[str, Any],
 ) -> DAGPlan:  # fmt: skip
+    from .plan_dag import DAGPlan
+    from .plan_rewards import reward_plan
+
     named = {"sampler_steps": "steps", "cfg": "guidance", "trained_steps": "transitions",
              "updates_per_round": "updates_per_rollout"}  # fmt: skip
     knobs["trained_steps"] = min(knobs["trained_steps"], knobs["sampler_steps"])

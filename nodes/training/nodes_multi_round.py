@@ -9,7 +9,6 @@ from comfy_api.latest import io
 from ...training.objectives.multi_round import RoundConfig
 from ..host.schema import AttuneNode
 from . import multi_round_schemas
-from .plan_multi_round import multi_round_plan
 
 CATEGORY = "Attune/training"
 Objective = io.Custom("ATTUNE_OBJECTIVE")
@@ -44,6 +43,8 @@ class AttuneMultiRoundObjective(AttuneNode):
         cls, session: Any, clip: Any, vae: Any, latent: dict, reward: Any = None, held_out_reward: Any = None,
         **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        from .plan_multi_round import multi_round_plan
+
         named = {multi_round_schemas.FIELDS.get(name, name): value for name, value in knobs.items()}
         config = RoundConfig(**named)
         return io.NodeOutput(multi_round_plan(session, clip, vae, latent, reward, held_out_reward, config=config))

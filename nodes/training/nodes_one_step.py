@@ -9,7 +9,6 @@ from comfy_api.latest import io
 from ...training.objectives.diff_instruct_config import DiffInstructConfig
 from ..host.schema import AttuneNode
 from . import one_step_schemas
-from .plan_diff_instruct import diff_instruct_plan
 
 CATEGORY = "Attune/training"
 Objective = io.Custom("ATTUNE_OBJECTIVE")
@@ -39,6 +38,8 @@ class AttuneDiffInstructObjective(AttuneNode):
         cls, clip: Any, vae: Any, latent: dict, reward: Any, prompts: str, negative: str, held_out_reward: Any = None,
         **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        from .plan_diff_instruct import diff_instruct_plan
+
         config = DiffInstructConfig(steps=knobs.pop("sampler_steps"), guidance=knobs.pop("cfg"), **knobs)
         plan = diff_instruct_plan(
             clip, vae, latent, reward, held_out_reward, prompts=prompts, negative=negative, config=config

@@ -9,7 +9,6 @@ from comfy_api.latest import io
 from ...training.objectives.refl import ReFLConfig
 from ..host.schema import AttuneNode
 from . import align_schemas
-from .plan_refl import refl_plan
 
 CATEGORY = "Attune/training"
 Objective = io.Custom("ATTUNE_OBJECTIVE")
@@ -39,6 +38,8 @@ class AttuneReFLObjective(AttuneNode):
         cls, clip: Any, vae: Any, latent: dict, reward: Any, prompts: str, negative: str, held_out_reward: Any = None,
         **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        from .plan_refl import refl_plan
+
         config = ReFLConfig(steps=knobs.pop("sampler_steps"), guidance=knobs.pop("cfg"), **knobs)
         plan = refl_plan(clip, vae, latent, reward, held_out_reward, prompts=prompts, negative=negative, config=config)
         return io.NodeOutput(plan)
