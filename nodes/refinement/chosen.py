@@ -81,10 +81,12 @@ def _released(kept: str, released: Sequence[str]) -> bool:
     pictures = {language.picture_word for language in tables}
     if released and (kept in pictures or pictures & set(released)):
         return True
-    words, *freed = (
-        {tables[0].singular(word).replace("color", "colour") for word in what.lower().split()}
-        for what in (kept, *released)
-    )
+    english, spellings = tables[0], {word: usual for table in tables for word, usual in table.spellings.items()}
+
+    def compared(what: str) -> set[str]:
+        return {spellings.get(word, word) for word in map(english.singular, what.lower().split())}
+
+    words, *freed = map(compared, (kept, *released))
     return any(wanted <= words or words <= wanted for wanted in freed)
 
 

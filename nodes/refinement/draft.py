@@ -103,8 +103,13 @@ class Draft:
         """The same in an arm of a test of the weights.
 
         Raises:
-            RefinementError: the schedule is under test already.
+            RefinementError: the schedule is under test already, or weights are.
         """
+        if self.test:
+            raise RefinementError(
+                f'Two A/B tests at once: one Dynamic Weights tests "{self.test}", another "{test}". A session can be '
+                "in one: set test_rule of one of them to off."
+            )
         if self.schedule is not None and self.schedule.arm:
             raise two_tests(test, self.schedule.test)
         draft = replace(self, test=test, arm=arm)

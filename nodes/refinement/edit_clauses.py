@@ -171,15 +171,12 @@ class ClauseReader(Describer):
         if self.is_whole(slots["what"]):
             return Clause((Edit("keep", self.language.picture_word, amount=0),))
         things = self.things(slots["what"])
-        always = (
-            ["colour"],
-            ["colours"],
-            ["color"],
-            ["colors"],
-            [self.language.style_word],
-            [self.language.background_word],
-        )
-        if not all(self.names(thing) or self.prompt.plain(thing)[-1:] in always for thing in things):
+        always = self.language.aspects | {self.language.style_word, self.language.background_word}
+        words = [self.prompt.plain(thing) for thing in things]
+        if not all(
+            self.names(thing) or (plain and self.language.singular(plain[-1]) in always)
+            for thing, plain in zip(things, words, strict=True)
+        ):
             return None
         return Clause(tuple(Edit("keep", self.bare(thing), amount=0) for thing in things))
 

@@ -317,6 +317,11 @@ ENGLISH = EditLanguage(
             "noun",
         ),
     },
+    aspects=words(
+        "colour color palette tone mood atmosphere feel feeling look light lighting shadow composition layout framing "
+        "crop pose expression face texture contrast detail proportion shape angle perspective view"
+    ),
+    spellings={"color": "colour"},
     looks=words("view angle shot perspective"),
     amounts={
         r"(?:just |only )?(?:a (?:little|tiny|wee) bit|a (?:bit|little|tad|touch)|slightly|somewhat|a hint|a "
@@ -356,5 +361,6 @@ ENGLISH = EditLanguage(
         "dwarves": "dwarf", "elves": "elf", "hooves": "hoof", "halves": "half", "potatoes": "potato",
         "tomatoes": "tomato", "shrimp": "shrimp", "ties": "tie", "pies": "pie", "shoes": "shoe",
         "bread": "bread", "popcorn": "popcorn", "buses": "bus", "lens": "lens", "ukiyo-e": "ukiyo-e",
+        "canvas": "canvas", "atlas": "atlas", "christmas": "christmas",
     },
 )  # fmt: skip

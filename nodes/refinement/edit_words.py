@@ -131,7 +131,9 @@ class EditLanguage:
         numbers: word → number; number_words: number → what is written.
         quantities: words that take the place of a number: "many".
         styles: word → "adjective" (written with the word for style) or "noun" (written as it is).
-        looks: further nouns that show which look a part of a prompt describes, such as "view"; written with any word.
+        aspects: what every picture has and few prompts name, such as its mood; singular. It may be let go by its name.
+    spellings: word → the spelling it is compared by, both singular: "color" → "colour".
+    looks: further nouns that show which look a part of a prompt describes, such as "view"; written with any word.
         amounts: regular expression → steps of more or less.
         degrees: irregular comparatives → adjective.
         strong: adjectives of "X is too …" that speak of X's strength.
@@ -180,6 +182,8 @@ class EditLanguage:
     number_words: Mapping[int, str] = field(default_factory=dict)
     quantities: frozenset[str] = frozenset()
     styles: Mapping[str, Literal["adjective", "noun"]] = field(default_factory=dict)
+    aspects: frozenset[str] = frozenset()
+    spellings: Mapping[str, str] = field(default_factory=dict)
     looks: frozenset[str] = frozenset()
     amounts: Mapping[str, float] = field(default_factory=dict)
     degrees: Mapping[str, str] = field(default_factory=dict)
@@ -211,7 +215,7 @@ class EditLanguage:
             return self.irregular[word]
         if len(word) > 4 and word.endswith("ies"):
             return word[:-3] + "y"
-        if len(word) > 4 and re.search(r"(?:[sx]|[cs]h)es$", word):
+        if len(word) > 4 and re.search(r"(?:ss|x|[cs]h|(?<![aeo])us|iris|lens|gas|atlas|canvas)es$", word):
             return word[:-2]
         if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
             return word[:-1]

@@ -146,6 +146,18 @@ def test_a_rule_of_weights_can_be_tested_and_one_test_at_a_time(host: HostServer
     assert "Two A/B tests at once" in shown_error(host, twice)[1]
 
 
+def test_weights_on_both_sides_of_the_schedule_are_in_one_test(host: HostServer):
+    made = graph("both sides", rewards=True)
+    front = {"session": ["words", 0], "rule": "rule", "test_rule": "fixed equal"}
+    made["front"] = node("AttuneDynamicWeights", **made["weights"]["inputs"] | front)
+    made["schedule"]["inputs"]["session"] = ["front", 0]
+    record = finished(host, made)
+    schedule = seen(host, key_of(record))["open"]["schedule"]
+    assert schedule["test"] == "rule rule → fixed equal" and schedule["arm"] in ("A", "B")
+    made["weights"]["inputs"]["test_rule"] = "fixed equal"
+    assert "one Dynamic Weights tests" in shown_error(host, made)[1]
+
+
 def test_a_session_goes_round_and_comes_back_bit_by_bit(host: HostServer):
     first = finished(host, graph("loop"))
     key, before = key_of(first), drawn(host, first)

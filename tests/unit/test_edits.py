@@ -200,6 +200,27 @@ def test_the_whole_prompt_cannot_be_removed():
     assert outcome.prompt == "a cat" and "nothing would be left" in outcome.refused[0].reason
 
 
+def test_plurals_are_those_of_their_words():
+    words = [
+        "horse",
+        "house",
+        "rose",
+        "bus",
+        "dress",
+        "box",
+        "church",
+        "cactus",
+        "vase",
+        "lens",
+        "canvas",
+        "pose",
+        "cause",
+        "walrus",
+    ]
+    plurals = "horses houses roses buses dresses boxes churches cactuses vases lenses canvases poses causes walruses"
+    assert [ENGLISH.singular(word) for word in plurals.split()] == words == [ENGLISH.singular(word) for word in words]
+
+
 # ---- keep ------------------------------------------------------------------------------------------------------------
 
 

@@ -332,6 +332,9 @@ def test_what_may_change_again_is_let_go_alone(tmp_path: Path) -> None:
     assert kept_after("keep the hats", "keep the colors", "the hat may change") == [2]
     assert kept_after("keep the brown hat", "keep the brown cat", "the brown cat may change") == [1]
     assert kept_after("keep the hat", "keep the forest", "everything may change") == []
+    assert kept_after("keep the mood", "keep the poses", "the mood may change") == [2]
+    assert kept_after("keep the mood", "keep the poses", "the pose can change") == [1]
+    assert kept_after("the rest should stay", "keep the forest", "the hat may change") == [2]
 
 
 def test_undo_redo_branches_and_replay_find_the_version_of_their_round(tmp_path: Path) -> None:

@@ -378,3 +378,5 @@ def test_a_test_of_weights_counts_by_the_schedule_and_one_test_is_enough():
         RefinementError, match='Two A/B tests at once: Dynamic Weights tests "rule mgda", Round Schedule'
     ):
         Draft.of(session()).with_(schedule=tested).in_test("rule mgda", "A")
+    with pytest.raises(RefinementError, match='one Dynamic Weights tests "rule mgda", another "rule fixed"'):
+        before.in_test("rule fixed", "A")
