@@ -54,6 +54,22 @@ def chosen_latents_of_rounds(
     return [one for one in found if one[1].shape[1:] == found[-1][1].shape[1:]]
 
 
+def passed_latents_of_rounds(store: SessionStore, state: SessionState) -> list[tuple[Round, torch.Tensor]]:
+    """The rounds in whose place other pictures were asked for, oldest first, and their latents [N, C, H, W].
+
+    Left out are rounds of another size than the newest, and those whose latents are lost.
+    """
+    found = []
+    for past in state.passed:
+        if not past.latents:
+            continue
+        try:
+            found.append((past, store.files(state.key).latents.get(past.latents)))
+        except UnknownError as error:
+            log.warning("Attune: pictures that were passed over are not there to lead away from: %s", error)
+    return [one for one in found if one[1].shape[1:] == found[-1][1].shape[1:]]
+
+
 def kept_rounds(state: SessionState) -> list[Round]:
     """The rounds of the path of whose pictures somebody asked to keep something, oldest first.
 

@@ -10,7 +10,7 @@
 | η      | follow             | how far it follows the new words at once; 1 = wholly                             |
 | β₁, β₂ | towards, away      | how far it goes along the directions                                             |
 | E⁺, E⁻ |                    | directions E(c) − E(p_t) of liked and disliked captions c                        |
-| δ_t    | direction          | what chosen pictures have that words do not say                                  |
+| δ_t    | direction          | what chosen pictures have that words do not say, less what passed-over ones have |
 | γ      | pictures           | how far it goes along that                                                      |
 
 **What a direction is.** Not a caption's embedding: that is mostly what every embedding has in common and what the
@@ -26,7 +26,9 @@ another: what was changed becomes plainer. What a comment asks for is in p_t alr
 
 **Pictures.** δ_t is found by the network itself, see `training.objectives.picture_direction`. It is kept with its
 round, as it was; what its tokens' places mean is not known, so it is added place by place, and only to the tokens. It
-is found anew for every round from all that was chosen, so nothing of it goes on with e_t.
+is found anew for every round from all that was chosen, so nothing of it goes on with e_t. Where other pictures were
+asked for, δ_t is held·δ(chosen) − (1 − held)·δ(passed over), held = ½ and then 0, with the direction that the refused
+pictures have in common from all of them alike: whoever asks for other pictures gets looks that those had not.
 
 **Lengths.** Long prompts have more tokens. Where what is mixed differs in length, the shorter ones go on as an empty
 prompt does at those places (`empty`), without it as zeros. What has a coefficient of 0 does not count.

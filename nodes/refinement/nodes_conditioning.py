@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,13 @@ from comfy_api.latest import io
 from ..host.sampling import encode_prompts
 from ..host.schema import AttuneNode
 from .checks import RefinementError
-from .chosen import chosen_latents_of_rounds
+from .chosen import chosen_latents_of_rounds, passed_latents_of_rounds
 from .draft import Draft
 from .embedding_update import LARGEST_STEP, Embedding, EmbeddingConfig, EmbeddingStep, along, unrolled
 from .latent_files import latents_digest
 from .nodes_common import CATEGORY, draft_of, session_input, session_output
 from .nodes_routes import sessions
+from .records import Round
 from .schedules import held
 from .store import SessionStore
 
@@ -34,8 +36,8 @@ class AttuneRefineConditioning(AttuneNode):
             display_name="Refine Conditioning",
             category=CATEGORY,
             description="Encodes the session's prompt for the sampler. With the model connected it leans towards what "
-            "the pictures you chose have and words do not say. It can follow a new prompt in part, and lean towards or "
-            "away from captions.",
+            "the pictures you chose have and words do not say, and away from those you passed over. It can follow a "
+            "new prompt in part, and lean towards or away from captions.",
             search_aliases=["embedding update", "clip text encode", "prompt embedding", "directions", "conditioning"],
             inputs=[
                 session_input(cls),
@@ -105,16 +107,16 @@ class AttuneRefineConditioning(AttuneNode):
                     optional=True,
                     tooltip="How strongly to lean towards what the pictures you chose have and the others do not, in "
                     "ways that words do not say, such as a background. Needs the model. Raising it follows your "
-                    "choices more than your words, and too much of it breaks pictures. Other pictures halves it, "
-                    "and pressed again sets it aside. 0 = off.",
+                    "choices more than your words, and too much of it breaks pictures. Other pictures halves it and "
+                    "leads away from the pictures you passed over, by half, pressed again wholly. 0 = off.",
                 ),
                 cls.input(
                     io.Model,
                     "model",
                     optional=True,
-                    tooltip="The model that draws: it finds out what your chosen pictures have in common. That takes "
-                    "somewhat longer than drawing four pictures in 20 steps. Nothing connected = only words count, "
-                    "and pictures does nothing.",
+                    tooltip="The model that draws: it finds out what your chosen pictures have in common, and what "
+                    "those have that you passed over. Each takes somewhat longer than drawing four pictures in 20 "
+                    "steps. Nothing connected = only words count, and pictures does nothing.",
                 ),
             ],
             outputs=[
@@ -130,7 +132,7 @@ class AttuneRefineConditioning(AttuneNode):
         disliked: str, pictures: float = DEFAULTS.pictures, model: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
         draft = draft_of(session)
-        config = EmbeddingConfig(follow, towards, away, keep_norm, pictures * held(draft.state.attempt))
+        config = EmbeddingConfig(follow, towards, away, keep_norm, pictures)
         step = EmbeddingStep(
             draft.prompt, _lines(liked), (*draft.unwanted, *_lines(disliked)), config, anew=not draft.keeps_look
         )
@@ -165,25 +167,41 @@ def moved_by_pictures(store: SessionStore, draft: Draft, embedding: Embedding) -
 
 
 def direction_of_choices(store: SessionStore, draft: Draft, clip: Any, model: Any) -> torch.Tensor | None:
-    """What the pictures chosen so far have that words do not say, δ [T, D]; None as long as nobody has chosen.
+    """Towards what chosen pictures have that words do not say, away from what passed-over ones have, δ [T, D].
 
-    None as well where the last comment wants another look or thing: the words come first then, since what the chosen
-    picture shows beside them may be what was wrong with it.
+    Where other pictures were asked for, what was chosen counts half and what was passed over counts half against it;
+    asked for again, only what was passed over counts. What was chosen does not count where the last comment wants
+    another look or thing: the words come first then, since what the chosen picture shows beside them may be what was
+    wrong with it.
+
+    Returns:
+        None as long as nobody has chosen or passed over anything.
     """
+    state, kept = draft.state, held(draft.state.attempt)
+    chosen = chosen_latents_of_rounds(store, state) if draft.keeps_look and kept else []
+    passed = [(past, latents, latents[:0]) for past, latents in passed_latents_of_rounds(store, state)]
+    found = [
+        weight * direction
+        for weight, rounds in ((kept, chosen), (kept - 1, passed))
+        if rounds and (direction := _direction(draft, clip, model, rounds)) is not None
+    ]
+    return torch.stack(found).sum(0) if found else None
+
+
+def _direction(
+    draft: Draft, clip: Any, model: Any, rounds: Sequence[tuple[Round, torch.Tensor, torch.Tensor]]
+) -> torch.Tensor | None:
+    """What the first latents of each round have, beyond its words, and the second have not."""
     from ...training.objectives.picture_direction import DirectionConfig
     from ..host.picture_direction import Chosen, direction_of_pictures
 
-    state = draft.state
-    chosen = chosen_latents_of_rounds(store, state) if draft.keeps_look else []
-    if not chosen:
-        return None
-    own, *encoded = encode_prompts(clip, [draft.prompt, *(past.prompt for past, _, _ in chosen)])
-    rounds = [
+    own, *encoded = encode_prompts(clip, [draft.prompt, *(past.prompt for past, _, _ in rounds)])
+    shown = [
         Chosen(past.prompt, conditioning, liked, others)
-        for (past, liked, others), conditioning in zip(chosen, encoded, strict=True)
+        for (past, liked, others), conditioning in zip(rounds, encoded, strict=True)
     ]
-    config = DirectionConfig(seed=(state.seed + _SEEDS_APART * state.number) % 2**63)
-    return direction_of_pictures(model, rounds, embedding_of(own).tokens, config)
+    config = DirectionConfig(seed=(draft.state.seed + _SEEDS_APART * draft.state.number) % 2**63)
+    return direction_of_pictures(model, shown, embedding_of(own).tokens, config)
 
 
 def _lines(text: str) -> tuple[str, ...]:

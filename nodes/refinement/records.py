@@ -282,6 +282,8 @@ class SessionState:
         arm: of an A/B test, to which the session's newest rounds belong; "" = none.
         test: name of that test.
         undone: keys of rounds that Redo comes back to, the next last.
+        passed: rounds that came after the head and in whose place other pictures were asked for, oldest first; none
+            where a round is made again.
     """
 
     key: str
@@ -297,6 +299,7 @@ class SessionState:
     arm: str = ""
     test: str = ""
     undone: tuple[str, ...] = ()
+    passed: tuple[Round, ...] = ()
 
     @property
     def number(self) -> int:

@@ -98,6 +98,7 @@ def _state(session: SessionRow, rows: Sequence[RoundRow], head: str | None, repl
         tested.arm if tested else "",
         tested.test if tested else "",
         () if again else session.undone,
+        () if again else tuple(row.round for row in rows if row.status == "passed" and row.round.parent == head),
     )
 
 

@@ -190,7 +190,7 @@ class Bench:
             moved_by_words,
             with_embedding,
         )
-        from attune.nodes.refinement.schedules import RoundScheduleConfig, held, round_schedule
+        from attune.nodes.refinement.schedules import RoundScheduleConfig, round_schedule
 
         state, last = draft.state, draft.state.last
         config = RoundScheduleConfig(steps=self.settings["steps"], guidance=3.0)
@@ -204,11 +204,10 @@ class Bench:
         if start is None or schedule.strength == 1:
             # The host would add the start to pure noise as well, and its mean shines through.
             schedule, start = replace(schedule, strength=1.0), None
-        moved = EmbeddingConfig(pictures=EmbeddingConfig().pictures * held(state.attempt))
-        step = EmbeddingStep(draft.prompt, (), draft.unwanted, moved, anew=not draft.keeps_look)
+        step = EmbeddingStep(draft.prompt, (), draft.unwanted, EmbeddingConfig(), anew=not draft.keeps_look)
         if without == "embedding":
             step = EmbeddingStep(draft.prompt)
-        found = direction_of_choices(self.store, draft, self.clip, model) if pictures and moved.pictures else None
+        found = direction_of_choices(self.store, draft, self.clip, model) if pictures else None
         if found is not None:
             step = replace(step, direction=latents_digest(found))
         with self.torch.inference_mode():
