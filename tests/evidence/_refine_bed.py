@@ -55,30 +55,44 @@ class Group:
 
     Attributes:
         ways, kind: of people, as `_refine_trial` names them. people: per seed.
+        pictures: of a round. seeds: of the people and of all that is drawn.
     """
 
     ways: tuple[str, ...]
     kind: str
     people: int
+    pictures: int = 4
+    seeds: tuple[int, ...] = SEEDS
 
 
 FULL, QUICK = Plan(10, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
 GROUPS = {
     "intent": Group(("refine", "re-roll", "fabric"), "all", 10),
-    "parts": Group(("full", *(f"full without {part}" for part in ("words", "embedding", "diversity"))), "wordless", 32),
-    "more": Group(("refine", "without start", "with LoRA"), "wordless", 15),
+    "parts": Group(
+        ("full", *(f"full without {part}" for part in ("words", "embedding", "diversity", "start"))),
+        "wordless",
+        80,
+        pictures=2,
+        seeds=(10, 11, 12),
+    ),
+    "parts, four pictures": Group(
+        ("full", *(f"full without {part}" for part in ("words", "embedding", "diversity"))), "wordless", 32
+    ),
+    "more, four pictures": Group(("refine", "without start", "with LoRA"), "wordless", 15),
 }
 
 
 def runs(group: str, *, quick: bool) -> list[dict[str, list[Session]]]:
     """Of every seed: way → sessions, one per person."""
-    plan, seeds = (QUICK, SEEDS[:2]) if quick else (plan_of(group), SEEDS)
+    plan, seeds = plan_of(group), GROUPS[group].seeds
+    if quick:
+        plan, seeds = QUICK, seeds[:2]
     return [sessions(plan, seed, group) for seed in seeds]
 
 
 def plan_of(group: str) -> Plan:
-    """The full plan, with the group's people."""
-    return replace(FULL, people=GROUPS[group].people)
+    """The full plan, with the group's people and pictures."""
+    return replace(FULL, people=GROUPS[group].people, pictures=GROUPS[group].pictures)
 
 
 def sessions(plan: Plan, seed: int, group: str) -> dict[str, list[Session]]:

@@ -8,7 +8,8 @@ In all of them the person keeps the best picture so far, and is done with the ro
 and, for the ablation,
     full            the loop, and the embedding leans to what chosen pictures have: 20 steps of two pairs before a round
     full without …  one of its parts: words (the refiner), embedding (its update, by words and by pictures), diversity
-                    (of the schedule: every round has the last one's noise and spacing of levels)
+                    (of the schedule: every round has the last one's noise and spacing of levels), start (every round
+                    begins from pure noise)
     without start   refine, every round from pure noise
     with LoRA       refine, and before every round but the first a LoRA of the up path learns R_total(t) of the loop's
                     rewards in a few updates of ReFL, and goes on from that of the round before; takes further
@@ -36,7 +37,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "workflows" / "demo"
 CHECKPOINT = "attune_demo.safetensors"
-PARTS = ("words", "embedding", "diversity")
+PARTS = ("words", "embedding", "diversity", "start")
 
 
 def host_world() -> Any:
