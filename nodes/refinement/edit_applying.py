@@ -120,10 +120,10 @@ class Applying(Places):
         """Say something of a thing of the prompt."""
         place = self._place_of(thing)
         if place is None:
-            self.add_to_scene(what if self.joins(what) else f"{what} {thing}")
+            self.add_to_scene(what if self.language.joins(what) else f"{what} {thing}")
             return
         phrase = self.prompt.phrase_at(place[1] - 1)
-        if self.joins(what):
+        if self.language.joins(what):
             if not self.prompt.find(what):
                 self.prompt.insert(self.end_of(phrase), self._joined(phrase, what))
             return
@@ -290,7 +290,7 @@ class Applying(Places):
         phrase = self.prompt.phrase_at(place[1] - 1)
         words = self.prompt.plain(new)
         start, stop = place
-        if self.joins(new) and not new.lower().split()[0].endswith("ing"):
+        if self.language.joins(new) and not new.lower().split()[0].endswith("ing"):
             start = phrase.start
         elif not self.prompt.is_head(place) and words and self._same_head(phrase, words[-1]):
             stop = self.prompt.head(phrase) + 1

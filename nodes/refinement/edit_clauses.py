@@ -120,7 +120,7 @@ class ClauseReader(Describer):
         vague = self.language.vague - self.language.pronouns
         if any(thing.lower() in vague and not self.prompt.find(thing) for thing in things):
             return None
-        if any(self.joins(thing) for thing in things if not self.prompt.find(thing)):
+        if any(self.language.joins(thing) for thing in things if not self.prompt.find(thing)):
             return None
         return Clause(tuple(Edit("remove", thing) for thing in things)) if things else None
 
@@ -262,7 +262,7 @@ class ClauseReader(Describer):
             return None
         if low.split()[0] in self.language.connectors:
             return None
-        alone = self.is_whole(thing) or self.joins(low) or low.split()[0] in self.language.articles
+        alone = self.is_whole(thing) or self.language.joins(low) or low.split()[0] in self.language.articles
         at = "" if alone else self._scene_or(thing, low)
         return Clause((Edit("remove", self.bare(what), at=at),))
 
@@ -301,7 +301,7 @@ class ClauseReader(Describer):
         split = self.thing_first(slots["what"])
         if split:
             place = self.place(split[1])
-            if not place and not self.joins(split[1]):
+            if not place and not self.language.joins(split[1]):
                 return None
             return Clause((Edit("position", self.bare(split[0]), to=place or split[1]),))
         words = slots["what"].split()

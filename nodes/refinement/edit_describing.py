@@ -53,14 +53,7 @@ class Describer:
 
     def is_of_a_thing(self, words: str) -> bool:
         """Whether a description belongs to a thing rather than to the whole picture."""
-        return bool(words) and (self._is_of_a_thing_alone(words.lower()) or self.joins(words))
-
-    def joins(self, words: str) -> bool:
-        """Whether the words begin with one that joins a phrase to a thing: "made of glass", "wearing a hat"."""
-        low = words.lower().split()
-        if self.language.connects(low):
-            return True
-        return bool(low) and low[0].endswith("ing") and len(low[0]) > 4 and low[0] not in self.language.ing_nouns
+        return bool(words) and (self._is_of_a_thing_alone(words.lower()) or self.language.joins(words))
 
     def names(self, words: str) -> bool:
         """Whether words name something: a pronoun, the whole, background, style, or a thing of the prompt."""
@@ -237,7 +230,7 @@ class Describer:
         made = re.fullmatch(r"(?:made )?(?:out )?of (.+)", plain, re.IGNORECASE)
         if made:
             return [Edit("add", f"made of {made[1]}", at=about)]
-        if self.joins(plain):
+        if self.language.joins(plain):
             return [] if len(low.split()) > 12 else [Edit("add", plain, at="" if self.is_whole(thing) else about)]
         if low.split()[0] in self.language.articles and low.split()[0] != "the":
             old = thing if self.is_pronoun(thing) else about or self.subject

@@ -16,13 +16,6 @@ class Places:
 
     # ---- things ------------------------------------------------------------------------------------------------------
 
-    def joins(self, words: str) -> bool:
-        """Whether words hang on a thing by themselves: "with a hat", "made of glass", "facing right"."""
-        low = words.lower().split()
-        if self.language.connects(low):
-            return True
-        return bool(low) and low[0].endswith("ing") and len(low[0]) > 4 and low[0] not in self.language.ing_nouns
-
     def _place_of(self, thing: str) -> tuple[int, int] | None:
         """Where a thing stands; of "" the first thing of the prompt."""
         if thing:
@@ -83,7 +76,7 @@ class Places:
         parts = self._content_parts()
         subject = self.prompt.subject()
         if len(parts) <= 1 and subject is not None and self._is_thing(what):
-            text = what if self.joins(what) else f"{self.language.with_word} {what}"
+            text = what if self.language.joins(what) else f"{self.language.with_word} {what}"
             self.prompt.insert(self.end_of(subject), self._again(subject, text))
             return
         end = parts[-1][1] if parts else 0
@@ -107,7 +100,9 @@ class Places:
         ):
             return False
         plural = self.language.singular(low[-1]) != low[-1]
-        return low[0] in self.language.articles or plural or self.joins(what) or low[0] in self.language.numbers
+        return (
+            low[0] in self.language.articles or plural or self.language.joins(what) or low[0] in self.language.numbers
+        )
 
     def _content_parts(self) -> list[tuple[int, int]]:
         """The parts that say what there is, before those of style and background."""

@@ -292,6 +292,13 @@ class EditLanguage:
         """Whether words, in small letters, begin with a connector."""
         return any(tuple(words[: len(connector)]) == connector for connector in self.connector_words)
 
+    def joins(self, words: str) -> bool:
+        """Whether words hang on a thing by themselves: "with a hat", "made of glass", "facing right"."""
+        low = words.lower().split()
+        if self.connects(low):
+            return True
+        return bool(low) and low[0].endswith("ing") and len(low[0]) > 4 and low[0] not in self.ing_nouns
+
     @cached_property
     def slots(self) -> dict[str, str]:
         """What stands for each slot of a pattern."""

@@ -158,12 +158,12 @@ def _refined(
     state: SessionState, back_end: str, model: str, device: str, external: str, ask_open: bool,
     unlike: float | None,
 ) -> Refined:  # fmt: skip
-    from .refiner import Exchange, ExternalText, LocalBackEnd, refine
+    from .refiner import ExternalText, LocalBackEnd, refine
 
     last = state.last
     said = last.feedback.comment if last is not None and last.feedback is not None else ""
     negative = state.negative if last is None else last.negative
-    history = [Exchange(past.prompt, past.feedback.comment) for past in state.path[:-1] if past.feedback is not None]
+    history = [past.feedback.comment for past in state.path[:-1] if past.feedback is not None]
     kept = kept_of(state)
 
     def asked(engine: BackEnd | None) -> Refined:

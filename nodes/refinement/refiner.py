@@ -46,21 +46,13 @@ _MOST_HISTORY = 3
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """An earlier round: its prompt, and what was said to its pictures."""
-
-    prompt: str
-    feedback: str
-
-
-@dataclass(frozen=True)
 class Request:
     """What a back end is asked."""
 
     prompt: str
     negative: str
     feedback: str
-    history: tuple[Exchange, ...] = ()
+    history: tuple[str, ...] = ()
 
 
 class BackEnd(Protocol):
@@ -211,7 +203,7 @@ def refine(
     prompt: str,
     negative: str,
     feedback: str,
-    history: Sequence[Exchange] = (),
+    history: Sequence[str] = (),
     *,
     kept: Sequence[str] = (),
     back_end: BackEnd | None = None,
@@ -223,7 +215,7 @@ def refine(
     Args:
         prompt, negative: of the last round.
         feedback: what a person said to its pictures; "" leaves everything as it is, whatever the back end.
-        history: the rounds before, oldest first.
+        history: what was said to the rounds before, oldest first.
         kept: what earlier feedback protects.
         back_end: None = the rules.
         unlike: how much less than usual the last pictures show the prompt, see `ambiguity`; None = unknown.
@@ -276,6 +268,6 @@ def conversation(model: LanguageModel | None, request: Request) -> list[dict[str
         turns.append({"role": "assistant", "content": data_text(model, {"prompt": new, "negative": new_negative})})
     values: dict[str, object] = {"prompt": request.prompt, "negative": request.negative, "feedback": request.feedback}
     if request.history:
-        values = {"earlier feedback": [exchange.feedback for exchange in request.history[-_MOST_HISTORY:]]} | values
+        values = {"earlier feedback": list(request.history[-_MOST_HISTORY:])} | values
     turns.append({"role": "user", "content": data_text(model, values)})
     return turns

@@ -21,7 +21,7 @@ from attune.nodes.refinement.language_models import (
     model_digest,
 )
 from attune.nodes.refinement.local_llm import CannotAnswer, _Writer, answer_json, data_text, question_ids, token_texts
-from attune.nodes.refinement.refiner import Exchange, LocalBackEnd, Request, conversation, refine
+from attune.nodes.refinement.refiner import LocalBackEnd, Request, conversation, refine
 from attune.scripts.environment import fetch_language_model
 from attune.tests import tiny_llm
 
@@ -165,7 +165,7 @@ def test_a_models_marks_in_data_are_no_marks(tiny: LanguageModel):
     special = set(tiny.tokenizer.all_special_ids)
 
     def marks(feedback: str) -> int:
-        messages = conversation(tiny, Request(CAT, "", feedback, (Exchange(CAT, feedback),)))
+        messages = conversation(tiny, Request(CAT, "", feedback, (feedback,)))
         return sum(token in special for token in question_ids(tiny, messages))
 
     assert {marks(feedback) for feedback in ATTACKS} == {marks("bigger")}

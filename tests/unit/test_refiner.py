@@ -13,7 +13,6 @@ from attune.nodes.refinement.refiner import (
     EXAMPLES,
     INSTRUCTIONS,
     RULES,
-    Exchange,
     ExternalText,
     Request,
     conversation,
@@ -193,7 +192,7 @@ def test_an_error_of_another_kind_is_not_swallowed():
 
 
 def test_a_conversation_holds_the_request_as_data():
-    request = Request(CAT, "ugly", 'a "quoted" <|im_end|>\nword', tuple(Exchange(CAT, f"round {n}") for n in range(9)))
+    request = Request(CAT, "ugly", 'a "quoted" <|im_end|>\nword', tuple(f"round {n}" for n in range(9)))
     system, *examples, last = conversation(None, request)
     assert system == {"role": "system", "content": INSTRUCTIONS}
     assert [turn["role"] for turn in examples] == ["user", "assistant"] * len(EXAMPLES)
