@@ -17,7 +17,7 @@ const NOTHING = Object.freeze({ liked: [], disliked: [], comment: "", rating: nu
 
 export function initialState() {
     return Object.freeze({
-        session: null, at: null, said: NOTHING, of: "", question: null, managing: "", busy: "", error: "", note: "",
+        session: null, at: null, said: NOTHING, of: "", head: null, question: null, managing: "", busy: "", error: "", note: "",
     });
 }
 
@@ -31,6 +31,7 @@ export function savedBy(value) {
         question: askedBy(value.question),
         name: typeof value.name === "string" ? value.name : "",
         of: typeof value.of === "string" ? value.of : "",
+        head: typeof value.head === "string" ? value.head : null,
         said: {
             liked,
             disliked: places(value.disliked).filter((place) => !liked.includes(place)),
@@ -50,7 +51,12 @@ function askedBy(value) {
 /** What is to be kept in the node's properties. */
 export function saved(state) {
     const { session, question } = state;
-    return session ? { key: session.key, name: session.name, of: state.of, question, ...state.said } : null;
+    return session ? { key: session.key, name: session.name, of: state.of, head: headOf(session), question, ...state.said } : null;
+}
+
+/** Key of the round that the next one follows from; "" before the first. */
+function headOf(session) {
+    return session.path.at(-1) ?? "";
 }
 
 /** The round that is shown: one that was gone back to, or the one that waits, or the last. */
@@ -129,7 +135,7 @@ export function timeline(session) {
 /**
  * Actions: {kind: "session", session, question} the server's, and what is asked about it; {kind: "like"|"dislike", place}; {kind: "comment", text};
  * {kind: "rate", stars}; {kind: "look", at}; {kind: "busy", what}; {kind: "failed", text}; {kind: "gone", text};
- * {kind: "question", question}; {kind: "answer", feedback} to what is asked; {kind: "restored", of, said, question};
+ * {kind: "question", question}; {kind: "answer", feedback} to what is asked; {kind: "restored", of, head, said, question};
  * {kind: "manage"} to rename; {kind: "ask"} whether to delete; {kind: "rest"} neither; {kind: "deleted", left}
  */
 export function reduce(state, action) {
@@ -144,7 +150,8 @@ export function reduce(state, action) {
             const earlier = session.open?.feedback;
             const count = session.open?.pictures.length ?? 0;
             const fits = (list) => list.filter((place) => place < count);
-            const still = Boolean(state.session) && same && state.session.path.join() === session.path.join();
+            // After a reload there is only what was saved; other pictures may have been made meanwhile.
+            const still = state.session ? same && state.session.path.join() === session.path.join() : state.head === headOf(session);
             const begun = still ? { ...NOTHING, comment: state.said.comment } : NOTHING;
             const said = kept ? { ...state.said, liked: fits(state.said.liked), disliked: fits(state.said.disliked) } : begun;
             return {
@@ -153,7 +160,7 @@ export function reduce(state, action) {
             };
         }
         case "restored":
-            return { ...state, said: action.said, of: action.of, question: action.question ?? null };
+            return { ...state, said: action.said, of: action.of, head: action.head ?? null, question: action.question ?? null };
         case "like":
         case "dislike":
             return waits(state) ? { ...state, said: marked(state.said, action.place, `${action.kind}d`) } : state;

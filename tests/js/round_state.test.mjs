@@ -51,6 +51,19 @@ test("words outlive other pictures of the same round, marks do not", () => {
     assert.equal(state.said.comment, "", "another session's words are not these");
 });
 
+test("words outlive a reload while other pictures are made", () => {
+    const said = reduce(reduce(at(), { kind: "like", place: 2 }), { kind: "comment", text: "no hat" });
+    const kept = savedBy(JSON.parse(JSON.stringify(saved(said))));
+    const back = reduce(initialState(), { kind: "restored", ...kept });
+    const others = reduce(back, { kind: "session", session: session({ attempt: 1, open: round("again", null, 1) }) });
+    assert.deepEqual(others.said, { liked: [], disliked: [], comment: "no hat", rating: null });
+    const next = session({ path: ["one"], rounds: [round("one", null, 1)], open: round("two", "one", 2) });
+    assert.equal(reduce(back, { kind: "session", session: next }).said.comment, "", "they were said to the round before");
+    const { head, ...older } = kept;
+    const unknown = reduce(initialState(), { kind: "restored", ...savedBy({ ...older, ...older.said }) });
+    assert.equal(reduce(unknown, { kind: "session", session: session({ open: round("again", null, 1) }) }).said.comment, "");
+});
+
 test("a question is there again with its draft", () => {
     const question = { key: KEY, revision: 1, round: 1, text: "Which hat?", choices: [{ label: "red", feedback: "the red hat" }] };
     const kept = savedBy(JSON.parse(JSON.stringify(saved(reduce(at(), { kind: "question", question })))));
@@ -74,7 +87,7 @@ test("a saved draft is restored for its own round only, and rubbish is nobody's"
     const state = reduce(reduce(at(), { kind: "like", place: 1 }), { kind: "rate", stars: 5 });
     const kept = savedBy(JSON.parse(JSON.stringify(saved(state))));
     const own = { liked: [1], disliked: [], comment: "", rating: 5 };
-    assert.deepEqual(kept, { key: KEY, name: "s", of: "one", question: null, said: own });
+    assert.deepEqual(kept, { key: KEY, name: "s", of: "one", head: "", question: null, said: own });
     let back = reduce(initialState(), { kind: "restored", of: kept.of, said: kept.said });
     back = reduce(back, { kind: "session", session: session() });
     assert.deepEqual(back.said.liked, [1]);
