@@ -179,11 +179,17 @@ def record_gains(
             seconds=watch.seconds,
             quick=quick,
             samples=each,
-            attempts=[{"what": f"seed {seed}, mean gain", "value": one} for seed, one in enumerate(each)],
+            attempts=[
+                {"what": f"seed {seed}, mean gain", "value": one}
+                for seed, one in zip(GROUPS[group].seeds, each, strict=False)
+            ],
             details={
                 "mean gain": value,
                 "people who differ, of all": [differing(by_seed), sum(map(len, by_seed))],
-                "gain in the share that all pictures of a round show": all_pictures(found, ways, plan.rounds),
+                "gain as a mean over all rounds": over_rounds(found, ways, plan.rounds),
+                "gain in the share that all pictures of a round show": over_rounds(
+                    found, ways, plan.rounds, of="of all"
+                ),
                 "ways": by_round(found, plan.rounds),
                 "plan": asdict(plan),
             },
@@ -195,9 +201,11 @@ def differing(by_seed: Sequence[Sequence[tuple[float, ...]]]) -> int:
     return sum(one != other for run in by_seed for one, other in run)
 
 
-def all_pictures(found: Sequence[dict[str, list[Session]]], ways: Sequence[str], rounds: int) -> Any:
-    """Of two ways: the gain in the mean share that all pictures of a round show, over all rounds, and its interval."""
-    means = [[sum(person) / rounds for person in shares(found, way, rounds, of="of all")] for way in ways]
+def over_rounds(
+    found: Sequence[dict[str, list[Session]]], ways: Sequence[str], rounds: int, *, of: str = "share"
+) -> Any:
+    """Of two ways: the gain in a figure of `shares` as a mean over all rounds, and its interval."""
+    means = [[sum(person) / rounds for person in shares(found, way, rounds, of=of)] for way in ways]
     value, interval = paired(list(zip(*means, strict=True)), gain)
     return {"value": value, "ci": interval}
 

@@ -200,7 +200,9 @@ class Bench:
             lambda_div=lambda_div(WeightsConfig(), state.number),
         )  # fmt: skip
         if without == "diversity" and last is not None:
-            schedule = replace(schedule, type=last.schedule.type, seeds=last.schedule.seeds)
+            # Other pictures take new noise whatever the schedule's seeds are.
+            seeds = schedule.seeds if state.attempt else last.schedule.seeds
+            schedule = replace(schedule, type=last.schedule.type, seeds=seeds)
         start = chosen_latents(self.store, state, last) if last is not None and without != "start" else None
         if start is None or schedule.strength == 1:
             # The host would add the start to pure noise as well, and its mean shines through.
