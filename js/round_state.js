@@ -17,7 +17,7 @@ const NOTHING = Object.freeze({ liked: [], disliked: [], comment: "", rating: nu
 
 export function initialState() {
     return Object.freeze({
-        session: null, at: null, said: NOTHING, of: "", head: null, question: null, managing: "", busy: "", error: "", note: "",
+        session: null, at: null, said: NOTHING, of: "", head: null, key: "", question: null, managing: "", busy: "", error: "", note: "",
     });
 }
 
@@ -135,7 +135,7 @@ export function timeline(session) {
 /**
  * Actions: {kind: "session", session, question} the server's, and what is asked about it; {kind: "like"|"dislike", place}; {kind: "comment", text};
  * {kind: "rate", stars}; {kind: "look", at}; {kind: "busy", what}; {kind: "failed", text}; {kind: "gone", text};
- * {kind: "question", question}; {kind: "answer", feedback} to what is asked; {kind: "restored", of, head, said, question};
+ * {kind: "question", question}; {kind: "answer", feedback} to what is asked; {kind: "restored", key, of, head, said, question};
  * {kind: "manage"} to rename; {kind: "ask"} whether to delete; {kind: "rest"} neither; {kind: "deleted", left}
  */
 export function reduce(state, action) {
@@ -151,7 +151,7 @@ export function reduce(state, action) {
             const count = session.open?.pictures.length ?? 0;
             const fits = (list) => list.filter((place) => place < count);
             // After a reload there is only what was saved; other pictures may have been made meanwhile.
-            const still = state.session ? same && state.session.path.join() === session.path.join() : state.head === headOf(session);
+            const still = state.session ? same && state.session.path.join() === session.path.join() : state.key === session.key && state.head === headOf(session);
             const begun = still ? { ...NOTHING, comment: state.said.comment } : NOTHING;
             const said = kept ? { ...state.said, liked: fits(state.said.liked), disliked: fits(state.said.disliked) } : begun;
             return {
@@ -160,7 +160,7 @@ export function reduce(state, action) {
             };
         }
         case "restored":
-            return { ...state, said: action.said, of: action.of, head: action.head ?? null, question: action.question ?? null };
+            return { ...state, said: action.said, of: action.of, head: action.head ?? null, key: action.key ?? "", question: action.question ?? null };
         case "like":
         case "dislike":
             return waits(state) ? { ...state, said: marked(state.said, action.place, `${action.kind}d`) } : state;

@@ -64,8 +64,9 @@ def direction_of_pictures(
         if not ran_out(error):
             raise
         raise AttuneError(
-            f"There is not enough memory to find what the chosen pictures have in common ({size[-1]} × {size[-2]} "
-            "latents). Set pictures of Refine Conditioning to 0, take its model off, or draw smaller pictures."
+            "There is not enough memory to find what the pictures you chose or refused have in common "
+            f"({size[-1]} × {size[-2]} latents). Set pictures of Refine Conditioning to 0, take its model off, or draw "
+            "smaller pictures."
         ) from error
 
 

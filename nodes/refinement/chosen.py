@@ -54,19 +54,25 @@ def chosen_latents_of_rounds(
     return [one for one in found if one[1].shape[1:] == found[-1][1].shape[1:]]
 
 
-def passed_latents_of_rounds(store: SessionStore, state: SessionState) -> list[tuple[Round, torch.Tensor]]:
+def refused_latents_of_rounds(
+    store: SessionStore, state: SessionState, prompt: str
+) -> list[tuple[Round, torch.Tensor]]:
     """The rounds in whose place other pictures were asked for, oldest first, and their latents [N, C, H, W].
 
-    Left out are rounds of another size than the newest, and those whose latents are lost.
+    Left out are rounds of other words, of another size than the newest, and those whose latents are lost.
+
+    Args:
+        prompt: the words of which other pictures are wanted.
     """
     found = []
-    for past in state.passed:
-        if not past.latents:
+    waiting = "" if state.open is None else state.open.latents
+    for past in {past.latents: past for past in state.passed}.values():
+        if past.prompt != prompt or past.latents in ("", waiting):
             continue
         try:
             found.append((past, store.files(state.key).latents.get(past.latents)))
         except UnknownError as error:
-            log.warning("Attune: pictures that were passed over are not there to lead away from: %s", error)
+            log.warning("Attune: refused pictures are not there to lead away from: %s", error)
     return [one for one in found if one[1].shape[1:] == found[-1][1].shape[1:]]
 
 
@@ -97,10 +103,10 @@ def _released(kept: str, released: Sequence[str]) -> bool:
     pictures = {language.picture_word for language in tables}
     if released and (kept in pictures or pictures & set(released)):
         return True
-    english, spellings = tables[0], {word: usual for table in tables for word, usual in table.spellings.items()}
+    english = tables[0]
 
     def compared(what: str) -> set[str]:
-        return {spellings.get(word, word) for word in map(english.singular, what.lower().split())}
+        return set(map(english.compared, what.lower().split()))
 
     words, *freed = map(compared, (kept, *released))
     return any(wanted <= words or words <= wanted for wanted in freed)

@@ -50,7 +50,7 @@ class Draft:
         change: what the feedback asked of the chosen picture.
         keeps_look: whether what it has beside its words is to stay, see `Refined.keeps_look`.
         embedding: parameters of its update; empty = the prompt is encoded plainly.
-        direction: δ of the chosen pictures that these name, where it was found in this run.
+        direction: δ of the chosen and refused pictures that these name, where it was found in this run.
         schedule: None = not decided yet. weights: None = no rewards are weighed.
         judges: the rewards that are weighed.
         lora: the LoRAs that the pictures were made with, see `round_lora`; "" = none.
@@ -105,12 +105,12 @@ class Draft:
         Raises:
             RefinementError: the schedule is under test already, or weights are.
         """
-        if self.test:
+        if self.test and self.test != test:
             raise RefinementError(
                 f'Two A/B tests at once: one Dynamic Weights tests "{self.test}", another "{test}". A session can be '
                 "in one: set test_rule of one of them to off."
             )
-        if self.schedule is not None and self.schedule.arm:
+        if self.schedule is not None and self.schedule.arm and self.schedule.test != test:
             raise two_tests(test, self.schedule.test)
         draft = replace(self, test=test, arm=arm)
         return draft if self.schedule is None else replace(draft, schedule=draft.marked(self.schedule))

@@ -66,8 +66,8 @@ class Applying(Places):
         self.kept = left
 
     def _mentions(self, kept: str, wanted: Sequence[str]) -> bool:
-        have = [self.language.singular(word) for word in self.prompt.plain(kept)]
-        return all(self.language.singular(word) in have for word in wanted)
+        have = [self.language.compared(word) for word in self.prompt.plain(kept)]
+        return all(self.language.compared(word) in have for word in wanted)
 
     def _named_phrase(self, what: str) -> Phrase | None:
         """The phrase of a kept thing; of colours, style and background where they are asked for by these names."""
@@ -96,7 +96,7 @@ class Applying(Places):
 
     def _kept_places(self, kept: str) -> list[tuple[int, int]]:
         plain = self.prompt.plain(kept)
-        if plain and self.language.singular(plain[-1]) in ("colour", "color"):
+        if plain and self.language.compared(plain[-1]) == self.language.colour_word:
             colours = [i for i, word in enumerate(self.prompt.words) if word.text.lower() in self.language.colours]
             named = self.prompt.find(kept)
             return [(index, index + 1) for index in colours] + ([named] if named else [])

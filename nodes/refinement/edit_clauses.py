@@ -172,11 +172,12 @@ class ClauseReader(Describer):
             return Clause((Edit("keep", self.language.picture_word, amount=0),))
         things = self.things(slots["what"])
         always = self.language.aspects | {self.language.style_word, self.language.background_word}
-        words = [self.prompt.plain(thing) for thing in things]
-        if not all(
-            self.names(thing) or (plain and self.language.singular(plain[-1]) in always)
-            for thing, plain in zip(things, words, strict=True)
-        ):
+
+        def known(thing: str) -> bool:
+            words = [self.language.compared(word) for word in self.prompt.plain(thing)]
+            return self.names(thing) or (len(words) == 1 and words[0] in always)
+
+        if not all(map(known, things)):
             return None
         return Clause(tuple(Edit("keep", self.bare(thing), amount=0) for thing in things))
 

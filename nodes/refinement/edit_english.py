@@ -321,7 +321,10 @@ ENGLISH = EditLanguage(
         "colour color palette tone mood atmosphere feel feeling look light lighting shadow composition layout framing "
         "crop pose expression face texture contrast detail proportion shape angle perspective view"
     ),
-    spellings={"color": "colour"},
+    spellings={
+        "color": "colour", "colorful": "colourful", "multicolored": "multicoloured", "watercolor": "watercolour",
+        "gray": "grey",
+    },
     looks=words("view angle shot perspective"),
     amounts={
         r"(?:just |only )?(?:a (?:little|tiny|wee) bit|a (?:bit|little|tad|touch)|slightly|somewhat|a hint|a "
@@ -361,6 +364,7 @@ ENGLISH = EditLanguage(
         "dwarves": "dwarf", "elves": "elf", "hooves": "hoof", "halves": "half", "potatoes": "potato",
         "tomatoes": "tomato", "shrimp": "shrimp", "ties": "tie", "pies": "pie", "shoes": "shoe",
         "bread": "bread", "popcorn": "popcorn", "buses": "bus", "lens": "lens", "ukiyo-e": "ukiyo-e",
-        "canvas": "canvas", "atlas": "atlas", "christmas": "christmas",
+        "lenses": "lens", "canvases": "canvas", "atlases": "atlas", "muses": "muse", "fuses": "fuse",
+        "moustaches": "moustache", "canvas": "canvas", "atlas": "atlas", "christmas": "christmas",
     },
 )  # fmt: skip

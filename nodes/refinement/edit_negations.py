@@ -50,7 +50,8 @@ NEGATIONS = (
          r"(?: of (?:it|the (?:picture|image|scene)))?(?: (?:exactly )?(?:as (?:it|they) (?:is|are)|as is|the same|"
          r"unchanged|alone|untouched))?", what="everything else"),
     Rule("keep", r"(?:all )?the rest(?: of (?:it|the (?:picture|image|scene)))? (?:(?:should|must|shall|has to|is to) "
-         r"(?:stay|remain|be kept)|stays?|remains?)(?: .*)?", what="everything else"),
+         r"(?:stay|remain|be kept)|stays?|remains?)(?: (?:exactly )?(?:as (?:it|they) (?:is|are)|as is|"
+         r"the same|unchanged|alone|untouched))?", what="everything else"),
     Rule("praise", r"(?:(?:everything|anything|all) else|the rest) (?:may|can) (?:now )?(?:change|vary|be changed)"),
     # Nothing is to change.
     Rule("praise", r"(?:there (?:are|is|should be) )?no(?: more| further| other| big| major| real)? (?:changes?|"

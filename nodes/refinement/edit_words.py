@@ -132,8 +132,8 @@ class EditLanguage:
         quantities: words that take the place of a number: "many".
         styles: word → "adjective" (written with the word for style) or "noun" (written as it is).
         aspects: what every picture has and few prompts name, such as its mood; singular. It may be let go by its name.
-    spellings: word → the spelling it is compared by, both singular: "color" → "colour".
-    looks: further nouns that show which look a part of a prompt describes, such as "view"; written with any word.
+        spellings: word → the spelling by which kept things are compared, both singular: "color" → "colour".
+        looks: further nouns that show which look a part of a prompt describes, such as "view"; written with any word.
         amounts: regular expression → steps of more or less.
         degrees: irregular comparatives → adjective.
         strong: adjectives of "X is too …" that speak of X's strength.
@@ -145,7 +145,7 @@ class EditLanguage:
         wish_verb: by which a thing named alone is wanted, once something else was taken away: "no cat, a dog".
         wearing: verbs of "it should wear a hat" → what is written: "wearing".
         family: endings that make another word of the same family: "dusty" of "dust".
-        style_word, background_word, with_word, and_word: of prompts.
+        style_word, background_word, colour_word, with_word, and_word: of prompts.
         picture_word: what is kept where all is: no words of the prompt are protected by it.
         background_phrase, background_scene, style_phrase, artist_phrase: how these are written.
     """
@@ -197,6 +197,7 @@ class EditLanguage:
     worn_on: frozenset[str] = frozenset()
     wish_verb: str = "use"
     style_word: str = "style"
+    colour_word: str = "colour"
     picture_word: str = "picture"
     background_word: str = "background"
     with_word: str = "with"
@@ -215,11 +216,16 @@ class EditLanguage:
             return self.irregular[word]
         if len(word) > 4 and word.endswith("ies"):
             return word[:-3] + "y"
-        if len(word) > 4 and re.search(r"(?:ss|x|[cs]h|(?<![aeo])us|iris|lens|gas|atlas|canvas)es$", word):
+        if len(word) > 4 and re.search(r"(?:ss|x|[cs]h|(?<![aou])us|(?<!o)is|lens|gas|atlas|canvas)es$", word):
             return word[:-2]
         if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
             return word[:-1]
         return word
+
+    def compared(self, word: str) -> str:
+        """The form by which kept and released things are compared: "Colors" → "colour"."""
+        word = self.singular(word)
+        return self.spellings.get(word, word)
 
     def plural(self, word: str) -> str:
         """ "cat" → "cats"; a plural stays one."""

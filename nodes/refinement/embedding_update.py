@@ -10,7 +10,7 @@
 | η      | follow             | how far it follows the new words at once; 1 = wholly                             |
 | β₁, β₂ | towards, away      | how far it goes along the directions                                             |
 | E⁺, E⁻ |                    | directions E(c) − E(p_t) of liked and disliked captions c                        |
-| δ_t    | direction          | what chosen pictures have that words do not say, less what passed-over ones have |
+| δ_t    | direction          | what chosen pictures have that words do not say, less what refused ones have      |
 | γ      | pictures           | how far it goes along that                                                      |
 
 **What a direction is.** Not a caption's embedding: that is mostly what every embedding has in common and what the
@@ -27,8 +27,8 @@ another: what was changed becomes plainer. What a comment asks for is in p_t alr
 **Pictures.** δ_t is found by the network itself, see `training.objectives.picture_direction`. It is kept with its
 round, as it was; what its tokens' places mean is not known, so it is added place by place, and only to the tokens. It
 is found anew for every round from all that was chosen, so nothing of it goes on with e_t. Where other pictures were
-asked for, δ_t is held·δ(chosen) − (1 − held)·δ(passed over), held = ½ and then 0, with the direction that the refused
-pictures have in common from all of them alike: whoever asks for other pictures gets looks that those had not.
+asked for, δ_t is h·δ(chosen) − (1 − h)·δ(refused), h = ½ and then 0, where δ(refused) takes all pictures of the rounds
+in question for liked ones: whoever asks for other pictures is to get looks that those had not.
 
 **Lengths.** Long prompts have more tokens. Where what is mixed differs in length, the shorter ones go on as an empty
 prompt does at those places (`empty`), without it as zeros. What has a coefficient of 0 does not count.
@@ -92,7 +92,7 @@ class EmbeddingConfig:
         towards: β₁, 0 … 4; 0 = liked captions change nothing.
         away: β₂, 0 … 4; 0 = disliked captions change nothing.
         keep_norm: see the module; δ is added after it.
-        pictures: γ, 0 … 4; 0 = chosen pictures change nothing.
+        pictures: γ, 0 … 4; 0 = chosen and refused pictures change nothing.
     """
 
     follow: float = 1.0
@@ -212,7 +212,7 @@ def along(embedding: Embedding, direction: torch.Tensor, how_far: float) -> Embe
     tokens = embedding.tokens
     if direction.ndim != 2 or direction.shape[1] != tokens.shape[2]:
         raise RefinementError(
-            f"The chosen pictures' direction has the shape {list(direction.shape)}, the prompt {list(tokens.shape)}: "
+            f"The pictures' direction has the shape {list(direction.shape)}, the prompt {list(tokens.shape)}: "
             "this session was begun with another model. Set pictures to 0, or begin a new session."
         )
     from ...training.objectives.picture_direction import fitted

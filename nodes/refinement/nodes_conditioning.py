@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy_api.latest import io
@@ -12,15 +12,17 @@ from comfy_api.latest import io
 from ..host.sampling import encode_prompts
 from ..host.schema import AttuneNode
 from .checks import RefinementError
-from .chosen import chosen_latents_of_rounds, passed_latents_of_rounds
+from .chosen import chosen_latents_of_rounds, refused_latents_of_rounds
 from .draft import Draft
 from .embedding_update import LARGEST_STEP, Embedding, EmbeddingConfig, EmbeddingStep, along, unrolled
 from .latent_files import latents_digest
 from .nodes_common import CATEGORY, draft_of, session_input, session_output
 from .nodes_routes import sessions
-from .records import Round
 from .schedules import held
 from .store import SessionStore
+
+if TYPE_CHECKING:
+    from ..host.picture_direction import Chosen
 
 DEFAULTS = EmbeddingConfig()
 _SEEDS_APART = 1_000_003  # of two rounds' noise
@@ -36,8 +38,8 @@ class AttuneRefineConditioning(AttuneNode):
             display_name="Refine Conditioning",
             category=CATEGORY,
             description="Encodes the session's prompt for the sampler. With the model connected it leans towards what "
-            "the pictures you chose have and words do not say, and away from those you passed over. It can follow a "
-            "new prompt in part, and lean towards or away from captions.",
+            "the pictures you chose have and words do not say, and after Other pictures away from what you refused. It "
+            "can follow a new prompt in part, and lean towards or away from captions.",
             search_aliases=["embedding update", "clip text encode", "prompt embedding", "directions", "conditioning"],
             inputs=[
                 session_input(cls),
@@ -108,15 +110,15 @@ class AttuneRefineConditioning(AttuneNode):
                     tooltip="How strongly to lean towards what the pictures you chose have and the others do not, in "
                     "ways that words do not say, such as a background. Needs the model. Raising it follows your "
                     "choices more than your words, and too much of it breaks pictures. Other pictures halves it and "
-                    "leads away from the pictures you passed over, by half, pressed again wholly. 0 = off.",
+                    "leads away from the pictures it replaces by half, pressed again wholly. 0 = off.",
                 ),
                 cls.input(
                     io.Model,
                     "model",
                     optional=True,
                     tooltip="The model that draws: it finds out what your chosen pictures have in common, and what "
-                    "those have that you passed over. Each takes somewhat longer than drawing four pictures in 20 "
-                    "steps. Nothing connected = only words count, and pictures does nothing.",
+                    "those have that you refused. Each takes somewhat longer than drawing four pictures in 20 steps. "
+                    "Nothing connected = only words count, and pictures does nothing.",
                 ),
             ],
             outputs=[
@@ -167,41 +169,42 @@ def moved_by_pictures(store: SessionStore, draft: Draft, embedding: Embedding) -
 
 
 def direction_of_choices(store: SessionStore, draft: Draft, clip: Any, model: Any) -> torch.Tensor | None:
-    """Towards what chosen pictures have that words do not say, away from what passed-over ones have, δ [T, D].
+    """Towards what chosen pictures have that words do not say, away from what refused ones have, δ [T, D].
 
-    Where other pictures were asked for, what was chosen counts half and what was passed over counts half against it;
-    asked for again, only what was passed over counts. What was chosen does not count where the last comment wants
-    another look or thing: the words come first then, since what the chosen picture shows beside them may be what was
-    wrong with it.
+    Where other pictures were asked for, what was chosen counts half, and all pictures of the round that they are to
+    take the place of count half against it; asked for again, only those count. What was chosen does not count where
+    the last comment wants another look or thing: the words come first then, since what the chosen picture shows beside
+    them may be what was wrong with it.
 
     Returns:
-        None as long as nobody has chosen or passed over anything.
+        None as long as nobody has chosen or refused anything.
     """
+    from ..host.picture_direction import Chosen
+
     state, kept = draft.state, held(draft.state.attempt)
     chosen = chosen_latents_of_rounds(store, state) if draft.keeps_look and kept else []
-    passed = [(past, latents, latents[:0]) for past, latents in passed_latents_of_rounds(store, state)]
-    found = [
-        weight * direction
-        for weight, rounds in ((kept, chosen), (kept - 1, passed))
-        if rounds and (direction := _direction(draft, clip, model, rounds)) is not None
-    ]
-    return torch.stack(found).sum(0) if found else None
-
-
-def _direction(
-    draft: Draft, clip: Any, model: Any, rounds: Sequence[tuple[Round, torch.Tensor, torch.Tensor]]
-) -> torch.Tensor | None:
-    """What the first latents of each round have, beyond its words, and the second have not."""
-    from ...training.objectives.picture_direction import DirectionConfig
-    from ..host.picture_direction import Chosen, direction_of_pictures
-
+    refused = refused_latents_of_rounds(store, state, draft.prompt) if kept < 1 else []
+    rounds = [*chosen, *((past, latents, latents[:0]) for past, latents in refused)]
+    if not rounds:
+        return None
+    # All that the text encoder has to say comes first, see `execute`.
     own, *encoded = encode_prompts(clip, [draft.prompt, *(past.prompt for past, _, _ in rounds)])
     shown = [
         Chosen(past.prompt, conditioning, liked, others)
         for (past, liked, others), conditioning in zip(rounds, encoded, strict=True)
     ]
-    config = DirectionConfig(seed=(draft.state.seed + _SEEDS_APART * draft.state.number) % 2**63)
-    return direction_of_pictures(model, shown, embedding_of(own).tokens, config)
+    tokens, seed = embedding_of(own).tokens, (state.seed + _SEEDS_APART * state.number) % 2**63
+    parts = ((kept, shown[: len(chosen)]), (kept - 1, shown[len(chosen) :]))
+    found = [(weight, _direction(model, part, tokens, seed)) for weight, part in parts if part]
+    known = [weight * direction for weight, direction in found if direction is not None]
+    return torch.stack(known).sum(0) if known else None
+
+
+def _direction(model: Any, shown: Sequence[Chosen], tokens: torch.Tensor, seed: int) -> torch.Tensor | None:
+    from ...training.objectives.picture_direction import DirectionConfig
+    from ..host.picture_direction import direction_of_pictures
+
+    return direction_of_pictures(model, shown, tokens, DirectionConfig(seed=seed))
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ SCHEDULE_TYPES: tuple[str, ...] = get_args(ScheduleType)
 Change = Literal["none", "words", "insisted"]
 
 ANEW = "anew"  # in a round's embedding: another thing or look was asked for, see `embedding_update`
-DIRECTION = "direction"  # in a round's embedding: digest of what its chosen pictures gave, see `embedding_update`
+DIRECTION = "direction"  # in a round's embedding: digest of what pictures gave, see `embedding_update`
 REWARDS = "the rewards"  # rater of a round that no person decided
 
 

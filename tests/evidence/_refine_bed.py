@@ -75,10 +75,7 @@ GROUPS = {
         pictures=2,
         seeds=(10, 11, 12),
     ),
-    "parts, four pictures": Group(
-        ("full", *(f"full without {part}" for part in ("words", "embedding", "diversity"))), "wordless", 32
-    ),
-    "more, four pictures": Group(("refine", "without start", "with LoRA"), "wordless", 15),
+    "lora": Group(("refine", "with LoRA"), "wordless", 15),
 }
 
 

@@ -6,11 +6,11 @@ In all of them the person keeps the best picture so far, and is done with the ro
     re-roll      the first wish again with new noise in every round
     fabric       the first wish with liked and disliked pictures in the self-attention, new noise in every round
 and, for the ablation,
-    full            the loop, and the embedding leans to what chosen pictures have: 20 steps of two pairs before a round
+    full            the loop, and the embedding leans to what chosen pictures have, and away from refused ones: 20 steps
+                    of two pairs before a round, for each of the two
     full without …  one of its parts: words (the refiner), embedding (its update, by words and by pictures), diversity
                     (of the schedule: every round has the last one's noise and spacing of levels), start (every round
                     begins from pure noise)
-    without start   refine, every round from pure noise
     with LoRA       refine, and before every round but the first a LoRA of the up path learns R_total(t) of the loop's
                     rewards in a few updates of ReFL, and goes on from that of the round before; takes further
                     evaluations of the network
@@ -113,7 +113,7 @@ class Bench:
     def refined(
         self, person: Any, seed: int, *, without: str = "", pictures: bool = False, lora: str = ""
     ) -> list[dict[str, Any]]:
-        """A session by the loop, without one of `PARTS` or the start, or with a LoRA that learns along.
+        """A session by the loop, without one of `PARTS`, or with a LoRA that learns along.
 
         Args:
             lora: "rewards" or "kept": what it learns; "" = there is none.
@@ -354,7 +354,6 @@ class Bench:
             "full": lambda person, seed: self.refined(person, seed, pictures=True),
             **{f"full without {part}": lambda person, seed, part=part: self.refined(
                 person, seed, without=part, pictures=part != "embedding") for part in PARTS},
-            "without start": lambda person, seed: self.refined(person, seed, without="start"),
             "with LoRA": lambda person, seed: self.refined(person, seed, lora="rewards"),
             "with kept LoRA": lambda person, seed: self.refined(person, seed, lora="kept"),
         }  # fmt: skip

@@ -59,6 +59,8 @@ test("words outlive a reload while other pictures are made", () => {
     assert.deepEqual(others.said, { liked: [], disliked: [], comment: "no hat", rating: null });
     const next = session({ path: ["one"], rounds: [round("one", null, 1)], open: round("two", "one", 2) });
     assert.equal(reduce(back, { kind: "session", session: next }).said.comment, "", "they were said to the round before");
+    const another = session({ key: "1".repeat(32), open: round("again", null, 1) });
+    assert.equal(reduce(back, { kind: "session", session: another }).said.comment, "", "another session's");
     const { head, ...older } = kept;
     const unknown = reduce(initialState(), { kind: "restored", ...savedBy({ ...older, ...older.said }) });
     assert.equal(reduce(unknown, { kind: "session", session: session({ open: round("again", null, 1) }) }).said.comment, "");

@@ -145,7 +145,7 @@ def picture_direction(
         on_step(step + 1, config.steps)
     found = direction.detach().float().cpu()
     if not torch.isfinite(found).all():
-        raise TrainingError("The direction of the chosen pictures is not finite. Set pictures to 0 to go on without.")
+        raise TrainingError("The direction of the pictures is not finite. Set pictures to 0 to go on without.")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from compare import close, raises, slope_agrees
 from attune.nodes.host import picture_direction
 from attune.nodes.host.picture_direction import Chosen, direction_of_pictures
 from attune.nodes.host.session import training_session
+from attune.nodes.refinement import nodes_conditioning
 from attune.training.interfaces import TrainingError
 from attune.training.objectives.picture_direction import DirectionConfig
 
@@ -93,3 +95,31 @@ def check_large_pictures_go_pair_by_pair_and_find_the_same() -> None:
     finally:
         picture_direction._LARGEST_TOGETHER = limit
     close(found[1], found[0], 0.05)
+
+
+def check_other_pictures_count_chosen_ones_half_and_refused_ones_against_them() -> None:
+    latents, conditioning = torch.zeros(2, 4, 8, 8), [[torch.zeros(1, 2, 3), {}]]
+    past = SimpleNamespace(prompt="a cat")
+    chosen, refused = [(past, latents[:1], latents[1:])], [(past, latents)]
+    stands_for = {
+        "encode_prompts": lambda _clip, texts: [conditioning] * len(texts),
+        "chosen_latents_of_rounds": lambda *_: given["chosen"],
+        "refused_latents_of_rounds": lambda *_: given["refused"],
+        # 1 for chosen pictures, which others were passed over for, and 10 for refused ones.
+        "_direction": lambda _model, shown, *_: torch.full((2, 3), 1.0 if len(shown[0].others) else 10.0),
+    }
+    own = {name: getattr(nodes_conditioning, name) for name in stands_for}
+    try:
+        for name, stand_in in stands_for.items():
+            setattr(nodes_conditioning, name, stand_in)
+        for attempt, some_chosen, expected in ((0, True, 1.0), (1, True, -4.5), (2, True, -10.0), (1, False, -5.0)):
+            given = {"chosen": chosen if some_chosen else [], "refused": refused if attempt else []}
+            state = SimpleNamespace(attempt=attempt, seed=3, number=2)
+            draft = SimpleNamespace(state=state, keeps_look=True, prompt="a cat")
+            found = nodes_conditioning.direction_of_choices(None, draft, None, None)
+            assert torch.equal(found, torch.full((2, 3), expected)), (attempt, found)
+        given = {"chosen": [], "refused": []}
+        assert nodes_conditioning.direction_of_choices(None, draft, None, None) is None
+    finally:
+        for name, value in own.items():
+            setattr(nodes_conditioning, name, value)
