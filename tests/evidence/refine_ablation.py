@@ -28,9 +28,10 @@ schedule 0.01. Then the people (240), their seeds and the figures were fixed, an
 schedule gave Other pictures the old noise in the way without diversity, which the node never does. It was mended and
 that way run again with the same people; the first record is under `earlier`.
 
-Of the start nothing differs: who asks for something else begins from pure noise, by design. Of the LoRA two of 45 people differ. Looked at before, on people of other seeds, 7 to 16 each, as is
-chance: LoRA by R_total(t) with its window in the first steps, by the fit of prompt and picture alone where the model was
-never shown such a drawing, and by Diffusion-DPO on the rounds' own choices: -0.05 to 0.03.
+Of the start nothing differs: who asks for something else begins from pure noise, by design. Of the LoRA two of 45
+people differ. Looked at before, on people of other seeds, 7 to 16 each, as is chance: LoRA by R_total(t) with its
+window in the first steps, by the fit of prompt and picture alone where the model was never shown such a drawing, and
+by Diffusion-DPO on the rounds' own choices: -0.05 to 0.03.
 """
 
 from __future__ import annotations

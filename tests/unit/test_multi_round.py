@@ -334,6 +334,7 @@ def test_what_may_change_again_is_let_go_alone(tmp_path: Path) -> None:
     assert kept_after("keep the hat", "keep the forest", "everything may change") == []
     assert kept_after("keep the mood", "keep the poses", "the mood may change") == [2]
     assert kept_after("keep the mood", "keep the poses", "the pose can change") == [1]
+    assert kept_after("keep the cat", "keep the poses", "the cat's face may change") == [1, 2]
     assert kept_after("the rest should stay", "keep the forest", "the hat may change") == [2]
 
 
