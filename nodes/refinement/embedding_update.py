@@ -3,15 +3,15 @@
     e_t = e_{t−1} + η·(E(p_t) − e_{t−1}) + β₁·mean(E⁺) − β₂·mean(E⁻),    and the model is given e_t + γ·δ_t
 
 | symbol | code name          | meaning                                                                        |
-| ------ | ------------------ | ------------------------------------------------------------------------------ |
-| E      | encode             | the model's text encoder: tokens [1, T, D], and a pooled vector [1, P] or none   |
-| p_t    | prompt             | the words of round t                                                            |
-| e_t    |                    | what the model is conditioned on; in the first round e_0 = E(p_1)                |
-| η      | follow             | how far it follows the new words at once; 1 = wholly                             |
-| β₁, β₂ | towards, away      | how far it goes along the directions                                             |
-| E⁺, E⁻ |                    | directions E(c) − E(p_t) of liked and disliked captions c                        |
+| ------ | ------------------ | --------------------------------------------------------------------------------- |
+| ------ | ------------------ | --------------------------------------------------------------------------------- |
+| p_t    | prompt             | the words of round t                                                              |
+| e_t    |                    | what the model is conditioned on; in the first round e_0 = E(p_1)                 |
+| η      | follow             | how far it follows the new words at once; 1 = wholly                              |
+| β₁, β₂ | towards, away      | how far it goes along the directions                                              |
+| E⁺, E⁻ |                    | directions E(c) − E(p_t) of liked and disliked captions c                         |
 | δ_t    | direction          | what chosen pictures have that words do not say, less what refused ones have      |
-| γ      | pictures           | how far it goes along that                                                      |
+| γ      | pictures           | how far it goes along that                                                        |
 
 **What a direction is.** Not a caption's embedding: that is mostly what every embedding has in common and what the
 prompt says anyway, and adding it would move even for a caption that is the prompt. It is what the caption says beyond
