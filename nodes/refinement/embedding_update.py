@@ -2,9 +2,9 @@
 
     e_t = e_{t−1} + η·(E(p_t) − e_{t−1}) + β₁·mean(E⁺) − β₂·mean(E⁻),    and the model is given e_t + γ·δ_t
 
-| symbol | code name          | meaning                                                                        |
+| symbol | code name          | meaning                                                                           |
 | ------ | ------------------ | --------------------------------------------------------------------------------- |
-| ------ | ------------------ | --------------------------------------------------------------------------------- |
+| E      | encode             | the model's text encoder: tokens [1, T, D], and a pooled vector [1, P] or none    |
 | p_t    | prompt             | the words of round t                                                              |
 | e_t    |                    | what the model is conditioned on; in the first round e_0 = E(p_1)                 |
 | η      | follow             | how far it follows the new words at once; 1 = wholly                              |
