@@ -31,8 +31,8 @@ that way run again with the same people; the first record is under `earlier`.
 Of the start nothing differs: who asks for something else begins from pure noise, by design. Of the LoRA two of 45
 people differ. Looked at before, on people of other seeds, 7 to 16 each, as is chance: LoRA by R_total(t) with its
 window in the first steps, by the fit of prompt and picture alone where the model was never shown such a drawing, and
-by Diffusion-DPO on the rounds' own choices: -0.05 to 0.03. Leading away alone gave 0.007 on the earlier bed (15 people);
-no claim takes it out by itself.
+by Diffusion-DPO on the rounds' own choices: -0.05 to 0.03. Leading away alone gave 0.007 on the earlier bed (15
+people); no claim takes it out by itself.
 """
 
 from __future__ import annotations
