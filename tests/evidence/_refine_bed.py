@@ -69,12 +69,13 @@ FULL, QUICK = Plan(10, 6), Plan(2, 2, pictures=2, steps=4, updates=1)
 GROUPS = {
     "intent": Group(("refine", "re-roll", "fabric"), "all", 10),
     "parts": Group(
-        ("full", *(f"full without {part}" for part in ("words", "embedding", "diversity", "start"))),
+        ("full", *(f"full without {part}" for part in ("words", "embedding", "start"))),
         "wordless",
         80,
         pictures=2,
         seeds=(10, 11, 12),
     ),
+    "schedule": Group(("full", "full without diversity"), "wordless", 200, pictures=2, seeds=(13, 14, 15)),
     "lora": Group(("refine", "with LoRA"), "wordless", 15),
 }
 
