@@ -21,6 +21,7 @@ People are of one of these kinds:
     wordless        without words for its style, or its background, by turns; where nothing else is missing they ask for
                     other pictures
     keeping         the same, and where they see what they have no words for, they ask to keep it
+    unseen          with words for all, and mean drawings that the model was never shown
 """
 
 from __future__ import annotations
@@ -275,11 +276,11 @@ class Bench:
         shares = [share(shown, person.meant, person.wishes) for shown in seen]
         return {"share": shares[0], "of all": sum(shares[1:]) / len(images), "accepted": answer.accepted}
 
-    def wish(self, rng: Any) -> Any:
-        """Any drawing that there is, on any background."""
+    def wish(self, rng: Any, *, unseen: bool = False) -> Any:
+        """Any drawing that there is, or one that the model was never shown, on any background."""
         from attune.training.demo import data
 
-        pairs = self.library.pairs()
+        pairs = [pair for pair in self.library.pairs() if not unseen or data.is_held_out(*pair)]
         return data.Attributes(*pairs[int(rng.integers(len(pairs)))], str(rng.choice(list(data.BACKGROUNDS))))
 
     # ---- what stays ----
@@ -377,10 +378,11 @@ def main(settings: dict[str, Any]) -> Any:
     ways = {name: walk for name, walk in bench.ways().items() if name in settings["ways"]}
     found: dict[str, Any] = {way: [] for way in ways}
     for number in range(settings["people"]):
-        wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]))
+        kind = settings["kind"]
+        wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]), unseen=kind == "unseen")
         seed = 1000 * settings["seed"] + number
-        silent = () if settings["kind"] == "all" else (("style", "background")[number % 2],)
-        habits = Habits(wordless=silent, keeps=settings["kind"] == "keeping")
+        silent = () if kind in ("all", "unseen") else (("style", "background")[number % 2],)
+        habits = Habits(wordless=silent, keeps=kind == "keeping")
         for way, walk in ways.items():
             found[way].append(walk(SimulatedPerson(wish, bench.eyes, habits, seed=seed), seed))
         print(number, {way: round(found[way][-1][-1]["share"], 2) for way in ways}, file=sys.stderr, flush=True)
