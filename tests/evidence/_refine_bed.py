@@ -2,11 +2,12 @@
 
 People, ways and what they see are described in `_refine_trial` and `training.demo.simulated_person`: a person means one
 concept in one style on one background, says at first the concept alone, and comments on one missing thing a round. For
-the ablation a person has no words for one of style and background, by turns, and only knows it when it sees it, or it
-means what the model was never shown. What a picture shows is seen by the nearest real drawing (`training.demo.drawing_eyes`); the judge that saw it before named
-36 % of styles and 40 to 62 % of concepts right, so that people asked for what they had. Every way gets the same people
-and draws as many pictures in as many steps per round; FABRIC, the search for a direction and a LoRA evaluate the
-network beyond that. After the round in which a picture was taken, that picture stands.
+the ablation a person has no words for one of style and background, by turns, and only knows it when it sees it; or it
+has words for all, and means what the model was never shown. What a picture shows is seen by the nearest real drawing
+(`training.demo.drawing_eyes`); the judge that saw it before named 36 % of styles and 40 to 62 % of concepts right, so
+that people asked for what they had. Every way gets the same people and draws as many pictures in as many steps per
+round; FABRIC, the search for a direction and a LoRA evaluate the network beyond that. After the round in which a
+picture was taken, that picture stands.
 
 A seed's sessions of a group of ways run in a process of their own and are kept in a file beside the results' cache, to
 be used by the group's other claims as long as the commit and the plan are the same.
