@@ -271,6 +271,20 @@ export const FIGURES = {
         "minor": true,
         "colour": "#ef8fa6"
     },
+    "below_margin": {
+        "title": "Below the margin",
+        "meaning": "Share of one update's pictures that have not reached margin yet: ReFL learns from these alone. At 0 nothing is learned; if it is 0 from the start, raise margin.",
+        "better": "",
+        "format": "percent",
+        "smooth": true,
+        "includes": [
+            0.0,
+            1.0
+        ],
+        "line": null,
+        "minor": false,
+        "colour": "#e59a68"
+    },
     "policy_loss": {
         "title": "Policy loss",
         "meaning": "DAG-KL's loss for the LoRA alone, without that of its small network. It compares pictures of one update with each other, so it stays about 0 and need not fall.",

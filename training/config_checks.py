@@ -13,13 +13,15 @@ from .widget_names import named
 def check_numbers(config: Any) -> None:
     """Of the fields of a dataclass: where its default is a number, its value is a finite one, and whole where that is.
 
+    A field whose annotation allows None may be None.
+
     Raises:
         TrainingError: a number is none, infinite, or not whole where it counts something.
     """
     method = type(config).__name__.removesuffix("Config")
     for field in dataclasses.fields(config):
         value, kind = getattr(config, field.name), type(field.default)
-        if kind not in (int, float):
+        if kind not in (int, float) or (value is None and "None" in str(field.type)):
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise TrainingError(f"{method}: {named(field.name)} must be a finite number, not {value!r}.")

@@ -215,6 +215,14 @@ FIGURES: Mapping[str, Figure] = {
         colour="#ef8fa6",
         minor=True,
     ),
+    "below_margin": Figure(
+        "Below the margin",
+        "Share of one update's pictures that have not reached margin yet: ReFL learns from these alone. At 0 nothing "
+        "is learned; if it is 0 from the start, raise margin.",
+        format="percent",
+        includes=(0.0, 1.0),
+        colour="#e59a68",
+    ),
     "policy_loss": Figure(
         "Policy loss",
         "DAG-KL's loss for the LoRA alone, without that of its small network. It compares pictures of one update with "

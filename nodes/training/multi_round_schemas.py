@@ -63,8 +63,8 @@ MULTI_ROUND_OBJECTIVE = [
         REFL_OBJECTIVE,
         "margin",
         "refl",
-        tooltip="pictures whose weighed score reaches this teach nothing more. In deviations of the session's scores "
-        "so far, which a good round exceeds by several. Raising it never lets go; too low, nothing is learned.",
+        tooltip="pictures whose weighed score reaches this teach nothing more; 0 = all teach. In deviations of the "
+        "session's scores so far, which are tiny where few pictures look alike: a round may then learn nothing.",
     ),
     _like(DDPO_OBJECTIVE, "trained_steps", "ppo"),
     _like(

@@ -26,7 +26,8 @@ class ReFLPlan(RewardPlan):
 
     @property
     def loss_title(self) -> str:
-        return "Distance to the margin" if self.config.mode == "refl" else "Loss (the reward, negated)"
+        has_margin = self.config.mode == "refl" and self.config.margin is not None
+        return "Distance to the margin" if has_margin else "Loss (the reward, negated)"
 
     @property
     def batch(self) -> int:

@@ -78,7 +78,7 @@ STARTS = {
         "our advice, for assistant_learning_rate as well, the papers training whole networks",
     ),
     "AttuneMultiRoundObjective": Start(
-        multi_round_schemas.MULTI_ROUND_OBJECTIVE, "refine_and_learn", 1e-4, 4, "our advice"
+        multi_round_schemas.MULTI_ROUND_OBJECTIVE, "refine_and_learn", 1e-4, 12, "our advice"
     ),
     "AttunePersonalDPOObjective": Start(
         personal_schemas.personal_dpo_objective([]),

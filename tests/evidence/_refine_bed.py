@@ -3,7 +3,8 @@
 People, ways and what they see are described in `_refine_trial` and `training.demo.simulated_person`: a person means one
 concept in one style on one background, says at first the concept alone, and comments on one missing thing a round. For
 the ablation a person has no words for one of style and background, by turns, and only knows it when it sees it; or it
-has words for all, and means what the model was never shown. What a picture shows is seen by the nearest real drawing
+has words for all, and means what the model was never shown; or it likes a look that a reward measures, and has no word
+for it (`_refine_looks`). What a picture shows is seen by the nearest real drawing
 (`training.demo.drawing_eyes`); the judge that saw it before named 36 % of styles and 40 to 62 % of concepts right, so
 that people asked for what they had. Every way gets the same people and draws as many pictures in as many steps per
 round; FABRIC, the search for a direction and a LoRA evaluate the network beyond that. After the round in which a
@@ -47,7 +48,7 @@ class Plan:
     rounds: int
     pictures: int = 4
     steps: int = 10
-    updates: int = 4
+    updates: int = 12
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ GROUPS = {
     ),
     "schedule": Group(("full", "full without diversity"), "unseen", 120, pictures=2, seeds=(16, 17, 18)),
     "lora": Group(("refine", "with LoRA"), "wordless", 15),
+    "look": Group(("full", "full with LoRA"), "look", 40, seeds=(20, 21, 22)),
 }
 
 

@@ -16,6 +16,7 @@ from attune.nodes.refinement.running_scores import running_scores, scores_of, z_
 from attune.nodes.refinement.scoring import score_round
 from attune.nodes.refinement.total_reward import TotalReward
 from attune.nodes.rewards.dialogue import ConsistencyReward, DiversityReward
+from attune.tests.evidence import _refine_looks
 from attune.training.demo.pipeline import DemoPipeline
 from attune.training.objectives.kept_pictures import KeptConfig, KeptObjective, KeptRound
 from attune.training.objectives.multi_round import (
@@ -30,7 +31,10 @@ Weights = Mapping[str, torch.Tensor]
 
 
 class Lessons:
-    """What rounds teach a LoRA: the sum of the loop's three rewards, by ReFL, or what is kept.
+    """What rounds teach a LoRA: the weighed sum of the session's rewards, by ReFL, or what is kept.
+
+    The rewards are variety, staying and fit, weighed by the rule; for people who like a look, the fit and what measures
+    looks, weighed by what they choose.
 
     Args:
         settings: of the trial.
@@ -40,11 +44,13 @@ class Lessons:
 
     def __init__(self, settings: Mapping[str, Any], fit: Any, checkpoint: Path) -> None:
         self.settings, self.pipeline = settings, DemoPipeline.load(checkpoint)
-        self.judges = (
-            Judge("variety", "diversity", DiversityReward(fit)),
-            Judge("staying", "consistency", ConsistencyReward(fit)),
-            Judge("fit", "relevance", fit),
-        )
+        relevance = Judge("fit", "relevance", fit)
+        if settings.get("kind") == "look":
+            self.judges, self.weights = (relevance, *_refine_looks.judges()), WeightsConfig(rule="learned")
+        else:
+            variety = Judge("variety", "diversity", DiversityReward(fit))
+            staying = Judge("staying", "consistency", ConsistencyReward(fit))
+            self.judges, self.weights = (variety, staying, relevance), WeightsConfig()
 
     def scores(self, images: torch.Tensor, prompt: str, chosen: Sequence[torch.Tensor]) -> list[dict[str, float]]:
         """Of every picture, by reward."""
@@ -79,11 +85,11 @@ class Lessons:
             for past in state.path
             for choice in choices_of(z_scores(scores_of(past), running), past.feedback, names)
         ]
-        weights = weigh(WeightsConfig(), {j.name: j.role for j in self.judges}, state.number, choices=choices)
+        weights = weigh(self.weights, {j.name: j.role for j in self.judges}, state.number, choices=choices)
         total = TotalReward(self.judges, weights.after, running, chosen)
         steps = self.settings["steps"]
         config = RoundConfig(
-            learner="refl", images_per_prompt=self.settings["pictures"], steps=steps, guidance=3.0,
+            learner="refl", images_per_prompt=self.settings["pictures"], steps=steps, guidance=1.0,
             stop_from=steps - 3, stop_to=steps - 1,
         )  # fmt: skip
         objective = round_objective(

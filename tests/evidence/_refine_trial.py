@@ -14,6 +14,7 @@ and, for the ablation,
     with LoRA       refine, and before every round but the first a LoRA of the up path learns R_total(t) of the loop's
                     rewards in a few updates of ReFL, and goes on from that of the round before; takes further
                     evaluations of the network
+    full with LoRA  the same, and the embedding leans to chosen pictures
     with kept LoRA  refine, and before every round a fresh LoRA of the up path learns the pictures of which something
                     is to be kept, in ten updates; takes further evaluations of the network
 People are of one of these kinds:
@@ -22,6 +23,7 @@ People are of one of these kinds:
                     other pictures
     keeping         the same, and where they see what they have no words for, they ask to keep it
     unseen          with words for all, and mean drawings that the model was never shown
+    look            without words for a look that one of the session's rewards measures, see `_refine_looks`
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,7 +274,7 @@ class Bench:
         """What is true of the picture that stands after a round, and of all that the round made, and who took one."""
         from attune.training.demo.simulated_person import share
 
-        seen = self.eyes.see(self.torch.cat([image[None], images]))
+        seen = person.eyes.see(self.torch.cat([image[None], images]))
         shares = [share(shown, person.meant, person.wishes) for shown in seen]
         return {"share": shares[0], "of all": sum(shares[1:]) / len(images), "accepted": answer.accepted}
 
@@ -282,6 +284,35 @@ class Bench:
 
         pairs = [pair for pair in self.library.pairs() if not unseen or data.is_held_out(*pair)]
         return data.Attributes(*pairs[int(rng.integers(len(pairs)))], str(rng.choice(list(data.BACKGROUNDS))))
+
+    def person(self, kind: str, number: int, trial_seed: int) -> tuple[Callable[[], Any], int]:
+        """A trial's person of this number, anew with every call, since its mistakes follow from its seed; the seed."""
+        import numpy as np
+
+        from attune.tests.evidence._refine_looks import look_of, looking_person
+        from attune.training.demo.simulated_person import Habits, SimulatedPerson
+
+        wish = self.wish(np.random.default_rng([trial_seed, number, 41]), unseen=kind == "unseen")
+        seed = 1000 * trial_seed + number
+        if kind == "look":
+            usual = self.usual(wish, seed)
+            return lambda: looking_person(wish, self.eyes, look_of(number), usual, seed=seed), seed
+        silent = () if kind in ("all", "unseen") else (("style", "background")[number % 2],)
+        habits = Habits(wordless=silent, keeps=kind == "keeping")
+        return lambda: SimulatedPerson(wish, self.eyes, habits, seed=seed), seed
+
+    def usual(self, wish: Any, seed: int) -> Any:
+        """What the model draws of a wish, but for its look: images."""
+        from attune.nodes.host.sampling import encode_prompts
+        from attune.nodes.refinement.records import Schedule
+        from attune.tests.evidence._refine_looks import PICTURES, wish_text
+
+        with self.torch.inference_mode():
+            positive, negative = encode_prompts(self.clip, [wish_text(wish), ""])
+        # Far from the seeds of sessions.
+        noises = tuple(10**9 + 1000 * seed + place for place in range(PICTURES))
+        schedule = Schedule("karras", self.settings["steps"], 1.0, noises, guidance=3.0)
+        return self.sampled(self.model, positive, negative, schedule, None)[1]
 
     # ---- what stays ----
 
@@ -356,6 +387,7 @@ class Bench:
             **{f"full without {part}": lambda person, seed, part=part: self.refined(
                 person, seed, without=part, pictures=part != "embedding") for part in PARTS},
             "with LoRA": lambda person, seed: self.refined(person, seed, lora="rewards"),
+            "full with LoRA": lambda person, seed: self.refined(person, seed, lora="rewards", pictures=True),
             "with kept LoRA": lambda person, seed: self.refined(person, seed, lora="kept"),
         }  # fmt: skip
 
@@ -364,8 +396,6 @@ def main(settings: dict[str, Any]) -> Any:
     """Every way for every person: way → person → points. With "keeps": of as many wishes what `Bench.kept` finds."""
     bench = Bench(settings)
     import numpy as np
-
-    from attune.training.demo.simulated_person import Habits, SimulatedPerson
 
     if "keeps" in settings:
         rng = np.random.default_rng([settings["seed"], 43])
@@ -378,13 +408,9 @@ def main(settings: dict[str, Any]) -> Any:
     ways = {name: walk for name, walk in bench.ways().items() if name in settings["ways"]}
     found: dict[str, Any] = {way: [] for way in ways}
     for number in range(settings["people"]):
-        kind = settings["kind"]
-        wish = bench.wish(np.random.default_rng([settings["seed"], number, 41]), unseen=kind == "unseen")
-        seed = 1000 * settings["seed"] + number
-        silent = () if kind in ("all", "unseen") else (("style", "background")[number % 2],)
-        habits = Habits(wordless=silent, keeps=kind == "keeping")
+        meet, seed = bench.person(settings["kind"], number, settings["seed"])
         for way, walk in ways.items():
-            found[way].append(walk(SimulatedPerson(wish, bench.eyes, habits, seed=seed), seed))
+            found[way].append(walk(meet(), seed))
         print(number, {way: round(found[way][-1][-1]["share"], 2) for way in ways}, file=sys.stderr, flush=True)
     return found
 

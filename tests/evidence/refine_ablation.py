@@ -2,7 +2,9 @@
 
 Bed: `_refine_bed`, with people who have no words for the style that they mean, or for the background, by turns. They
 choose by it first, since the rest can be asked for, and ask for other pictures where nothing else is missing; for the
-schedule, people with words for all, who mean drawings that the model was never shown. A round has two pictures.
+schedule, people with words for all, who mean drawings that the model was never shown; for a LoRA beside, people who
+like a look that one of the session's rewards measures, and have no word for it (`_refine_looks`). A round has two
+pictures, with a LoRA four.
 
 Figures, each the lower end of the 95 % interval (people drawn together with both of their sessions) of what the loop
 with the part has more than without it, in the share of a person's wishes that the picture shows which stands after six
@@ -13,9 +15,12 @@ rounds, as in refine-intent:
     refine-ablation.schedule    the schedule's diversity: new noise, and another spacing of its levels every round.
                                 Other pictures take new noise without it as well
     refine-ablation.start       the start from the chosen picture
-    refine-ablation.lora        a LoRA of the up path that learns the round's rewards, four updates of ReFL a round: as
-                                a mean over the rounds, of the loop whose embedding is moved by words alone, with four
-                                pictures a round and 45 people (the LoRA takes long)
+    refine-ablation.lora        a LoRA of the up path that learns the round's rewards, twelve updates of ReFL a round,
+                                five rounds at most, each going on from the last: as a mean over the rounds, of the loop
+                                whose embedding is moved by words alone, with the demo reward and those for variety and
+                                staying, 45 people
+    refine-ablation.lora-look   the same LoRA in the whole loop, of people who like a look, 120 of them, with the demo
+                                reward and three statistics of pictures, of which one measures the look
 Beside each stand in its record how many people differ at all, the same gain as a mean over all rounds, so that being
 early counts, and in what all pictures of the rounds show.
 
@@ -79,6 +84,14 @@ PARTS: Mapping[str, Mapping[Claim, tuple[str, str]]] = {
     "lora": {
         Claim("refine-ablation.lora", 0.001, ">=", "", f"{MEAN} a LoRA that learns along"): ("with LoRA", "refine")
     },
+    "look": {
+        Claim(
+            "refine-ablation.lora-look", 0.001, ">=", "", f"{MEAN} a LoRA that learns a look which a reward measures"
+        ): (
+            "full with LoRA",
+            "full",
+        )
+    },
 }
 
 
@@ -86,7 +99,9 @@ def last(person: Sequence[float]) -> float:
     return person[-1]
 
 
-FIGURES: Mapping[str, Callable[[Sequence[float]], float]] = {"parts": last, "schedule": last, "lora": fmean}
+FIGURES: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "parts": last, "schedule": last, "lora": fmean, "look": fmean,
+}  # fmt: skip
 
 
 def main(quick: bool) -> None:

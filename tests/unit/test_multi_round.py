@@ -65,7 +65,7 @@ def objective(learner: str, **changes: Any) -> Any:
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_rounds_go_on_from_each_other_and_raise_the_reward(denoiser: DiffusersDenoiser, learner: str) -> None:
     before = {name: value.clone() for name, value in denoiser.module.state_dict().items()}
-    trainer = replace(ROUND_TRAINER, learning_rate=0.02)
+    trainer = replace(ROUND_TRAINER, steps=4, learning_rate=0.02)
     first, found, start = [], [], None
     for _ in range(3):
         # With the same seed every round's first pictures have the same noise.
@@ -90,6 +90,24 @@ def test_a_round_is_a_function_of_its_seed_and_its_start(denoiser: DiffusersDeno
     assert any(not torch.equal(value, other[name]) for name, value in one.items())
 
 
+def test_pictures_that_look_alike_teach_too(denoiser: DiffusersDenoiser) -> None:
+    """The deviation of a session's few pictures may be so small that any margin is reached at once."""
+
+    class Alike(Colour):
+        def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            return 1e6 * super().__call__(*args, **kwargs) + 1e7
+
+    def learned(**changes: Any) -> float:
+        prompt = Prompt("a cat", torch.randn(3, CONTEXT, generator=torch.Generator().manual_seed(9)))
+        config = RoundConfig(images_per_prompt=2, steps=4, guidance=1.0, stop_from=2, stop_to=3, **changes)
+        made = round_objective(prompt, Alike(), Decoder(), config, latent_shape=SHAPE)
+        found = learn_round(denoiser, made, trainer=replace(ROUND_TRAINER, steps=2)).tensors
+        return max(value.abs().max().item() for name, value in found.items() if "lora_up" in name)
+
+    assert learned() > 0
+    assert learned(margin=10.0) == 0
+
+
 def test_a_learner_has_the_knobs_of_its_method() -> None:
     config = RoundConfig(learner="ppo", images_per_prompt=6, steps=3, transitions=9, updates_per_rollout=4)
     own = config.method()
@@ -98,6 +116,7 @@ def test_a_learner_has_the_knobs_of_its_method() -> None:
     assert own.updates_per_rollout == 4
     own = RoundConfig(stop_from=4, stop_to=9, margin=0.5).method()
     assert isinstance(own, ReFLConfig) and (own.stop_from, own.stop_to, own.margin) == (4, 9, 0.5)
+    assert RoundConfig().method().margin is None, "all pictures of a round teach, unless a margin is asked for"
     for wrong, words in (
         ({"learner": "dpo"}, "'dpo'"),
         ({"learner": "ppo", "images_per_prompt": 1}, "at least 2, not 1"),

@@ -132,6 +132,11 @@ def test_loss_closed_forms():
         found.sum().backward()
         torch.testing.assert_close(found.detach(), torch.tensor(losses))
         torch.testing.assert_close(scores.grad, torch.tensor(slopes))
+    scores = torch.tensor([0.5, 3.0], requires_grad=True)
+    found = reward_loss(scores, mode="refl", weight=0.1, margin=None)
+    found.sum().backward()
+    torch.testing.assert_close(found.detach(), torch.tensor([-0.05, -0.3]))
+    torch.testing.assert_close(scores.grad, torch.tensor([-0.1, -0.1]))
     with pytest.raises(ValueError, match="'dpok'"):
         reward_loss(scores, mode="dpok", weight=1.0, margin=0.0)
 
@@ -283,6 +288,22 @@ def test_pictures_that_reach_the_margin_teach_nothing():
     policy = Bent()
     loss, slope = gradient(policy, refl(policy, margin=-1e6))
     assert loss == 0 and slope.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("margin", "below"), [(-1e6, 0.0), (1e6, 1.0), (None, None)])
+def test_the_share_of_pictures_that_teach_is_told(margin, below):
+    policy = Bent(bend=(0.1, -0.2))
+    objective = refl(policy, margin=margin)
+    _, slope = gradient(policy, objective)
+    assert objective.metrics().get("below_margin") == below
+    assert bool(slope.any()) == (below != 0)
+
+
+def test_without_a_margin_the_gradient_is_that_of_one_out_of_reach():
+    policy = Bent(bend=(0.1, -0.2))
+    (near, without), (far, within) = (gradient(policy, refl(policy, margin=margin)) for margin in (None, 100.0))
+    torch.testing.assert_close(without, within, rtol=1e-4, atol=1e-6)
+    assert far > near
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

@@ -17,9 +17,9 @@ Differences from the paper (all ours):
     - which blocks carry the LoRA is `LoraConfig.part`, for U-Nets of any depth;
     - the policy of PPO is the sampler itself, as in DDPO, without a value network: with one prompt and few pictures the
       mean of the round's own pictures is the baseline;
-    - ReFL's margin is in z-scores of R_total over the session so far, which every round is to exceed: where 2 was far
-      above all pictures there, it is soon reached here, and nothing more would be learned. That a round has few updates
-      is what holds it back;
+    - ReFL has no margin unless one is asked for. It would be in z-scores of R_total over the session so far, and where
+      a session's few pictures look alike, their deviation is so small that practice pictures lie thousands of it away:
+      a round would learn nothing. That a round has few updates is what holds it back;
     - a round has no loss on real pictures;
     - learning what is kept is ours.
 """
@@ -44,7 +44,7 @@ from .transitions import StepWeights
 Learner = Literal["refl", "ppo", "kept"]
 # A round's LoRA and updates where nobody says otherwise: seconds, not minutes.
 ROUND_LORA = LoraConfig(rank=8, alpha=8.0, part="up path")
-ROUND_TRAINER = TrainerConfig(steps=4, learning_rate=5e-4, warmup_steps=0, sample_every=0)
+ROUND_TRAINER = TrainerConfig(steps=12, learning_rate=5e-4, warmup_steps=0, sample_every=0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class RoundConfig:
             diversity: at least 2 then. "kept": pairs per update.
         steps, guidance, chunk: of the practice pictures, as everywhere.
         stop_from, stop_to: "refl": the window [T1, T2] in steps, counted from 0.
-        margin, weight: "refl", see `refl`.
+        margin, weight: "refl", see `refl`; a margin of 0 is none.
         transitions: "ppo": steps of each picture that are learned from; 0 = all.
         updates_per_rollout: "ppo": updates from one set of pictures.
         clip_range, step_weights: "ppo", see `ddpo`.
@@ -73,7 +73,7 @@ class RoundConfig:
     guidance: float = 5.0
     stop_from: int = 15
     stop_to: int = 19
-    margin: float = 10.0
+    margin: float = 0.0
     weight: float = 1e-3
     transitions: int = 5
     updates_per_rollout: int = 2
@@ -103,7 +103,7 @@ class RoundConfig:
         }
         if self.learner == "refl":
             return ReFLConfig(
-                **common, stop_from=self.stop_from, stop_to=self.stop_to, margin=self.margin, weight=self.weight
+                **common, stop_from=self.stop_from, stop_to=self.stop_to, margin=self.margin or None, weight=self.weight
             )
         return DDPOConfig(
             **common,

@@ -13,7 +13,8 @@
 
 `margin` is in the reward's own unit, in deviations (z-scores) where it is calibrated: pictures that reach it teach
 nothing more. A reward of which lower is better (a cost) enters with its sign turned, and so does its margin: with a
-margin of −0.1 pictures that cost less than 0.1 teach nothing more.
+margin of −0.1 pictures that cost less than 0.1 teach nothing more. Without a margin (None) every picture teaches:
+L = −weight · mean r, which has the gradient of a margin that no picture reaches.
 
 Every picture tells in which direction it would be better, so this learns from far fewer pictures than policy gradients,
 and it games a reward as much faster: watch the held-out reward and the diversity.
@@ -71,7 +72,7 @@ class ReFLConfig:
         stop_from, stop_to: "refl" only: the window of m, 0 … steps − 1. An early stop makes a blurred guess.
         last_steps: "draft" only: K, 1 … steps. Each costs the time of a backward pass, and none more memory.
         guidance: classifier-free guidance, as the model will be sampled with; 1 = off.
-        weight, margin: "refl" only, see the module; weight > 0.
+        weight, margin: "refl" only, see the module; weight > 0, and None = no margin.
         chunk: pictures per network call; smaller needs less memory. No draw of the method depends on it.
     """
 
@@ -84,7 +85,7 @@ class ReFLConfig:
     last_steps: int = 1
     guidance: float = 5.0
     weight: float = 1e-3
-    margin: float = 2.0
+    margin: float | None = 2.0
     chunk: int = 4
 
     def __post_init__(self) -> None:
@@ -116,8 +117,10 @@ class ReFLConfig:
         return {name: value for name, value in asdict(self).items() if name != "chunk"}
 
 
-def reward_loss(scores: torch.Tensor, *, mode: Mode, weight: float, margin: float) -> torch.Tensor:
+def reward_loss(scores: torch.Tensor, *, mode: Mode, weight: float, margin: float | None) -> torch.Tensor:
     """What is minimised, per picture [B]: weight·ReLU(margin − score) for "refl", −score for "draft".
+
+    Without a margin: −weight·score for "refl".
 
     Args:
         scores: higher is better, with gradients, [B].
@@ -126,7 +129,7 @@ def reward_loss(scores: torch.Tensor, *, mode: Mode, weight: float, margin: floa
         ValueError: unknown mode.
     """
     if mode == "refl":
-        return weight * torch.relu(margin - scores)
+        return -weight * scores if margin is None else weight * torch.relu(margin - scores)
     if mode == "draft":
         return -scores
     raise ValueError(f"mode must be 'refl' or 'draft', not {mode!r}")
@@ -287,7 +290,7 @@ class ReFLObjective:
             practice.on_phase("learn", start + len(owners), len(indices))
             yield self._loss(found) / len(indices) + 0 * clean.sum()  # with a graph also where all are blocked
         together = Judgement(torch.cat([part.rewards for part in judged]), torch.cat([part.blocked for part in judged]))
-        self._figures = practice.figures(torch.cat(images), indices, together)
+        self._figures = practice.figures(torch.cat(images), indices, together) | self._below_margin(together)
         policy.training_mode(False)
         self._figures["kl_to_reference"] = self._divergence(looks, states, torch.cat(cleans), indices, sigmas)
         policy.training_mode(True)
@@ -360,6 +363,14 @@ class ReFLObjective:
         scores = self.practice.sign * judged.rewards
         losses = reward_loss(scores, mode=config.mode, weight=config.weight, margin=config.margin)
         return losses[~judged.blocked].sum()
+
+    def _below_margin(self, judged: Judgement) -> dict[str, float]:
+        """The share of the pictures that teach: nothing else tells a run that is done from one that never began."""
+        config = self.config
+        if config.mode != "refl" or config.margin is None:
+            return {}
+        below = (self.practice.sign * judged.rewards < config.margin) & ~judged.blocked
+        return self._share.mean({"below_margin": below.float().mean().item()})
 
     # ---- records ----
 
