@@ -59,6 +59,8 @@ class Applying(Places):
         if edit.what == self.language.picture_word:
             self.kept = []
             return
+        if edit.what == self.language.rest_word:
+            return
         wanted = self.prompt.plain(edit.what)
         left = [kept for kept in self.kept if not self._mentions(kept, wanted)]
         if len(left) == len(self.kept):

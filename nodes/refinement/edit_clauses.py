@@ -168,6 +168,8 @@ class ClauseReader(Describer):
         return Clause(tuple(Edit("keep", self.bare(thing)) for thing in self.things(what)), topic=self.bare(what))
 
     def _release(self, slots: dict[str, str], **_: object) -> Clause | None:
+        if slots["what"] == self.language.rest_word:
+            return Clause((Edit("keep", self.language.rest_word, amount=0),))
         if self.is_whole(slots["what"]):
             return Clause((Edit("keep", self.language.picture_word, amount=0),))
         things = self.things(slots["what"])

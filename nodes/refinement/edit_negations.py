@@ -52,7 +52,8 @@ NEGATIONS = (
     Rule("keep", r"(?:all )?the rest(?: of (?:it|the (?:picture|image|scene)))? (?:(?:should|must|shall|has to|is to) "
          r"(?:stay|remain|be kept)|stays?|remains?)(?: (?:exactly )?(?:as (?:it|they) (?:is|are)|as is|"
          r"the same|unchanged|alone|untouched))?", what="everything else"),
-    Rule("praise", r"(?:(?:everything|anything|all) else|the rest) (?:may|can) (?:now )?(?:change|vary|be changed)"),
+    Rule("release", r"(?:(?:everything|anything|all) else|(?:all )?the rest)(?: of (?:it|the (?:picture|image|scene)))?"
+         r" (?:may|can) (?:now )?(?:change|vary|be changed)(?: again| now)?", what="everything else"),
     # Nothing is to change.
     Rule("praise", r"(?:there (?:are|is|should be) )?no(?: more| further| other| big| major| real)? (?:changes?|"
          r"problems?|complaints?|"
@@ -172,6 +173,8 @@ _NAMED = r"(it|this|that|him|her|them|(?:the|my|his|her|its|their|your|any|all) 
 
 # Other words for what the rules have.
 SHORTER = {
+    r"\b(?:everything|anything|all)(?: else)?,? (?:but|except(?: for)?|apart from|besides|other than) (.+?) "
+    r"(?=(?:may|can) (?:now )?(?:change|vary|be changed)\b)": r"keep \1, everything else ",
     rf"{_DO_NOT_WANT} {_NAMED} to (?=\w)": r"\1 should not ",
     rf"{_DO_NOT_WANT} {_NAMED} (\w+er)$": r"do not make \1 \2",
     r"\bi (?:do not|do ?n'?t) (?:think|believe|feel)(?: that)? (.+?) (should|must|is|are|was|looks?) ": r"\1 \2 not ",

@@ -205,7 +205,20 @@ def _resolved(clauses: Sequence[Clause], reader: ClauseReader) -> list[Edit]:
         # What was only a colour or a place is no thing that "it" could mean.
         topic = next((thing for thing in named if thing and not _only_describes(thing, reader)), topic)
     # What is to stay is known before anything changes, wherever in the feedback it was said.
-    return [edit for edit in edits if edit.operation == "keep"] + [edit for edit in edits if edit.operation != "keep"]
+    keeps = _kept([edit for edit in edits if edit.operation == "keep"], reader.language)
+    return keeps + [edit for edit in edits if edit.operation != "keep"]
+
+
+def _kept(edits: Sequence[Edit], language: EditLanguage) -> list[Edit]:
+    """What is kept and let go in one feedback.
+
+    "Keep the hat, everything else may change" lets go of all that was kept before; and what lets go of all comes first,
+    so that it does not take back what the same feedback keeps.
+    """
+    rest, whole = language.rest_word, language.picture_word
+    if any(edit.amount for edit in edits):
+        edits = [replace(edit, what=whole) if edit.what == rest and not edit.amount else edit for edit in edits]
+    return sorted(edits, key=lambda edit: bool(edit.amount) or edit.what != whole)
 
 
 def _only_describes(words: str, reader: ClauseReader) -> bool:

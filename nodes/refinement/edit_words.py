@@ -147,6 +147,7 @@ class EditLanguage:
         family: endings that make another word of the same family: "dusty" of "dust".
         style_word, background_word, colour_word, with_word, and_word: of prompts.
         picture_word: what is kept where all is: no words of the prompt are protected by it.
+        rest_word: all but what is kept by its name.
         background_phrase, background_scene, style_phrase, artist_phrase: how these are written.
     """
 
@@ -199,6 +200,7 @@ class EditLanguage:
     style_word: str = "style"
     colour_word: str = "colour"
     picture_word: str = "picture"
+    rest_word: str = "everything else"
     background_word: str = "background"
     with_word: str = "with"
     and_word: str = "and"
