@@ -273,7 +273,7 @@ export const FIGURES = {
     },
     "below_margin": {
         "title": "Below the margin",
-        "meaning": "Share of one update's pictures that have not reached margin yet: ReFL learns from these alone. At 0 nothing is learned; if it is 0 from the start, raise margin.",
+        "meaning": "Share of one update's pictures that have not reached margin yet: ReFL learns from these alone. At 0 nothing is learned; if it is 0 from the start, the margin is too low.",
         "better": "",
         "format": "percent",
         "smooth": true,

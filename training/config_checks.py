@@ -16,7 +16,7 @@ def check_numbers(config: Any) -> None:
     A field whose annotation allows None may be None.
 
     Raises:
-        TrainingError: a number is none, infinite, or not whole where it counts something.
+        TrainingError: a number is missing, infinite, or not whole where it counts something.
     """
     method = type(config).__name__.removesuffix("Config")
     for field in dataclasses.fields(config):

@@ -218,7 +218,7 @@ FIGURES: Mapping[str, Figure] = {
     "below_margin": Figure(
         "Below the margin",
         "Share of one update's pictures that have not reached margin yet: ReFL learns from these alone. At 0 nothing "
-        "is learned; if it is 0 from the start, raise margin.",
+        "is learned; if it is 0 from the start, the margin is too low.",
         format="percent",
         includes=(0.0, 1.0),
         colour="#e59a68",

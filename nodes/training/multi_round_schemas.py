@@ -56,7 +56,12 @@ MULTI_ROUND_OBJECTIVE = [
         "another picture per update.",
     ),
     _like(DDPO_OBJECTIVE, "sampler_steps"),
-    _like(REFL_OBJECTIVE, "cfg"),
+    _like(
+        REFL_OBJECTIVE,
+        "cfg",
+        tooltip="Classifier-free guidance of the practice pictures: that of Round Schedule, or 1, which takes half the "
+        "time.",
+    ),
     _like(REFL_OBJECTIVE, "stop_from", "refl"),
     _like(REFL_OBJECTIVE, "stop_to", "refl"),
     _like(

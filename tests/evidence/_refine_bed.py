@@ -79,7 +79,7 @@ GROUPS = {
     ),
     "schedule": Group(("full", "full without diversity"), "unseen", 120, pictures=2, seeds=(16, 17, 18)),
     "lora": Group(("refine", "with LoRA"), "wordless", 15),
-    "look": Group(("full", "full with LoRA"), "look", 40, seeds=(20, 21, 22)),
+    "look": Group(("full", "full with LoRA", "full with more pictures"), "look", 24, seeds=(23, 24, 25)),
 }
 
 
@@ -222,5 +222,11 @@ def by_round(found: Sequence[dict[str, list[Session]]], rounds: int) -> dict[str
             "accepted": accepted,
             "people": len(people),
             "rounds": sum(len(session) for run in found for session in run[way]),
+            "shown in the end": _shown([session[-1]["shows"] for run in found for session in run[way]]),
         }
     return table
+
+
+def _shown(pictures: Sequence[Mapping[str, bool]]) -> dict[str, float]:
+    """Attribute → share of the pictures that show it as it was meant."""
+    return {name: sum(shows[name] for shows in pictures) / len(pictures) for name in pictures[0]}

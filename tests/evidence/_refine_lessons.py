@@ -11,12 +11,10 @@ import torch
 
 from attune.nodes.refinement.draft import Draft, Judge
 from attune.nodes.refinement.dynamic_weights import WeightsConfig, weigh
-from attune.nodes.refinement.learned_weights import choices_of
-from attune.nodes.refinement.running_scores import running_scores, scores_of, z_scores
+from attune.nodes.refinement.running_scores import ranked, running_scores, scores_of, weighed, z_scores
 from attune.nodes.refinement.scoring import score_round
 from attune.nodes.refinement.total_reward import TotalReward
 from attune.nodes.rewards.dialogue import ConsistencyReward, DiversityReward
-from attune.tests.evidence import _refine_looks
 from attune.training.demo.pipeline import DemoPipeline
 from attune.training.objectives.kept_pictures import KeptConfig, KeptObjective, KeptRound
 from attune.training.objectives.multi_round import (
@@ -33,8 +31,7 @@ Weights = Mapping[str, torch.Tensor]
 class Lessons:
     """What rounds teach a LoRA: the weighed sum of the session's rewards, by ReFL, or what is kept.
 
-    The rewards are variety, staying and fit, weighed by the rule; for people who like a look, the fit and what measures
-    looks, weighed by what they choose.
+    The rewards, weighed by Dynamic Weights' rule, are variety, staying and fit; people who like a look bring their own.
 
     Args:
         settings: of the trial.
@@ -44,17 +41,26 @@ class Lessons:
 
     def __init__(self, settings: Mapping[str, Any], fit: Any, checkpoint: Path) -> None:
         self.settings, self.pipeline = settings, DemoPipeline.load(checkpoint)
-        relevance = Judge("fit", "relevance", fit)
-        if settings.get("kind") == "look":
-            self.judges, self.weights = (relevance, *_refine_looks.judges()), WeightsConfig(rule="learned")
-        else:
-            variety = Judge("variety", "diversity", DiversityReward(fit))
-            staying = Judge("staying", "consistency", ConsistencyReward(fit))
-            self.judges, self.weights = (variety, staying, relevance), WeightsConfig()
+        self.fit = Judge("fit", "relevance", fit)
+        self.judges: Sequence[Judge] = (
+            Judge("variety", "diversity", DiversityReward(fit)),
+            Judge("staying", "consistency", ConsistencyReward(fit)),
+            self.fit,
+        )
 
     def scores(self, images: torch.Tensor, prompt: str, chosen: Sequence[torch.Tensor]) -> list[dict[str, float]]:
         """Of every picture, by reward."""
         return score_round(self.judges, images, prompt, chosen, lambda: None)
+
+    def weights(self, number: int) -> Mapping[str, float]:
+        """Of the rewards in the round of that number."""
+        return weigh(WeightsConfig(), {judge.name: judge.role for judge in self.judges}, number).after
+
+    def best(self, images: torch.Tensor, prompt: str, count: int) -> list[int]:
+        """The positions of the pictures with the highest R_total of the round 2 that they would be."""
+        scores = self.scores(images, prompt, ())
+        z = z_scores(scores, running_scores([scores]))
+        return ranked(weighed(z, self.weights(2)))[:count]
 
     def kept(self, draft: Draft, inward: Callable[[torch.Tensor], torch.Tensor]) -> Weights | None:
         """The LoRA of what a session keeps; None where it keeps nothing.
@@ -78,15 +84,10 @@ class Lessons:
 
     def learned(self, draft: Draft, chosen: Sequence[torch.Tensor], start: Weights | None) -> Weights:
         """The LoRA of a round by its rewards, from that of the one before (None = a fresh one)."""
-        state, names = draft.state, [judge.name for judge in self.judges]
+        state = draft.state
         running = running_scores([scores_of(past) for past in state.path])
-        choices = [
-            choice
-            for past in state.path
-            for choice in choices_of(z_scores(scores_of(past), running), past.feedback, names)
-        ]
-        weights = weigh(self.weights, {j.name: j.role for j in self.judges}, state.number, choices=choices)
-        total = TotalReward(self.judges, weights.after, running, chosen)
+        weights = self.weights(state.number)
+        total = TotalReward(self.judges, weights, running, chosen)
         steps = self.settings["steps"]
         config = RoundConfig(
             learner="refl", images_per_prompt=self.settings["pictures"], steps=steps, guidance=1.0,

@@ -1,10 +1,14 @@
-"""Simulated people who like a look that they have no word for, and that one of the session's rewards measures.
+"""Simulated people who like a look that they have no word for, and have connected a reward that measures it.
 
-A person means one concept on one background, and one look: sharp, rich in contrast, or saturated, by turns, and more so
-than the model draws it: a picture has the look where its statistic lies three deviations above the mean of what the
-model draws of this concept on this background. The person chooses by it first, cannot name it, and goes on with its
-best picture where only the look is missing. Which of the three it likes nobody is told; the weights of the session's
-rewards (the three statistics, and how well picture and prompt fit) are learned from its choices.
+A person means one concept on one background, and one look: sharper, softer, richer in contrast, or flatter, by turns,
+and more so than the loop draws by itself. A picture has the look where it is on the right background and its statistic
+lies three deviations beyond the mean of what the loop draws of these words in its second round. The person chooses by
+the look first, cannot name it, and goes on with the best picture of a round where only the look is missing. It may
+overlook the look by mistake, and never imagines it.
+
+The session's rewards are how well picture and prompt fit, and the statistic, in the direction that the person likes:
+people who know a look when they see it can often say which reward is nearest to it. Nothing is inferred of who likes
+what. The weights are those of Dynamic Weights' rule for a reward of relevance and one without a role, a half each.
 
 In `data.Attributes` the look stands in the place of the style, in which these people take no interest.
 """
@@ -12,73 +16,89 @@ In `data.Attributes` the look stands in the place of the style, in which these p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from attune.nodes.refinement.draft import Judge
-from attune.nodes.rewards.statistics import MEASURES, StatisticReward
+from attune.nodes.rewards.statistics import Goal, Statistic, StatisticReward
 from attune.training.demo import data
 from attune.training.demo.drawing_eyes import DrawingEyes
-from attune.training.demo.pipeline import prompt_text
 from attune.training.demo.simulated_person import Answer, Habits, SimulatedPerson
 
-LOOKS = ("sharpness", "contrast", "saturation")
 LIKED, OTHER = "liked look", "other look"
 DEVIATIONS = 3.0
-# How many pictures tell what the model draws without the person.
+# How many pictures tell what the loop draws by itself.
 PICTURES = 24
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is liked: a statistic as high or as low as possible."""
+
+    statistic: Statistic
+    goal: Goal
+
+    def judge(self) -> Judge:
+        """The reward that measures it."""
+        return Judge("look", "", StatisticReward(self.statistic, self.goal))
+
+
+LOOKS = (
+    Look("sharpness", "as high as possible"),
+    Look("contrast", "as low as possible"),
+    Look("sharpness", "as low as possible"),
+    Look("contrast", "as high as possible"),
+)
 
 
 class LookEyes:
     """What is seen in pictures, the look included.
 
     Args:
-        eyes: for all else. look: of `LOOKS`. least: a statistic of at least this is the liked look.
+        eyes: for all else.
+        look: what is liked. least: a score of at least this is the liked look.
+        background: where the look can be seen; its statistic says nothing of pictures on others.
     """
 
-    def __init__(self, eyes: DrawingEyes, look: str, least: float) -> None:
-        self.eyes, self.look, self.least = eyes, look, least
+    def __init__(self, eyes: DrawingEyes, look: Look, least: float, background: str) -> None:
+        self.eyes, self.look, self.least, self.background = eyes, look, least, background
 
     def see(self, images: torch.Tensor) -> list[data.Attributes]:
         """Images [B, 64, 64, 3] in [0, 1] → what each shows."""
-        values = MEASURES[self.look](images).tolist()
-        return [
-            replace(seen, style=LIKED if value >= self.least else OTHER)
-            for seen, value in zip(self.eyes.see(images), values, strict=True)
-        ]
+        scores = self.look.judge().reward(images, [""] * len(images)).tolist()
+        found = []
+        for seen, score in zip(self.eyes.see(images), scores, strict=True):
+            liked = score >= self.least and seen.background == self.background
+            found.append(replace(seen, style=LIKED if liked else OTHER))
+        return found
 
 
 class LookingPerson(SimulatedPerson):
-    """Goes on with its best picture where it has no words for what is missing."""
+    """Goes on with a round's best picture where it has no words for what is missing."""
 
     def answer(self, images: torch.Tensor) -> Answer:
         return replace(super().answer(images), speechless=False)
 
 
-def look_of(number: int) -> str:
+def look_of(number: int) -> Look:
     """The look that a seed's person of this number likes."""
     return LOOKS[number % len(LOOKS)]
 
 
-def wish_text(wish: data.Attributes) -> str:
-    """All that the person has words for."""
-    return prompt_text(wish.concept, background=wish.background)
-
-
 def looking_person(
-    wish: data.Attributes, eyes: DrawingEyes, look: str, usual: torch.Tensor, *, seed: int
+    wish: data.Attributes, eyes: DrawingEyes, look: Look, usual: torch.Tensor, *, seed: int
 ) -> LookingPerson:
     """
     Args:
-        usual: pictures [N, 64, 64, 3] that the model draws of `wish_text`.
+        usual: pictures [N, 64, 64, 3] that the loop draws of all that the person has words for.
     """
-    values = MEASURES[look](usual)
-    least = float(values.mean() + DEVIATIONS * values.std())
-    habits = Habits(wordless=("style",))
-    return LookingPerson(replace(wish, style=LIKED), LookEyes(eyes, look, least), habits, seed=seed)
+    scores = look.judge().reward(usual, [""] * len(usual))
+    least = float(scores.mean() + DEVIATIONS * scores.std())
+    seeing = LookEyes(eyes, look, least, wish.background)
+    return LookingPerson(replace(wish, style=LIKED), seeing, Habits(wordless=("style",)), seed=seed)
 
 
-def judges() -> Sequence[Judge]:
-    """The session's rewards beside the fit of prompt and picture."""
-    return [Judge(look, "", StatisticReward(look)) for look in LOOKS]
+def judges(fit: Judge, look: Look) -> Sequence[Judge]:
+    """The session's rewards."""
+    return fit, look.judge()

@@ -14,7 +14,11 @@ and, for the ablation,
     with LoRA       refine, and before every round but the first a LoRA of the up path learns R_total(t) of the loop's
                     rewards in a few updates of ReFL, and goes on from that of the round before; takes further
                     evaluations of the network
-    full with LoRA  the same, and the embedding leans to chosen pictures
+    full with LoRA  the same in the whole loop, with the embedding leaning to what chosen pictures have for the model
+                    without the LoRA, as the nodes stand in a graph
+    full with more pictures
+                    the whole loop, and from the second round on the best by R_total of `MORE` more pictures, which take
+                    as many evaluations of the network as that LoRA
     with kept LoRA  refine, and before every round a fresh LoRA of the up path learns the pictures of which something
                     is to be kept, in ten updates; takes further evaluations of the network
 People are of one of these kinds:
@@ -23,7 +27,7 @@ People are of one of these kinds:
                     other pictures
     keeping         the same, and where they see what they have no words for, they ask to keep it
     unseen          with words for all, and mean drawings that the model was never shown
-    look            without words for a look that one of the session's rewards measures, see `_refine_looks`
+    look            without words for a look that a reward of theirs measures, see `_refine_looks`
 """
 
 from __future__ import annotations
@@ -41,6 +45,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "workflows" / "demo"
 CHECKPOINT = "attune_demo.safetensors"
 PARTS = ("words", "embedding", "diversity", "start")
+# Twelve updates of four pictures, nine calls of the network each on average and one way back, which takes two: 528; of
+# a round's picture ten steps with guidance: 20.
+MORE = 26
 
 
 def host_world() -> Any:
@@ -114,17 +121,18 @@ class Bench:
     # ---- the loop ----
 
     def refined(
-        self, person: Any, seed: int, *, without: str = "", pictures: bool = False, lora: str = ""
+        self, person: Any, seed: int, *, without: str = "", pictures: bool = False, lora: str = "", more: int = 0
     ) -> list[dict[str, Any]]:
-        """A session by the loop, without one of `PARTS`, or with a LoRA that learns along.
+        """A session by the loop, without one of `PARTS`, or with a LoRA that learns along, or with more pictures.
 
         Args:
             lora: "rewards" or "kept": what it learns; "" = there is none.
+            more: how many more pictures are drawn of a round than the person sees, which are the best by the rewards.
         """
         from attune.nodes.refinement.draft import Draft
         from attune.nodes.refinement.records import Feedback
 
-        state = self.store.create(f"{seed} {without} {pictures} {lora}", person.first_wish(), seed=seed)
+        state = self.store.create(f"{seed} {without} {pictures} {lora} {more}", person.first_wish(), seed=seed)
         points, best, chosen, weights, model = [], None, [], None, self.model
         for _ in range(self.settings["rounds"]):
             draft = self.worded(Draft.of(state, self.store), without)
@@ -134,7 +142,12 @@ class Bench:
                 else:
                     weights = self.lessons.learned(draft, chosen, weights)
                 model = self.model if weights is None else self.with_lora(weights)
-            draft, schedule, latents, images = self.drawn(draft, model, without, pictures=pictures)
+            extra = more if state.last is not None else 0
+            draft, schedule, latents, images = self.drawn(draft, model, without, pictures=pictures, more=extra)
+            if extra:
+                best_ones = self.lessons.best(images, draft.prompt, self.settings["pictures"])
+                schedule = replace(schedule, seeds=tuple(schedule.seeds[place] for place in best_ones))
+                latents, images = latents[best_ones], images[best_ones]
             scored = lora == "rewards"
             scores = self.lessons.scores(images, draft.prompt, chosen) if scored else [{} for _ in images]
             open_ = self.proposed(state, draft, schedule, latents, images, scores)
@@ -180,7 +193,7 @@ class Bench:
         )  # fmt: skip
 
     def drawn(
-        self, draft: Any, model: Any, without: str, *, pictures: bool = False
+        self, draft: Any, model: Any, without: str, *, pictures: bool = False, more: int = 0
     ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
         """The round's update of the embedding, schedule, latents and images, by the nodes' own defaults."""
         from attune.nodes.host.sampling import encode_prompts
@@ -199,7 +212,7 @@ class Bench:
         state, last = draft.state, draft.state.last
         config = RoundScheduleConfig(steps=self.settings["steps"], guidance=3.0)
         schedule = round_schedule(
-            config, state, batch=self.settings["pictures"], change=draft.change,
+            config, state, batch=self.settings["pictures"] + more, change=draft.change,
             lambda_div=lambda_div(WeightsConfig(), state.number),
         )  # fmt: skip
         if without == "diversity" and last is not None:
@@ -213,7 +226,7 @@ class Bench:
         step = EmbeddingStep(draft.prompt, (), draft.unwanted, EmbeddingConfig(), anew=not draft.keeps_look)
         if without == "embedding":
             step = EmbeddingStep(draft.prompt)
-        found = direction_of_choices(self.store, draft, self.clip, model) if pictures else None
+        found = direction_of_choices(self.store, draft, self.clip, self.model) if pictures else None
         if found is not None:
             step = replace(step, direction=latents_digest(found))
         with self.torch.inference_mode():
@@ -276,7 +289,10 @@ class Bench:
 
         seen = person.eyes.see(self.torch.cat([image[None], images]))
         shares = [share(shown, person.meant, person.wishes) for shown in seen]
-        return {"share": shares[0], "of all": sum(shares[1:]) / len(images), "accepted": answer.accepted}
+        shows = {name: getattr(seen[0], name) == getattr(person.meant, name) for name in person.wishes}
+        return {
+            "share": shares[0], "of all": sum(shares[1:]) / len(images), "accepted": answer.accepted, "shows": shows,
+        }  # fmt: skip
 
     def wish(self, rng: Any, *, unseen: bool = False) -> Any:
         """Any drawing that there is, or one that the model was never shown, on any background."""
@@ -289,30 +305,35 @@ class Bench:
         """A trial's person of this number, anew with every call, since its mistakes follow from its seed; the seed."""
         import numpy as np
 
-        from attune.tests.evidence._refine_looks import look_of, looking_person
+        from attune.tests.evidence._refine_looks import judges, look_of, looking_person
         from attune.training.demo.simulated_person import Habits, SimulatedPerson
 
         wish = self.wish(np.random.default_rng([trial_seed, number, 41]), unseen=kind == "unseen")
         seed = 1000 * trial_seed + number
         if kind == "look":
-            usual = self.usual(wish, seed)
-            return lambda: looking_person(wish, self.eyes, look_of(number), usual, seed=seed), seed
+            usual, look = self.usual(wish, seed), look_of(number)
+            self.lessons.judges = judges(self.lessons.fit, look)
+            return lambda: looking_person(wish, self.eyes, look, usual, seed=seed), seed
         silent = () if kind in ("all", "unseen") else (("style", "background")[number % 2],)
         habits = Habits(wordless=silent, keeps=kind == "keeping")
         return lambda: SimulatedPerson(wish, self.eyes, habits, seed=seed), seed
 
     def usual(self, wish: Any, seed: int) -> Any:
-        """What the model draws of a wish, but for its look: images."""
-        from attune.nodes.host.sampling import encode_prompts
-        from attune.nodes.refinement.records import Schedule
-        from attune.tests.evidence._refine_looks import PICTURES, wish_text
+        """What the loop draws in its second round of a wish, but for its look, in a session of its own: images."""
+        from attune.nodes.refinement.draft import Draft
+        from attune.nodes.refinement.records import Feedback
+        from attune.tests.evidence._refine_looks import PICTURES
+        from attune.training.demo import data
+        from attune.training.demo.simulated_person import PHRASES
 
-        with self.torch.inference_mode():
-            positive, negative = encode_prompts(self.clip, [wish_text(wish), ""])
-        # Far from the seeds of sessions.
-        noises = tuple(10**9 + 1000 * seed + place for place in range(PICTURES))
-        schedule = Schedule("karras", self.settings["steps"], 1.0, noises, guidance=3.0)
-        return self.sampled(self.model, positive, negative, schedule, None)[1]
+        # Another session's seed, so that nobody sees these pictures.
+        state = self.store.create(f"usual {seed}", data.with_article(wish.concept), seed=10**9 + seed)
+        draft, schedule, latents, images = self.drawn(Draft.of(state), self.model, "")
+        open_ = self.proposed(state, draft, schedule, latents, images, [{} for _ in images])
+        said = Feedback(PHRASES["background"][1].format(what=wish.background), liked=(0,))
+        state = self.store.commit(state.key, state.revision, open_.key, said)
+        more = PICTURES - self.settings["pictures"]
+        return self.drawn(self.worded(Draft.of(state), ""), self.model, "", pictures=True, more=more)[-1]
 
     # ---- what stays ----
 
@@ -387,6 +408,7 @@ class Bench:
             **{f"full without {part}": lambda person, seed, part=part: self.refined(
                 person, seed, without=part, pictures=part != "embedding") for part in PARTS},
             "with LoRA": lambda person, seed: self.refined(person, seed, lora="rewards"),
+            "full with more pictures": lambda person, seed: self.refined(person, seed, pictures=True, more=MORE),
             "full with LoRA": lambda person, seed: self.refined(person, seed, lora="rewards", pictures=True),
             "with kept LoRA": lambda person, seed: self.refined(person, seed, lora="kept"),
         }  # fmt: skip

@@ -111,18 +111,20 @@ def test_every_round_learns_once_and_goes_on_from_the_last(host: HostServer, lea
     assert "goes on from the LoRA of round 2" in report_of(third)["live"]["note"]
 
 
-@pytest.mark.parametrize("margin", [0.0, -1000.0])
+@pytest.mark.parametrize("margin", [0.0, -1.0])
 def test_a_round_learns_unless_its_pictures_reach_a_margin(host: HostServer, margin: float):
+    """The reward is a brightness as it is, and so above −1: its one picture a round tells no deviation."""
     name = f"margin {margin:g}"
-    made = learning(name, objective__margin=margin, schedule__pictures=2)
+    made = learning(name, objective__margin=margin, schedule__pictures=1)
+    del made["weights"]["inputs"]["other"]
     answer(host, key_of(finished(host, made)), comment="brighter")
     report = report_of(finished(host, made))
     (one,) = versions(host, name)
     with safe_open(one, "pt") as file:
         learned = max(file.get_tensor(key).abs().max().item() for key in file.keys() if "lora_up" in key)  # noqa: SIM118
     assert (learned > 0) == (margin == 0)
-    told = report["metrics"].get("below_margin")
-    assert told == (None if margin == 0 else 0), "the report says that no picture taught anything"
+    below = report["metrics"].get("below_margin")
+    assert below == (None if margin == 0 else 0), "the report says that no picture taught anything"
 
 
 def test_what_is_kept_is_learned_without_a_reward(host: HostServer):

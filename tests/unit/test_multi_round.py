@@ -118,6 +118,8 @@ def test_a_learner_has_the_knobs_of_its_method() -> None:
     assert isinstance(own, ReFLConfig) and (own.stop_from, own.stop_to, own.margin) == (4, 9, 0.5)
     assert RoundConfig().method().margin is None, "all pictures of a round teach, unless a margin is asked for"
     for wrong, words in (
+        ({"margin": False}, "margin must be a finite number, not False"),
+        ({"margin": math.nan}, "margin must be a finite number, not nan"),
         ({"learner": "dpo"}, "'dpo'"),
         ({"learner": "ppo", "images_per_prompt": 1}, "at least 2, not 1"),
         ({"stop_to": 20}, r"stop_from 15 and stop_to 20 must lie in 0 … 19"),

@@ -290,13 +290,30 @@ def test_pictures_that_reach_the_margin_teach_nothing():
     assert loss == 0 and slope.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize(("margin", "below"), [(-1e6, 0.0), (1e6, 1.0), (None, None)])
-def test_the_share_of_pictures_that_teach_is_told(margin, below):
-    policy = Bent(bend=(0.1, -0.2))
-    objective = refl(policy, margin=margin)
-    _, slope = gradient(policy, objective)
-    assert objective.metrics().get("below_margin") == below
-    assert bool(slope.any()) == (below != 0)
+@pytest.mark.parametrize("reward", [Nearness, Distance, Gated])
+def test_the_share_of_pictures_that_teach_is_told(reward):
+    """One margin between the scores of an update's pictures: those below it, of all that are not blocked."""
+
+    def told(margin: float | None, **changes) -> float | None:
+        objective = refl(Bent(bend=(0.1, -0.2)), reward(), margin=margin, **changes)
+        list(objective.losses(torch.Generator().manual_seed(0)))
+        return objective.metrics().get("below_margin")
+
+    seen: list[torch.Tensor] = []
+
+    class Remembering(reward):
+        def __call__(self, images, prompts, context=None):
+            seen.append(super().__call__(images, prompts, context).detach())
+            return seen[-1] + 0 * images.sum()
+
+    list(refl(Bent(bend=(0.1, -0.2)), Remembering()).losses(torch.Generator().manual_seed(0)))
+    sign = 1 if reward.higher_is_better else -1
+    scores = (sign * torch.cat(seen)).sort().values
+    assert len(scores.unique()) == len(scores) > 2
+    for below in range(1, len(scores)):
+        margin = ((scores[below - 1] + scores[below]) / 2).item()
+        assert told(margin) == told(margin, chunk=2) == pytest.approx(below / len(scores))
+    assert (told(-1e6), told(1e6), told(None)) == (0, 1, None)
 
 
 def test_without_a_margin_the_gradient_is_that_of_one_out_of_reach():
@@ -441,8 +458,10 @@ def test_blocked_pictures_are_not_learned_from():
     other = gradient(policy, refl(policy, Zeroed(), mode="draft"))
     assert loss == pytest.approx(other[0])
     torch.testing.assert_close(found, other[1])
-    loss, found = gradient(policy, refl(policy, Everything()))
+    objective = refl(policy, Everything())
+    loss, found = gradient(policy, objective)
     assert loss == 0 and found.tolist() == [0.0, 0.0]
+    assert "below_margin" not in objective.metrics(), "nothing is known of them"
 
 
 def test_counts_survive_a_resume():

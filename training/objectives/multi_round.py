@@ -19,7 +19,8 @@ Differences from the paper (all ours):
       mean of the round's own pictures is the baseline;
     - ReFL has no margin unless one is asked for. It would be in z-scores of R_total over the session so far, and where
       a session's few pictures look alike, their deviation is so small that practice pictures lie thousands of it away:
-      a round would learn nothing. That a round has few updates is what holds it back;
+      a round would learn nothing. That a round has few updates is what holds it back. The same small deviation lets a
+      reward that hardly tells the pictures apart count most: weigh those that do not matter to you with 0;
     - a round has no loss on real pictures;
     - learning what is kept is ours.
 """
@@ -33,6 +34,7 @@ from typing import Literal, get_args
 import torch
 
 from ..adapters import LoraConfig, Policy
+from ..config_checks import check_numbers
 from ..interfaces import Denoiser, LatentDecoder, Prompt, Reward, RunCallbacks, TrainingError
 from ..trainer import TrainerConfig, TrainResult, train
 from .ddpo import DDPOConfig, DDPOObjective
@@ -42,7 +44,7 @@ from .refl import ReFLConfig, ReFLObjective
 from .transitions import StepWeights
 
 Learner = Literal["refl", "ppo", "kept"]
-# A round's LoRA and updates where nobody says otherwise: seconds, not minutes.
+# A round's LoRA and updates where nobody says otherwise: as many as a person will wait for.
 ROUND_LORA = LoraConfig(rank=8, alpha=8.0, part="up path")
 ROUND_TRAINER = TrainerConfig(steps=12, learning_rate=5e-4, warmup_steps=0, sample_every=0)
 
@@ -84,6 +86,7 @@ class RoundConfig:
     lowest_noise: float = 0.75
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.learner not in get_args(Learner):
             raise TrainingError(f"learner must be one of {', '.join(get_args(Learner))}; not {self.learner!r}.")
         self.method()
@@ -102,8 +105,9 @@ class RoundConfig:
             "chunk": self.chunk,
         }
         if self.learner == "refl":
+            margin = self.margin if self.margin != 0 else None
             return ReFLConfig(
-                **common, stop_from=self.stop_from, stop_to=self.stop_to, margin=self.margin or None, weight=self.weight
+                **common, stop_from=self.stop_from, stop_to=self.stop_to, margin=margin, weight=self.weight
             )
         return DDPOConfig(
             **common,

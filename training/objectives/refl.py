@@ -365,12 +365,16 @@ class ReFLObjective:
         return losses[~judged.blocked].sum()
 
     def _below_margin(self, judged: Judgement) -> dict[str, float]:
-        """The share of the pictures that teach: nothing else tells a run that is done from one that never began."""
-        config = self.config
-        if config.mode != "refl" or config.margin is None:
+        """The share of the pictures that teach: nothing else tells a run that is done from one that never began.
+
+        Of those that are not blocked, in all processes; none where there is no margin or no such picture.
+        """
+        config, share = self.config, self._share
+        kept = ~share.gather(judged.blocked.float()).bool()
+        if config.mode != "refl" or config.margin is None or not kept.any():
             return {}
-        below = (self.practice.sign * judged.rewards < config.margin) & ~judged.blocked
-        return self._share.mean({"below_margin": below.float().mean().item()})
+        below = self.practice.sign * share.gather(judged.rewards)[kept] < config.margin
+        return {"below_margin": below.float().mean().item()}
 
     # ---- records ----
 
