@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .edit_negations import NEGATIONS, SENTENCE, SHORTER, SPOKEN, UNREADABLE
+from .edit_negations import FREELY, NEGATIONS, SENTENCE, SHORTER, SPOKEN, UNREADABLE
 from .edit_words import EditLanguage, Rule, words
 
 _BE = r"(?:be|look|appear|seem|feel|become|get|come out)"
@@ -24,7 +24,7 @@ RULES = (
     Rule("add", r"zoom(?:ed)? in(?: .*)?|(?:get |go |come |move )?closer(?: to .+)?|more close ?up", what="close-up"),
     # Keeping, and no longer keeping.
     Rule("release", rf"(?:no longer|stop|{_DO_NOT}) (?:keep|keeping|protect|protecting) {{what}}(?: any ?more)?"),
-    Rule("release", r"{what} (?:may|can) (?:now )?(?:change|vary|be changed)(?: again| now)?"),
+    Rule("release", rf"{{what}} (?:may|can) (?:now )?(?:change|vary|be changed){FREELY}"),
     Rule("release", r"(?:unlock|release|free up|(?:you )?(?:may|can) change) {what}(?: again| now)?"),
     Rule("keep", r"(?P<verb>keep|preserve|retain|maintain|leave|protect|lock) {what}"
              r"(?: (?:exactly )?(?:as (?:it|they) (?:is|are)|as is|the same|unchanged|alone|untouched|there|in|like "

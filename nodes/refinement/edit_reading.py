@@ -201,7 +201,7 @@ def _resolved(clauses: Sequence[Clause], reader: ClauseReader) -> list[Edit]:
         new = [edit for edit in new if edit.operation != "remove" or edit.what not in done]
         edits += new
         gone = len(edits) - 1 if len(new) == 1 and new[0].operation == "remove" else -1
-        named = (clause.topic, *map(_thing, reversed(new)))
+        named = (clause.topic, *(_thing(edit, reader.language) for edit in reversed(new)))
         # What was only a colour or a place is no thing that "it" could mean.
         topic = next((thing for thing in named if thing and not _only_describes(thing, reader)), topic)
     # What is to stay is known before anything changes, wherever in the feedback it was said.
@@ -212,21 +212,25 @@ def _resolved(clauses: Sequence[Clause], reader: ClauseReader) -> list[Edit]:
 def _kept(edits: Sequence[Edit], language: EditLanguage) -> list[Edit]:
     """What is kept and let go in one feedback.
 
-    "Keep the hat, everything else may change" lets go of all that was kept before; and what lets go of all comes first,
-    so that it does not take back what the same feedback keeps.
+    "Keep the hat, everything else may change" lets go of all that was kept before. What lets go of all comes first, so
+    that it does not take back what the same feedback keeps, and holds what else is let go.
     """
     rest, whole = language.rest_word, language.picture_word
     if any(edit.amount for edit in edits):
         edits = [replace(edit, what=whole) if edit.what == rest and not edit.amount else edit for edit in edits]
-    return sorted(edits, key=lambda edit: bool(edit.amount) or edit.what != whole)
+    all_free = [edit for edit in edits if edit.what == whole and not edit.amount]
+    others = [edit for edit in edits if edit not in all_free and (edit.amount or not all_free)]
+    return all_free + others
 
 
 def _only_describes(words: str, reader: ClauseReader) -> bool:
     return reader.is_adjective(words) or reader.language.connects(words.lower().split())
 
 
-def _thing(edit: Edit) -> str:
-    """What "it" means after an edit."""
+def _thing(edit: Edit, language: EditLanguage) -> str:
+    """What "it" means after an edit; nothing where all was kept or let go."""
+    if edit.operation == "keep" and edit.what in (language.rest_word, language.picture_word):
+        return ""
     if edit.at:
         return edit.at
     if edit.operation in ("style", "background", "more", "less"):

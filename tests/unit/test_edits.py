@@ -226,6 +226,55 @@ def test_what_is_kept_stays_in_this_round_and_the_next_until_it_is_released():
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        "keep the hat, everything else may change", "everything but the hat may change",
+        "the rest may change, keep the hat", "everything except the hat can vary a bit",
+        "everything may change but the hat", "you may change all but the hat", "everything may change, but not the hat",
+        "Please everything apart from the hat may change", "the park may change. keep the hat. the rest may change",
+    ],
+)  # fmt: skip
+def test_one_thing_is_kept_and_all_else_may_change(said: str):
+    outcome = edit_prompt(MAN, "", said, kept=("park",))
+    assert outcome.prompt == MAN and outcome.kept == ("red hat",) and not outcome.refused and not outcome.unread
+    outcome = edit_prompt(MAN, "", f"{said}. make it large", kept=("park",))
+    assert "else" not in outcome.prompt and "rest" not in outcome.prompt
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "keep everything, but the hat may change", "keep everything else but the hat may change",
+        "I love everything, but the hat may change", "don't change anything, but the hat may change",
+        "everything but the park is perfect, the hat may change", "it is all but done, the hat may change",
+        "the hat may change if you like",
+    ],
+)  # fmt: skip
+def test_one_thing_may_change_and_all_else_is_kept(said: str):
+    outcome = edit_prompt(MAN, "", said, kept=("red hat", "park"))
+    assert outcome.prompt == MAN and outcome.kept == ("park",) and not outcome.refused
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "all but one man may change colour",
+        "everything but the hat may change to blue",
+        "the hat may change into a crown",
+    ],
+)
+def test_what_says_more_than_that_something_may_change_is_not_half_read(said: str):
+    outcome = edit_prompt(MAN, "", said, kept=("red hat",))
+    assert outcome.prompt == MAN and "red hat" in outcome.kept
+
+
+def test_all_else_is_not_what_it_means():
+    assert edit_prompt("a cat", "", "everything else may change, make it blue").prompt == "a blue cat"
+    assert edit_prompt("a cat", "", "the rest can change, replace it with a dog").prompt == "a dog"
+    assert edit_prompt("a cat with a hat", "", "the rest must not change").edits[0].what == ENGLISH.picture_word
+
+
+@pytest.mark.parametrize(
     ("keep", "edit"),
     [
         ("keep the colours", "make the hat blue"),
