@@ -6,7 +6,7 @@ the ablation a person has no words for one of style and background, by turns, an
 has words for all, and means what the model was never shown; or it likes a look that a reward measures, and has no word
 for it (`_refine_looks`). What a picture shows is seen by the nearest real drawing
 (`training.demo.drawing_eyes`); the judge that saw it before named 36 % of styles and 40 to 62 % of concepts right, so
-that people asked for what they had. Every way gets the same people and draws as many pictures in as many steps per
+that people asked for what they had. Every way gets the same people and shows as many pictures of as many steps per
 round; FABRIC, the search for a direction and a LoRA evaluate the network beyond that. After the round in which a
 picture was taken, that picture stands.
 

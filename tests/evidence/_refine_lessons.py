@@ -56,11 +56,11 @@ class Lessons:
         """Of the rewards in the round of that number."""
         return weigh(WeightsConfig(), {judge.name: judge.role for judge in self.judges}, number).after
 
-    def best(self, images: torch.Tensor, prompt: str, count: int) -> list[int]:
-        """The positions of the pictures with the highest R_total of the round 2 that they would be."""
+    def best(self, images: torch.Tensor, prompt: str, number: int, count: int) -> list[int]:
+        """The positions of the pictures of that round with the highest R_total, by z-scores among them."""
         scores = self.scores(images, prompt, ())
         z = z_scores(scores, running_scores([scores]))
-        return ranked(weighed(z, self.weights(2)))[:count]
+        return ranked(weighed(z, self.weights(number)))[:count]
 
     def kept(self, draft: Draft, inward: Callable[[torch.Tensor], torch.Tensor]) -> Weights | None:
         """The LoRA of what a session keeps; None where it keeps nothing.

@@ -1,6 +1,6 @@
 """Sessions of simulated people in the real host, in a process of their own: prints one JSON object as its last line.
 
-Every way to a picture gets the same people, wishes and seeds, and draws as many pictures in as many steps a round.
+Every way to a picture gets the same people, wishes and seeds, and shows as many pictures, of as many steps, a round.
 In all of them the person keeps the best picture so far, and is done with the round in which it takes one:
     refine       the loop: rules on the comment, embedding moved by words, schedule in turn, start from the chosen one
     re-roll      the first wish again with new noise in every round
@@ -17,8 +17,9 @@ and, for the ablation,
     full with LoRA  the same in the whole loop, with the embedding leaning to what chosen pictures have for the model
                     without the LoRA, as the nodes stand in a graph
     full with more pictures
-                    the whole loop, and from the second round on the best by R_total of `MORE` more pictures, which take
-                    as many evaluations of the network as that LoRA
+                    the whole loop, and from the second round on the best of `MORE` more pictures by the same rewards
+                    (z-scores among these pictures), which take as many evaluations of the network as that LoRA, but for
+                    those that measure its drift
     with kept LoRA  refine, and before every round a fresh LoRA of the up path learns the pictures of which something
                     is to be kept, in ten updates; takes further evaluations of the network
 People are of one of these kinds:
@@ -145,7 +146,7 @@ class Bench:
             extra = more if state.last is not None else 0
             draft, schedule, latents, images = self.drawn(draft, model, without, pictures=pictures, more=extra)
             if extra:
-                best_ones = self.lessons.best(images, draft.prompt, self.settings["pictures"])
+                best_ones = self.lessons.best(images, draft.prompt, state.number, self.settings["pictures"])
                 schedule = replace(schedule, seeds=tuple(schedule.seeds[place] for place in best_ones))
                 latents, images = latents[best_ones], images[best_ones]
             scored = lora == "rewards"
