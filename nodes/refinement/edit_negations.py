@@ -28,7 +28,7 @@ _DO_NOT = (
 # After "may change".
 FREELY = (
     r"(?:,? (?:again|now|too|freely|as well|a (?:little|bit|lot)|as you (?:like|wish|want|please)|"
-    r"if you (?:like|wish|want)|if (?:needed|necessary)))*"
+    r"if you (?:like|wish|want)|if (?:needed|necessary)|please))*"
 )
 _NO_NEED = r"(?:there (?:is|was) )?(?:no need|no reason|not necessary|it is not necessary|unnecessary)"
 _CHANGE = (
@@ -58,7 +58,8 @@ NEGATIONS = (
          r"(?:stay|remain|be kept)|stays?|remains?)(?: (?:exactly )?(?:as (?:it|they) (?:is|are)|as is|"
          r"the same|unchanged|alone|untouched))?", what="everything else"),
     Rule("keep", r"(?:all )?the rest(?: (?:of|in) (?:it|the (?:picture|image|scene)))? "
-         r"(?:(?:should|must|may|can|shall)(?: ?n[o']?t| not)|cannot) (?:be changed|change)", what="everything else"),
+         r"(?:(?:should|must|may|shall)(?: ?n[o']?t| not)|can(?:not| not| ?'?t)) (?:be changed|change)",
+         what="everything else"),
     Rule("release", r"(?:(?:everything|anything|all) else|(?:all )?the rest)(?: (?:of|in) (?:it|the (?:picture|image|"
          rf"scene)))? (?:may|can) (?:now )?(?:change|vary|be changed){FREELY}", what="everything else"),
     # Nothing is to change.
@@ -153,7 +154,7 @@ _NO_BREAK = r"(?:(?!,|\bbut\b).)*"
 
 # Whole clauses: those of pictures by their number, which no prompt holds, and negations whose reach no rule tells.
 UNREADABLE = (
-    r".+ (?:may|can) (?:now )?(?:change|vary|be changed) (?:in ?)?to .+",
+    r"(?!.*\b(?:that|which|who) (?:may|can)\b).+ (?:may|can) (?:now )?(?:change|vary|be changed) (?:in ?)?to .+",
     rf"(?:{_NO_BREAK} )?{_PICTURES} #?{_NUMBERS}(?: {_NO_BREAK})?",
     rf"{_NO_BREAK}#\d+{_NO_BREAK}",
     rf"(?:{_NO_BREAK} )?(?:mix|combine|merge|blend|prefer|like|love|take|choose|pick|use|keep|"
@@ -179,23 +180,30 @@ UNREADABLE = (
 _DO_NOT_WANT = r"\b(?:i|we) (?:do not|do ?n'?t|never|would not|would ?n'?t) (?:really |actually )?(?:want|like|wish)"
 _NAMED = r"(it|this|that|him|her|them|(?:the|my|his|her|its|their|your|any|all) \w+(?: \w+)?)"
 
-# "Everything but the hat may change": where a clause begins and ends, and a thing without a sentence in it.
+# "Everything but the hat may change": where a clause begins and ends, and a thing without a sentence in it. Words are
+# parted by a space each, so that there is one way to read them.
 _CLAUSE = r"(^|, |\band |; )((?:please |maybe |i think )?)"
 _ALL = r"(?:everything|anything|all)(?: else)?"
 _BUT = r"(?:but|except(?: for)?|apart from|besides|other than)"
-_THING = (
-    r"((?:(?!(?:is|are|was|were|looks?|seems?|may|can|should|must|be|everything|all|else|but|except|i|it|this|that|not)"
-    r"\b)[\w'-]+ ?){1,6}?)"
+_OF_SENTENCES = (
+    r"is|are|was|were|looks?|seems?|may|can|could|would|will|should|must|might|be|has|have|needs?|stays?|remains?|to|if|"
+    r"everything|all|else|but|except|i|it|this|that|not|\w+n't"
+)
+_WORDS = r"(?!(?:{without})\b)[\w'-]+(?: (?!(?:{without})\b)[\w'-]+){{0,4}}"
+_THINGS = _WORDS.format(without=_OF_SENTENCES)
+_THE_THING = "(?:the|my|his|her|its|their|our) " + _WORDS.format(
+    without=_OF_SENTENCES + r"|and|or|with|as|again|only|too|gets?|wears?|\w+ing"
 )
 _MAY_CHANGE = r"(?:may|can) (?:now )?(?:change|vary|be changed)"
-_OVER = r"(?=$|[,.;!]| and | but )"
-_EITHER_WAY = rf"(?:{_ALL} {_MAY_CHANGE}|(?:you )?(?:may|can) change {_ALL})"
+_EITHER_WAY = rf"(?:{_ALL} {_MAY_CHANGE}{FREELY}|(?:you )?(?:may|can) change {_ALL})"
 
 # Other words for what the rules have.
 SHORTER = {
     # As a clause of its own: "keep everything, but the hat may change" says something else.
-    rf"{_CLAUSE}{_ALL} {_BUT} {_THING},? ?(?={_MAY_CHANGE}{FREELY}{_OVER})": r"\1\2keep \3, everything else ",
-    rf"{_CLAUSE}{_EITHER_WAY},? {_BUT}(?: not)? {_THING}{_OVER}": r"\1\2keep \3, everything else may change",
+    rf"{_CLAUSE}{_ALL} {_BUT} ({_THINGS}),? (?={_MAY_CHANGE}{FREELY}(?:$|[,.;!]| and | but ))": (
+        r"\1\2keep \3, everything else "
+    ),
+    rf"{_CLAUSE}{_EITHER_WAY},? {_BUT}(?: not)? ({_THE_THING})(?=$|[.;!])": r"\1\2keep \3, everything else may change",
     rf"{_DO_NOT_WANT} {_NAMED} to (?=\w)": r"\1 should not ",
     rf"{_DO_NOT_WANT} {_NAMED} (\w+er)$": r"do not make \1 \2",
     r"\bi (?:do not|do ?n'?t) (?:think|believe|feel)(?: that)? (.+?) (should|must|is|are|was|looks?) ": r"\1 \2 not ",

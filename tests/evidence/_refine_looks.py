@@ -3,9 +3,10 @@
 A person means one concept on one background, and one look: sharper, flatter, softer, or richer in contrast, by turns,
 and more so than the loop draws by itself. A picture has the look where it is on the right background and its statistic
 lies three deviations beyond the mean of 24 pictures that the loop draws of these words in its second round, wrong
-backgrounds and all. Were scores Gaussian, one picture in 700 would have it, and one best of thirty in 25. There is no
-upper end. The person chooses by the look first, cannot name it, and goes on with the best picture of a round where only
-the look is missing. It may overlook the look by mistake, and never imagines it.
+backgrounds and all. Were scores Gaussian, one picture in 700 would have it, and one best of thirty in 25; but scores
+are not, and the loop moves towards what is chosen. There is no upper end. The person chooses by the look first, cannot
+name it, and goes on with the best picture of a round where only the look is missing. It may overlook the look by
+mistake, and never imagines it.
 
 The session's rewards are how well picture and prompt fit, and the very statistic by which the person judges, in the
 direction that it likes: nothing is inferred of who likes what, and nothing tells a look that the statistic misses. The

@@ -268,6 +268,28 @@ def test_what_says_more_than_that_something_may_change_is_not_half_read(said: st
     assert outcome.prompt == MAN and "red hat" in outcome.kept
 
 
+@pytest.mark.parametrize(
+    ("said", "prompt"),
+    [
+        ("everything may change, but make the hat blue", "a man with a blue hat walking in a park, oil painting"),
+        ("everything may change but with a dog", "a man with a red hat and a dog walking in a park, oil painting"),
+        ("you can change everything but keep the hat", MAN),
+        ("add a lamp that can change to red", MAN.replace("park,", "park, a lamp that can change to red,")),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for_beside_it_is_done(said: str, prompt: str):
+    outcome = edit_prompt(MAN, "", said)
+    assert outcome.prompt == prompt and not outcome.unread
+
+
+@pytest.mark.parametrize("said", ["all but {}", "everything except {} is nice", "everything may change but the {}"])
+def test_a_long_word_takes_no_time(said: str):
+    for word in ("a" * 300, "img_20261127_214900_castle_on_a_hill_final_v2_" * 6, "the-hat-" * 40):
+        began = time.perf_counter()
+        edit_prompt(MAN, "", said.format(word))
+        assert time.perf_counter() - began < 2
+
+
 def test_all_else_is_not_what_it_means():
     assert edit_prompt("a cat", "", "everything else may change, make it blue").prompt == "a blue cat"
     assert edit_prompt("a cat", "", "the rest can change, replace it with a dog").prompt == "a dog"
